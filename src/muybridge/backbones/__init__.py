@@ -1,0 +1,1 @@
+"""Denoising networks of image models with places for motion modules. The families do not import each other."""

@@ -1,0 +1,86 @@
+"""Prompts to text states with CLIP, of any length."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, PreTrainedTokenizerBase
+
+from muybridge.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """Text states of prompts and of their negatives, equally long.
+
+    Attributes:
+        positive: `[b, n, d]`; n is a multiple of the tokenizer's length.
+        negative: `[b, n, d]`, or None where guidance is off.
+    """
+
+    positive: Tensor
+    negative: Tensor | None
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: CLIPTextModel,
+    prompts: Sequence[str],
+    negatives: Sequence[str] | None,
+) -> EncodedPrompts:
+    """Encode prompts, the long ones in chunks whose states are joined end to end.
+
+    All prompts and negatives are padded to the same number of chunks, so that they run as one batch and no clip
+    is cut in two.
+
+    Args:
+        tokenizer: its `model_max_length` (77 for CLIP) is the size of a chunk, start and end token included.
+        text_encoder: on the device where the states are wanted.
+        prompts: b prompts.
+        negatives: b negatives, or None for no guidance.
+
+    Raises:
+        ConfigError: no prompts, or not as many negatives as prompts.
+    """
+    if not prompts:
+        raise ConfigError("The prompt list is empty; give at least one prompt.")
+    if negatives is not None and len(negatives) != len(prompts):
+        raise ConfigError(f"{len(prompts)} prompts but {len(negatives)} negative prompts; give one for each, or one.")
+    texts = [*prompts, *(negatives or ())]
+    rows = [_content_tokens(tokenizer, text) for text in texts]
+    content = int(tokenizer.model_max_length) - 2
+    num_chunks = max(1, *(-(-len(row) // content) for row in rows))
+    ids = torch.tensor([_chunks(tokenizer, row, num_chunks, content) for row in rows], device=text_encoder.device)
+    with torch.no_grad():
+        states = text_encoder(input_ids=ids.flatten(0, 1)).last_hidden_state
+    states = states.unflatten(0, (len(texts), num_chunks)).flatten(1, 2)
+    return EncodedPrompts(states[: len(prompts)], states[len(prompts) :] if negatives is not None else None)
+
+
+def _content_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    if tokenizer.unk_token != tokenizer.eos_token and tokenizer.unk_token_id in tokens:
+        words = tokenizer.tokenize(text) if not tokenizer.is_fast else _unknown_words(tokenizer, text, tokens)
+        warnings.warn(
+            f"This model's vocabulary lacks {', '.join(words)}; it cannot draw what it has no word for.", stacklevel=4
+        )
+    return tokens
+
+
+def _unknown_words(tokenizer: PreTrainedTokenizerBase, text: str, tokens: list[int]) -> list[str]:
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    unknown = tokenizer.unk_token_id
+    return [repr(text[a:b]) for (a, b), token in zip(offsets, tokens, strict=True) if token == unknown]
+
+
+def _chunks(tokenizer: PreTrainedTokenizerBase, tokens: list[int], num_chunks: int, content: int) -> list[list[int]]:
+    chunks = []
+    for index in range(num_chunks):
+        piece = tokens[index * content : (index + 1) * content]
+        padding = [tokenizer.pad_token_id] * (content - len(piece))
+        chunks.append([tokenizer.bos_token_id, *piece, tokenizer.eos_token_id, *padding])
+    return chunks

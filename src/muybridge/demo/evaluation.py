@@ -1,0 +1,88 @@
+"""How often a model of the toy world shows what it was asked for, on combinations it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from muybridge.demo import render, world
+from muybridge.demo.measure import ATTRIBUTES, Measurement, measure_clip
+
+GenerateClips = Callable[[list[str], list[int]], np.ndarray]
+"""(prompts, seeds) -> `uint8 [n, f, h, w, 3]`."""
+
+
+def held_out_scenes(count: int, seed: int) -> list[world.Scene]:
+    """Scenes that go through all held-out triples in turn, with random sizes and backgrounds."""
+    rng = np.random.default_rng(seed)
+    triples = [world.HELD_OUT_TRIPLES[i % len(world.HELD_OUT_TRIPLES)] for i in range(count)]
+    backgrounds = list(world.BACKGROUNDS)
+    return [
+        world.Scene(
+            *triple,
+            size=world.SIZES[int(rng.integers(len(world.SIZES)))],
+            background=backgrounds[int(rng.integers(len(backgrounds)))],
+        )
+        for triple in triples
+    ]
+
+
+def score(scenes: Sequence[world.Scene], measured: Sequence[Measurement]) -> dict[str, Any]:
+    """Share of clips in which each attribute, and all of them, are as asked; and the background's flicker (0..255)."""
+    right = {
+        name: np.array([getattr(m, name) == getattr(s, name) for s, m in zip(scenes, measured, strict=True)])
+        for name in ATTRIBUTES
+    }
+    every = np.all(list(right.values()), axis=0)
+    result: dict[str, Any] = {name: round(float(values.mean()), 4) for name, values in right.items()}
+    result["all_correct"] = round(float(every.mean()), 4)
+    result["background_flicker"] = round(float(np.mean([m.background_flicker for m in measured])), 3)
+    return result
+
+
+def breakdown(scenes: Sequence[world.Scene], measured: Sequence[Measurement]) -> dict[str, dict[str, float]]:
+    """Accuracy of shape and of motion, for each shape and each motion that was asked for."""
+    table: dict[str, dict[str, float]] = {}
+    for name in ("shape", "motion"):
+        rows: dict[str, list[bool]] = {}
+        for scene, found in zip(scenes, measured, strict=True):
+            wanted = getattr(scene, name)
+            rows.setdefault(wanted, []).append(getattr(found, name) == wanted)
+        table[name] = {wanted: round(sum(hits) / len(hits), 3) for wanted, hits in sorted(rows.items())}
+    return table
+
+
+def evaluate_clips(
+    scenes: Sequence[world.Scene],
+    generate: GenerateClips,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    batch_size: int = 8,
+) -> tuple[list[Measurement], np.ndarray]:
+    """Generate a clip for each scene from its full caption and measure it; clip i starts from noise `seed + i`."""
+    measured: list[Measurement] = []
+    kept: list[np.ndarray] = []
+    for first in range(0, len(scenes), batch_size):
+        batch = scenes[first : first + batch_size]
+        prompts = [world.full_caption(scene) for scene in batch]
+        clips = generate(prompts, [seed + first + i for i in range(len(batch))])
+        measured += [measure_clip(clip) for clip in clips]
+        kept.append(clips)
+        if progress is not None:
+            progress(len(measured), len(scenes))
+    return measured, np.concatenate(kept)
+
+
+def true_clips(scenes: Sequence[world.Scene], seed: int) -> np.ndarray:
+    """The scenes as the renderer shows them, `uint8 [n, 16, 64, 64, 3]`."""
+    rng = np.random.default_rng(seed)
+    indices = np.tile(np.arange(render.CLIP_FRAMES), (len(scenes), 1))
+    return render.render(scenes, indices, render.place(scenes, rng))
+
+
+def contact_sheet(clips: np.ndarray, rows: int = 16, columns: int = 8) -> np.ndarray:
+    """Clips below each other, `columns` of their frames side by side: `uint8 [height, width, 3]`."""
+    chosen = np.linspace(0, clips.shape[1] - 1, min(columns, clips.shape[1])).round().astype(int)
+    return np.concatenate([np.concatenate(list(clip[chosen]), axis=1) for clip in clips[:rows]], axis=0)

@@ -1,0 +1,33 @@
+"""Every error a user can cause or meet. Messages say what was given, what is allowed, and what to do next."""
+
+
+class MuybridgeError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigError(MuybridgeError):
+    """A setting that is unknown, out of range, or has no effect."""
+
+
+class ShapeError(ConfigError):
+    """Sizes or frame counts that a model cannot take; the message names the nearest it can."""
+
+
+class CheckpointError(MuybridgeError):
+    """A weight file or model folder that is missing, damaged, unsafe, or made for something else."""
+
+
+class OutputError(MuybridgeError):
+    """A result that cannot be written where it was asked for."""
+
+
+class InputFileError(MuybridgeError):
+    """A picture, video or settings file that cannot be read."""
+
+
+class NonFiniteError(MuybridgeError):
+    """NaN, infinite or all-zero values appeared while sampling; names the step and the first layer."""
+
+
+class TrainingError(MuybridgeError):
+    """Training cannot go on."""

@@ -1,0 +1,102 @@
+"""The attention layer and the feed-forward layer that motion modules and backbones share.
+
+Weight names are Stable Diffusion's (`to_q`, `to_k`, `to_v`, `to_out.0`, `net.0.proj`, `net.2`), so LoRA tools and
+published files find them. The product itself is diffusers' dispatcher's, so `set_attention_backend` chooses it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+
+_MAX_PLAIN_KEYS = 256  # beyond this the score matrix costs more memory than the fused kernel loses in time
+_MAX_CUDA_BATCH_HEADS = 65_535  # attention kernels put batch x heads on a grid axis of this size
+
+
+class AttentionProcessor:
+    """Holds the backend chosen with `set_attention_backend`; no parallel config, since frames are not sharded here."""
+
+    _attention_backend = None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention over `[batch, sequence, heads, head_dim]`, in slices where a CUDA grid would be too small."""
+        if self._attention_backend is None and _is_short_bfloat16_on_cpu(query, key):
+            return plain_attention(query, key, value)
+        batch, heads = query.shape[0], query.shape[2]
+        if not query.is_cuda or batch * heads <= _MAX_CUDA_BATCH_HEADS:
+            return dispatch_attention_fn(query, key, value, backend=self._attention_backend)
+        pieces = zip(*(t.split(_MAX_CUDA_BATCH_HEADS // heads) for t in (query, key, value)), strict=True)
+        return torch.cat([dispatch_attention_fn(*piece, backend=self._attention_backend) for piece in pieces])
+
+
+def _is_short_bfloat16_on_cpu(query: Tensor, key: Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[1] <= _MAX_PLAIN_KEYS
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention over `[batch, sequence, heads, head_dim]` as two products around a float32 softmax.
+
+    For bfloat16 and short sequences on a CPU this takes half the time of torch's fused kernel forward, and a
+    seventh to a half of it backward.
+    """
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.mT)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return torch.matmul(weights, value).transpose(1, 2)
+
+
+class Attention(nn.Module, AttentionModuleMixin):
+    """Multi-head attention without biases on queries, keys and values, as in Stable Diffusion."""
+
+    _default_processor_cls = AttentionProcessor
+    _available_processors = [AttentionProcessor]
+    _supports_qkv_fusion = False
+
+    def __init__(self, width: int, num_heads: int, context_width: int | None = None) -> None:
+        """`context_width` is the width of what is attended to where that is not the tokens themselves."""
+        super().__init__()
+        self.heads = num_heads
+        self.is_cross_attention = context_width is not None
+        self.use_bias = False
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_width or width, width, bias=False)
+        self.to_v = nn.Linear(context_width or width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.processor = AttentionProcessor()
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        """`tokens [b, s, c]` attend to `context [b, n, d]`, or to themselves."""
+        source = tokens if context is None else context
+        query = self.to_q(tokens).unflatten(-1, (self.heads, -1))
+        key = self.to_k(source).unflatten(-1, (self.heads, -1))
+        value = self.to_v(source).unflatten(-1, (self.heads, -1))
+        return self.to_out[0](self.processor(query, key, value).flatten(-2))
+
+
+class _GatedProjection(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        value, gate = self.proj(tokens).chunk(2, dim=-1)
+        if torch.is_grad_enabled():
+            return value * F.gelu(gate)
+        return F.gelu(gate).mul_(value)
+
+
+class FeedForward(nn.Module):
+    """Linear, exact GEGLU, linear; four times as wide inside. Source: Shazeer, arXiv 2002.05202."""
+
+    def __init__(self, width: int) -> None:
+        """`width` channels in and out."""
+        super().__init__()
+        # Index 1 is the original's dropout, of probability 0 everywhere.
+        self.net = nn.ModuleList([_GatedProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`[..., c]` to `[..., c]`."""
+        return self.net[2](self.net[0](tokens))

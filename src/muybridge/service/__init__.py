@@ -1,0 +1,1 @@
+"""What the faces of the program share: the schema of requests and run files, and the code that carries them out."""

@@ -1,0 +1,79 @@
+"""Evaluating a model of the toy world, with the renderer and the VAE as yardsticks beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from muybridge.demo import evaluation
+from muybridge.demo.batches import to_pixels
+from muybridge.demo.measure import measure_clip
+from muybridge.errors import OutputError
+from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines.decoding import to_uint8
+from muybridge.vae import decode_images, encode_images
+
+Progress = Callable[[int, int], None]
+"""Called with (clips done, clips in all)."""
+
+
+def evaluate_demo_model(
+    model: str, count: int, seed: int, sheet: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Accuracy on held-out prompts, on renders (what the measuring itself gets wrong) and on VAE reconstructions.
+
+    Returns:
+        `generated`, `renders` and `reconstructions` with a share per attribute, `by_attribute` in detail, and how it
+        was run.
+    """
+    if sheet is not None and not sheet.absolute().parent.is_dir():
+        raise OutputError(f"The folder of {sheet} does not exist; create it first.")
+    started = time.perf_counter()
+    pipeline = load_pipeline(model)
+    pipeline.set_progress_bar_config(disable=True)
+    scenes = evaluation.held_out_scenes(count, seed)
+
+    def generate(prompts: list[str], seeds: list[int]) -> np.ndarray:
+        frames = pipeline(prompts, seed=seeds[0], output_type="np")
+        return np.rint(frames * 255).astype(np.uint8)
+
+    measured, clips = evaluation.evaluate_clips(scenes, generate, seed, progress)
+    truth = evaluation.true_clips(scenes, seed)
+    report = {
+        "model": model,
+        "count": count,
+        "seed": seed,
+        "steps": pipeline.config["default_steps"],
+        "guidance": pipeline.config["default_guidance"],
+        "generated": evaluation.score(scenes, measured),
+        "by_attribute": evaluation.breakdown(scenes, measured),
+        "renders": evaluation.score(scenes, [measure_clip(clip) for clip in truth]),
+        "reconstructions": evaluation.score(scenes, [measure_clip(_reconstruct(pipeline, clip)) for clip in truth]),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    if sheet is not None:
+        _write_sheet(clips, sheet)
+    return report
+
+
+def _reconstruct(pipeline: AnimateDiffPipeline, clip: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        pixels = decode_images(pipeline.vae, encode_images(pipeline.vae, to_pixels(clip)))
+    return to_uint8(pixels.div(2).add(0.5).clamp(0, 1))
+
+
+def _write_sheet(clips: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        Image.fromarray(evaluation.contact_sheet(clips)).save(temporary, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written ({error}).") from error

@@ -1,0 +1,85 @@
+"""From a request to a file."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from muybridge.errors import ConfigError
+from muybridge.pipelines import load_pipeline
+from muybridge.sampling import scheduler_names
+from muybridge.service.requests import GenerateRequest
+from muybridge.video import Video, check_writable
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """What was made.
+
+    Attributes:
+        path: the file or folder written.
+        settings: the full request, as it is in the file.
+        seconds: from the call to the written file, loading included.
+        peak_memory_bytes: of the process, or of the GPU where one was used.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    seconds: float
+    peak_memory_bytes: int
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        ConfigError: no such device here; lists those there are.
+    """
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *available]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if name is None:
+        return torch.device(available[0])
+    if name not in available:
+        raise ConfigError(f"There is no device {name!r} here. Available: {', '.join(available)}.")
+    return torch.device(name)
+
+
+def generate_file(
+    request: GenerateRequest,
+    output: Path,
+    device: str | None = None,
+    embed_request: bool = True,
+    show_progress: bool = True,
+) -> GenerationResult:
+    """Generate one video and write it; what can be checked is checked before any weight is read.
+
+    Raises:
+        MuybridgeError: anything the user can mend; no file is left behind then.
+    """
+    started = time.perf_counter()
+    check_writable(output)
+    if request.scheduler is not None and request.scheduler not in scheduler_names():
+        raise ConfigError(f"Unknown scheduler {request.scheduler!r}. Known: {', '.join(scheduler_names())}.")
+    target = pick_device(device)
+    pipeline = load_pipeline(request.model).to(target)
+    pipeline.set_progress_bar_config(disable=not show_progress, leave=False)
+    arguments = request.model_dump(exclude={"model"})
+    video: Video = pipeline(**arguments)
+    path = video.save(output, embed_request=embed_request)
+    return GenerationResult(path, dict(video.request or {}), time.perf_counter() - started, _peak_memory(target))
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

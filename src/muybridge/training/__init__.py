@@ -1,0 +1,1 @@
+"""Training loops, what they optimise, and what they save. Knows no data set."""

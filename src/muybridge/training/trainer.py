@@ -1,0 +1,216 @@
+"""The training loop: steps, schedule, moving average, log, checkpoints, resume. Devices and processes are accelerate's.
+
+A run is reproducible and resumable because nothing depends on what came before except the saved state: batch and
+noise of a step are functions of (seed, step, process).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from muybridge.errors import ConfigError, TrainingError
+from muybridge.training.ema import ExponentialMovingAverage
+from muybridge.training.muon import Muon, split_parameters
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "training_state.pt"
+LOG_FILE = "log.jsonl"
+
+
+class BatchSource(Protocol):
+    """Training data as a function: the same index always gives the same batch."""
+
+    def __call__(self, index: int) -> dict[str, Tensor]:
+        """Make batch number `index`, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: optimizer steps.
+        learning_rate: peak rate of the hidden matrices (Muon).
+        other_learning_rate: peak rate of everything else (AdamW).
+        warmup_steps: linear warm-up.
+        decay_from: share of the steps after which the rate falls linearly to zero.
+        ema_decay: of the exported weights' moving average.
+        max_gradient_norm: gradients are scaled down to it.
+        checkpoint_seconds: a resumable state is written this often.
+        log_every: steps between lines of the log.
+        seed: of data and noise.
+        mixed_precision: "bf16" or "no".
+    """
+
+    steps: int
+    learning_rate: float = 2e-3
+    other_learning_rate: float = 1.4e-3
+    warmup_steps: int = 100
+    decay_from: float = 0.5
+    ema_decay: float = 0.998
+    max_gradient_norm: float = 1.0
+    checkpoint_seconds: float = 120.0
+    log_every: int = 20
+    seed: int = 0
+    mixed_precision: str = "bf16"
+
+    def rate_factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step: warm-up, plateau, linear decay."""
+        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        tail = self.steps * (1 - self.decay_from)
+        decay = 1.0 if tail <= 0 else min(1.0, (self.steps - step) / tail)
+        return warmup * decay
+
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with (steps done, steps in all, smoothed metrics) after each logged step."""
+
+
+class Trainer:
+    """Trains one method on one source of batches, in a folder of its own."""
+
+    def __init__(self, method: nn.Module, batches: BatchSource, config: TrainerConfig, folder: Path) -> None:
+        """Prepare optimizers and, where the folder holds the state of an interrupted run, continue from it.
+
+        Raises:
+            ConfigError: nothing in `method` is trainable, or the folder's state belongs to other settings.
+        """
+        self.config = config
+        self.folder = folder
+        self.method = method
+        self.step = 0
+        self._batches = batches
+        self._seconds_before = 0.0
+        matrices, others = split_parameters(method)
+        if not matrices and not others:
+            raise ConfigError("Nothing to train: every parameter of the method is frozen.")
+        self.accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
+        self._optimizers: list[torch.optim.Optimizer] = []
+        if matrices:
+            self._optimizers.append(Muon(matrices, lr=config.learning_rate))
+        if others:
+            self._optimizers.append(
+                torch.optim.AdamW(others, lr=config.other_learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+            )
+        self._peak_rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
+        self.method.to(self.accelerator.device)
+        self._trainable = [*matrices, *others]
+        self.ema = ExponentialMovingAverage(method, config.ema_decay)
+        if (folder / STATE_FILE).exists():
+            self._resume()
+        self._model = self.accelerator.prepare_model(method)
+
+    def fit(self, progress: Progress | None = None) -> None:
+        """Train to the last step. Ctrl-C writes the state first, so that the same call continues from there.
+
+        Raises:
+            TrainingError: the loss became NaN or infinite; the last saved state is kept.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started = saved = time.monotonic()
+        metrics: dict[str, float] = {}
+        try:
+            while self.step < self.config.steps:
+                values = self._train_step()
+                for name, value in values.items():
+                    metrics[name] = metrics.get(name, value) * 0.95 + value * 0.05
+                if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+                    self._log(metrics, self._seconds_before + time.monotonic() - started)
+                    if progress is not None:
+                        progress(self.step, self.config.steps, metrics)
+                if time.monotonic() - saved > self.config.checkpoint_seconds:
+                    self._save(self._seconds_before + time.monotonic() - started)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            self._save(self._seconds_before + time.monotonic() - started)
+            raise
+        self._save(self._seconds_before + time.monotonic() - started)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.accelerator.is_main_process
+
+    def _train_step(self) -> dict[str, float]:
+        config, accelerator = self.config, self.accelerator
+        index = self.step * accelerator.num_processes + accelerator.process_index
+        batch = {name: value.to(accelerator.device) for name, value in self._batches(index).items()}
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
+        factor = config.rate_factor(self.step)
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        for group, peak in zip(groups, self._peak_rates, strict=True):
+            group["lr"] = peak * factor
+        self._model.train()
+        with accelerator.autocast():
+            output = self._model(batch, generator)
+        accelerator.backward(output["loss"])
+        norm = nn.utils.clip_grad_norm_(self._trainable, config.max_gradient_norm)
+        values = {name: float(value.detach()) for name, value in output.items()} | {"gradient_norm": float(norm)}
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
+            raise TrainingError(
+                f"Step {self.step}: loss {values['loss']}, gradient norm {values['gradient_norm']}. "
+                f"The state saved before it is kept in {self.folder}; lower the learning rate and start again."
+            )
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.ema.update()
+        self.step += 1
+        return values
+
+    def _log(self, metrics: dict[str, float], seconds: float) -> None:
+        if self.is_main:
+            line = {"step": self.step, "seconds": round(seconds, 1)}
+            line |= {name: round(value, 5) for name, value in metrics.items()}
+            with (self.folder / LOG_FILE).open("a") as log:
+                log.write(json.dumps(line) + "\n")
+
+    def _save(self, seconds: float) -> None:
+        if not self.is_main:
+            return
+        state = {
+            "step": self.step,
+            "seconds": seconds,
+            "config": asdict(self.config),
+            "parameters": {n: p.detach().cpu() for n, p in self.method.named_parameters() if p.requires_grad},
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "ema": self.ema.state_dict(),
+        }
+        temporary = self.folder / (STATE_FILE + ".part")
+        torch.save(state, temporary)
+        temporary.replace(self.folder / STATE_FILE)
+
+    def _resume(self) -> None:
+        path = self.folder / STATE_FILE
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        changed = sorted(k for k, v in asdict(self.config).items() if state["config"].get(k) != v and k != "steps")
+        if changed:
+            raise ConfigError(
+                f"{path} was written with other settings ({', '.join(changed)}). Choose another output folder to "
+                "start anew, or the old settings to continue."
+            )
+        live = {name: p for name, p in self.method.named_parameters() if p.requires_grad}
+        if live.keys() != state["parameters"].keys():
+            raise ConfigError(f"{path} belongs to another model. Choose another output folder.")
+        with torch.no_grad():
+            for name, parameter in live.items():
+                parameter.copy_(state["parameters"][name])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]
+        self._seconds_before = state["seconds"]
+        logger.info("continuing %s from step %d", self.folder, self.step)

@@ -1,0 +1,53 @@
+"""Value types without behaviour of a model: shapes of videos and latents and the factors between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from muybridge.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Pixel extent of a video."""
+
+    num_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """Extent of a video's latents."""
+
+    channels: int
+    num_latent_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ScaleFactors:
+    """How many pixels, in time and space, one latent stands for; derived from a VAE, never written down elsewhere."""
+
+    spatial: int
+    temporal: int = 1
+
+    def latent_shape(self, video: VideoShape, channels: int) -> LatentShape:
+        """The latents of a video.
+
+        Raises:
+            ShapeError: fewer than one frame, or a height or width that is not a positive multiple of the spatial
+                factor; the message names the nearest that is.
+        """
+        if video.num_frames < 1:
+            raise ShapeError(f"num_frames must be at least 1; given {video.num_frames}.")
+        if video.height % self.spatial or video.width % self.spatial or min(video.height, video.width) < 1:
+            raise ShapeError(
+                f"Width and height must be positive multiples of {self.spatial}; given {video.width}x{video.height}. "
+                f"The nearest is {self._nearest(video.width)}x{self._nearest(video.height)}."
+            )
+        return LatentShape(channels, video.num_frames, video.height // self.spatial, video.width // self.spatial)
+
+    def _nearest(self, pixels: int) -> int:
+        return max(self.spatial, round(pixels / self.spatial) * self.spatial)

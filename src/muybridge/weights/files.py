@@ -1,0 +1,66 @@
+"""Weight files in, flat dictionaries of tensors out. Pickles are read without running code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from muybridge.errors import CheckpointError
+
+_WRAPPERS = ("state_dict", "controlnet", "model", "module")
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a `.safetensors` file or a torch pickle into a flat dictionary, on the CPU.
+
+    Entries beside the tensors (step counts and the like) are left out; one level of wrapping is taken off.
+
+    Raises:
+        CheckpointError: no such file, not a weight file, truncated, or a pickle that would run code (it is not run).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no weight file {path}.")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty; copy or download it again.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    for wrapper in _WRAPPERS:
+        inner = content.get(wrapper)
+        if isinstance(inner, Mapping):
+            content = inner
+            break
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors; it is not a weight file.")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> Mapping:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({error}); it is truncated or something else. Get it again."
+        ) from error
+
+
+def _read_pickle(path: Path) -> Mapping:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} was refused: it is a damaged pickle, or one that would run code when opened. Nothing in it was "
+            f"run. Use a .safetensors version of it. ({str(error).splitlines()[0][:200]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as a torch file ({error}). Get it again.") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+    return content

@@ -1,0 +1,97 @@
+"""Putting weights into models with nothing missing, nothing left over, and nothing that is not a number."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from muybridge.errors import CheckpointError
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load every key of `state` into `model`, converting to the model's dtype.
+
+    Raises:
+        CheckpointError: keys missing or left over, shapes that do not fit, or values that are not finite; the
+            message names the first of them.
+    """
+    own = model.state_dict()
+    _report(source, "has no weights for", sorted(own.keys() - state.keys()))
+    _report(source, "has keys that the model does not have:", sorted(state.keys() - own.keys()))
+    wrong = [
+        f"{k} {tuple(v.shape)} instead of {tuple(own[k].shape)}" for k, v in state.items() if v.shape != own[k].shape
+    ]
+    _report(source, "has shapes that do not fit:", wrong)
+    require_finite(state.items(), source)
+    model.load_state_dict(dict(state), strict=True)
+
+
+def load_folder(
+    loader: Callable[..., Any], folder: str | os.PathLike[str] | None, class_name: str, options: dict[str, Any]
+) -> Any:
+    """Call a `from_pretrained` of diffusers or transformers so that partial or damaged weights are errors.
+
+    Args:
+        loader: the `from_pretrained` to call; must know `output_loading_info`.
+        folder: a local folder, or a hub id.
+        class_name: of the model, for messages and to check the folder's own.
+        options: passed on.
+
+    Raises:
+        CheckpointError: no such folder, another class, weights missing, truncated, of other shapes, or not finite.
+    """
+    if folder is None:
+        raise CheckpointError(f"Name the folder of the {class_name} to load.")
+    source = str(Path(folder) / options.get("subfolder", ""))
+    if Path(source).is_dir():
+        _check_class(Path(source), class_name)
+    try:
+        model, info = loader(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise CheckpointError(f"{class_name} cannot be loaded from {source}: {reason}") from error
+    _report(source, "has no weights for", sorted(map(str, info["missing_keys"])))
+    # Older files of transformers hold the positions 0, 1, 2... as if they were weights.
+    unexpected = [key for key in map(str, info["unexpected_keys"]) if not key.endswith("position_ids")]
+    _report(source, "has keys that the model does not have:", sorted(unexpected))
+    _report(source, "has shapes that do not fit:", sorted(map(str, info["mismatched_keys"])))
+    require_finite(model.named_parameters(), source)
+    return model
+
+
+def _check_class(folder: Path, class_name: str) -> None:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json; it is not a folder with a {class_name}.")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}).") from error
+    found = config.get("_class_name") or (config.get("architectures") or [class_name])[0]
+    if found != class_name:
+        raise CheckpointError(f"{folder} holds a {found}, not a {class_name}.")
+
+
+def require_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Refuse NaN and infinite weights.
+
+    Raises:
+        CheckpointError: names the first such tensors.
+    """
+    bad = [name for name, t in tensors if t.is_floating_point() and not torch.isfinite(t).all()]
+    _report(source, "has NaN or infinite values in", bad)
+
+
+def _report(source: str, problem: str, keys: list[str]) -> None:
+    if keys:
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise CheckpointError(f"{source} {problem} {', '.join(keys[:3])}{more}.")
