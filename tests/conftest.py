@@ -27,6 +27,16 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
+def shipped_model() -> str:
+    """The name of the model in the package; what needs it fails where it is missing, for then the package is broken."""
+    from muybridge.checkpoints import locate_model
+
+    name = "demo/animatediff"
+    locate_model(name)
+    return name
+
+
+@pytest.fixture(scope="session")
 def golden() -> GoldenLoader:
     """A loader: name of a case -> (tensors by name, its description); a manifest has no tensors.
 

@@ -28,10 +28,9 @@ class LatentShape:
 
 @dataclass(frozen=True)
 class ScaleFactors:
-    """How many pixels, in time and space, one latent stands for; derived from a VAE, never written down elsewhere."""
+    """How many pixels of height and width one latent stands for; derived from a VAE, never written down elsewhere."""
 
     spatial: int
-    temporal: int = 1
 
     def latent_shape(self, video: VideoShape, channels: int) -> LatentShape:
         """The latents of a video.

@@ -12,6 +12,7 @@ from muybridge.errors import CheckpointError
 SHIPPED_MODELS: dict[str, str] = {"demo/animatediff": "demo/animatediff"}
 """Models inside the package: the name to ask for, and the folder below the package."""
 
+_PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "motion_adapter")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -46,9 +47,13 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, and only needed here
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = ["*.json", "*.txt", "*.safetensors", "*/*.json", "*/*.txt", "*/*.safetensors"]
+    # Repositories of Stable Diffusion also hold the whole model as single files, and each part in several precisions.
+    wanted = [
+        "model_index.json",
+        *(f"{part}/*{suffix}" for part in _PARTS for suffix in (".json", ".txt", ".safetensors")),
+    ]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*.non_ema.*"]))
     except (HfHubHTTPError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

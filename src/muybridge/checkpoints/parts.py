@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,21 @@ def read_model_index(folder: Path) -> dict[str, Any]:
 
 def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     """The image VAE in `folder/vae`."""
-    return load_folder(AutoencoderKL.from_pretrained, folder / "vae", "AutoencoderKL", {"torch_dtype": dtype})
+    return load_folder(AutoencoderKL.from_pretrained, _part(folder, "vae"), "AutoencoderKL", {"torch_dtype": dtype})
 
 
 def load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
     """The CLIP text encoder in `folder/text_encoder`."""
-    return load_folder(CLIPTextModel.from_pretrained, folder / "text_encoder", "CLIPTextModel", {"dtype": dtype})
+    path = _part(folder, "text_encoder")
+    return load_folder(CLIPTextModel.from_pretrained, path, "CLIPTextModel", {"dtype": dtype})
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
     """The U-Net in `folder/unet`: an image model of diffusers', or a video model saved by this package."""
-    path = folder / "unet"
+    path = _part(folder, "unet")
     config = path / "config.json"
     options = {"torch_dtype": dtype}
-    if config.is_file() and "UNet3DConditionModel" in config.read_text():
+    if config.is_file() and b"UNet3DConditionModel" in config.read_bytes():
         return UNet3DConditionModel.from_pretrained(path, **options)
     return UNet3DConditionModel.from_unet2d(
         load_folder(UNet2DConditionModel.from_pretrained, path, "UNet2DConditionModel", options)
@@ -60,27 +62,40 @@ def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
 
 def load_motion_adapter(folder: Path, dtype: torch.dtype) -> MotionAdapter:
     """The motion adapter in `folder/motion_adapter`."""
-    return MotionAdapter.from_pretrained(folder / "motion_adapter", torch_dtype=dtype)
+    return MotionAdapter.from_pretrained(_part(folder, "motion_adapter"), torch_dtype=dtype)
 
 
-def load_tokenizer(folder: Path, class_name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder/tokenizer`."""
-    return _load_named(transformers, class_name, PreTrainedTokenizerBase, folder / "tokenizer")
+def load_tokenizer(folder: Path, index: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder/tokenizer`, of the class that the `model_index.json` names."""
+    return _load_named(transformers, PreTrainedTokenizerBase, folder, "tokenizer", index)
 
 
-def load_scheduler(folder: Path, class_name: str) -> SchedulerMixin:
-    """The scheduler in `folder/scheduler`."""
-    return _load_named(diffusers, class_name, SchedulerMixin, folder / "scheduler")
+def load_scheduler(folder: Path, index: Mapping[str, Any]) -> SchedulerMixin:
+    """The scheduler in `folder/scheduler`, of the class that the `model_index.json` names."""
+    return _load_named(diffusers, SchedulerMixin, folder, "scheduler", index)
 
 
-def _load_named(library: Any, class_name: str, base: type, folder: Path) -> Any:
-    found = getattr(library, class_name, None)
+def _part(folder: Path, name: str) -> Path:
+    # A missing folder must not be taken for the name of a repository on the hub.
+    if not (folder / name).is_dir():
+        raise CheckpointError(
+            f"{folder / name} is missing; a pipeline has a folder for each part. Get the model again."
+        )
+    return folder / name
+
+
+def _load_named(library: Any, base: type, folder: Path, name: str, index: Mapping[str, Any]) -> Any:
+    path = _part(folder, name)
+    entry = index.get(name)
+    class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    found = getattr(library, class_name, None) if isinstance(class_name, str) else None
     if not isinstance(found, type) or not issubclass(found, base):
-        raise CheckpointError(f"{folder} wants {class_name!r}, which is not a {base.__name__} of {library.__name__}.")
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is missing.")
+        raise CheckpointError(
+            f"model_index.json of {folder} must name a {base.__name__} of {library.__name__} for {name}, "
+            f"as [library, class]; it has {entry!r}."
+        )
     try:
-        return found.from_pretrained(folder)  # type: ignore[attr-defined]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return found.from_pretrained(path)  # type: ignore[attr-defined]
+    except Exception as error:  # a damaged tokenizer is a bare Exception of the tokenizers library
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{class_name} cannot be loaded from {folder}: {reason}") from error
+        raise CheckpointError(f"{class_name} cannot be loaded from {path}: {reason}") from error

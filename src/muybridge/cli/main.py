@@ -6,10 +6,10 @@ import json
 import logging
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -17,8 +17,8 @@ from muybridge import __version__
 from muybridge.errors import ConfigError, MuybridgeError
 
 app = typer.Typer(name="muybridge", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-output = Console(soft_wrap=True, highlight=False)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+output = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines, and nothing else.")]
 
@@ -26,25 +26,36 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for ma
 def main(arguments: list[str] | None = None) -> None:
     """Run the program and exit with its code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
-        status = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        status = 130
-    except click.ClickException as error:
-        error.show()
-        status = 2
+        status = app(args=arguments, prog_name="muybridge", standalone_mode=False)
+    except typer.TyperException as error:  # a wrong option; or none at all, where the help has been shown instead
+        if message := error.format_message():
+            _complain(message)
+        return 2
     except MuybridgeError as error:
-        _show(error)
-        status = 2
-    except KeyboardInterrupt:
-        errors.print("interrupted; nothing unfinished was left behind")
+        _complain(str(error))
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
         status = 130
-    sys.exit(status if isinstance(status, int) else 0)
+    if status == 130:
+        errors.print("interrupted")
+    return status if isinstance(status, int) else 0
 
 
-def _show(error: MuybridgeError) -> None:
+def _complain(message: str) -> None:
     errors.print("muybridge: ", style="red", end="")
-    errors.print(str(error), markup=False)
+    errors.print(message)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    errors.print("note: ", style="yellow", end="")
+    errors.print(str(message))
 
 
 def _print_version(wanted: bool) -> None:
@@ -103,10 +114,12 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     if size is not None:
         given["width"], given["height"] = _parse_size(size)
     given = {name: value for name, value in given.items() if value is not None}
-    base = _request_of(like) if like is not None else {}
-    if "prompt" not in given and "prompt" not in base:
+    if like is not None:
+        request = GenerateRequest.from_embedded(_embedded_request(like), given)
+    elif prompt is None:
         raise ConfigError('Give a prompt, as in: muybridge generate "a red circle moving left"')
-    request = GenerateRequest.parse({**base, **given})
+    else:
+        request = GenerateRequest.parse(given)
 
     from muybridge.service.generation import generate_file
 
@@ -121,37 +134,32 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
             }
         )
         return
-    shown = {k: v for k, v in result.settings.items() if k != "versions" and v is not None}
-    output.print(f"{result.path}", markup=False)
-    output.print("  " + ", ".join(f"{name} {value}" for name, value in shown.items()), markup=False)
+    hidden = {"versions", "interrupted", "unrecorded"}
+    shown = {name: value for name, value in result.settings.items() if name not in hidden and value is not None}
+    output.print(f"{result.path}")
+    output.print("  " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     output.print(f"  {result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
 
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A video, picture sequence or model file.")], as_json: Json = False
+    path: Annotated[Path, typer.Argument(help="A video, or a folder of pictures.")], as_json: Json = False
 ) -> None:
-    """Say what a file is: the request inside a video."""
-    from muybridge.video import read_request, read_video
+    """Show the size of a video and the request inside it."""
+    from muybridge.video import read_video
 
     video = read_video(path)
-    found = {
-        "kind": "video",
-        "num_frames": len(video),
-        "width": video.width,
-        "height": video.height,
-        "fps": float(video.fps),
-        "request": read_request(path),
-    }
+    request = None if video.request is None else dict(video.request)
     if as_json:
-        _print_json(found)
+        found = {"kind": "video", "num_frames": len(video), "width": video.width, "height": video.height}
+        _print_json({**found, "fps": float(video.fps), "request": request})
         return
-    output.print(f"{path}: {len(video)} frames, {video.width}x{video.height}, {float(video.fps):g} fps", markup=False)
-    if found["request"] is None:
+    output.print(f"{path}: {len(video)} frames, {video.width}x{video.height}, {float(video.fps):g} fps")
+    if request is None:
         output.print("  no request inside")
         return
-    for name, value in found["request"].items():
-        output.print(f"  {name}: {value}", markup=False)
+    for name, value in request.items():
+        output.print(f"  {name}: {value}")
 
 
 @app.command()
@@ -170,18 +178,18 @@ def train(
     run = load_run(run_file, settings)
     folder = output_folder or Path("work") / run.name
 
+    from muybridge.cli.training_progress import TrainingProgress
     from muybridge.service.training import run_training
 
-    def report(stage: str, step: int, steps: int, metrics: dict[str, float]) -> None:
-        values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        output.print(f"{stage} {step}/{steps}  {values}", markup=False)
-
+    progress = TrainingProgress(errors)
     try:
-        model = run_training(run_file, settings or [], folder, report)
+        model = run_training(run_file, settings or [], folder, progress)
     except KeyboardInterrupt:
-        errors.print("interrupted; the state is saved, the same command continues")
-        raise typer.Exit(130) from None
-    output.print(f"{model}", markup=False)
+        errors.print("the same command continues from here")
+        raise
+    finally:
+        progress.close()
+    output.print(f"{model}")
 
 
 evaluate = typer.Typer(no_args_is_help=True, help="Measure how good a model is.")
@@ -192,7 +200,7 @@ app.add_typer(evaluate, name="evaluate")
 def evaluate_demo(
     model: Annotated[str, typer.Option(help="A model of the toy world.")] = "demo/animatediff",
     count: Annotated[int, typer.Option(help="Number of prompts over held-out combinations.", min=1)] = 200,
-    seed: Annotated[int, typer.Option(help="Of prompts and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of prompts and noise.", min=0)] = 0,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (.png) of the first clips.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -207,7 +215,7 @@ def evaluate_demo(
         _print_json(report)
         return
     for name, value in report.items():
-        output.print(f"{name}: {json.dumps(value)}", markup=False)
+        output.print(f"{name}: {json.dumps(value)}")
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -217,14 +225,13 @@ def _parse_size(text: str) -> tuple[int, int]:
     return int(match.group(1)), int(match.group(2))
 
 
-def _request_of(path: Path) -> dict[str, Any]:
-    from muybridge.service.requests import GenerateRequest
+def _embedded_request(path: Path) -> dict[str, Any]:
     from muybridge.video import read_request
 
     embedded = read_request(path)
     if embedded is None:
         raise ConfigError(f"{path} carries no request; it was made elsewhere, or without metadata.")
-    return GenerateRequest.from_embedded(embedded).model_dump(exclude_none=True)
+    return embedded
 
 
 def _default_output(prompt: str) -> Path:

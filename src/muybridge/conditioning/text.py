@@ -18,7 +18,7 @@ class EncodedPrompts:
     """Text states of prompts and of their negatives, equally long.
 
     Attributes:
-        positive: `[b, n, d]`; n is a multiple of the tokenizer's length.
+        positive: `[b, n, d]`; n is a multiple of the length of a chunk.
         negative: `[b, n, d]`, or None where guidance is off.
     """
 
@@ -35,11 +35,11 @@ def encode_prompts(
     """Encode prompts, the long ones in chunks whose states are joined end to end.
 
     All prompts and negatives are padded to the same number of chunks, so that they run as one batch and no clip
-    is cut in two.
+    is cut in two. Warns of words that the vocabulary lacks.
 
     Args:
         tokenizer: its `model_max_length` (77 for CLIP) is the size of a chunk, start and end token included.
-        text_encoder: on the device where the states are wanted.
+        text_encoder: on the device where the states are wanted; its number of positions also bounds a chunk.
         prompts: b prompts.
         negatives: b negatives, or None for no guidance.
 
@@ -51,8 +51,10 @@ def encode_prompts(
     if negatives is not None and len(negatives) != len(prompts):
         raise ConfigError(f"{len(prompts)} prompts but {len(negatives)} negative prompts; give one for each, or one.")
     texts = [*prompts, *(negatives or ())]
-    rows = [_content_tokens(tokenizer, text) for text in texts]
-    content = int(tokenizer.model_max_length) - 2
+    rows: list[list[int]] = [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
+    _warn_of_unknown_words(tokenizer, texts, rows)
+    # A tokenizer saved without its length says 1e30.
+    content = min(int(tokenizer.model_max_length), text_encoder.config.max_position_embeddings) - 2
     num_chunks = max(1, *(-(-len(row) // content) for row in rows))
     ids = torch.tensor([_chunks(tokenizer, row, num_chunks, content) for row in rows], device=text_encoder.device)
     with torch.no_grad():
@@ -61,20 +63,19 @@ def encode_prompts(
     return EncodedPrompts(states[: len(prompts)], states[len(prompts) :] if negatives is not None else None)
 
 
-def _content_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    if tokenizer.unk_token != tokenizer.eos_token and tokenizer.unk_token_id in tokens:
-        words = tokenizer.tokenize(text) if not tokenizer.is_fast else _unknown_words(tokenizer, text, tokens)
-        warnings.warn(
-            f"This model's vocabulary lacks {', '.join(words)}; it cannot draw what it has no word for.", stacklevel=4
-        )
-    return tokens
-
-
-def _unknown_words(tokenizer: PreTrainedTokenizerBase, text: str, tokens: list[int]) -> list[str]:
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+def _warn_of_unknown_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rows: list[list[int]]) -> None:
     unknown = tokenizer.unk_token_id
-    return [repr(text[a:b]) for (a, b), token in zip(offsets, tokens, strict=True) if token == unknown]
+    # Stable Diffusion's tokenizer spells every word; its token for the unknown is the one for the end.
+    if unknown == tokenizer.eos_token_id or not tokenizer.is_fast:
+        return
+    words: dict[str, None] = {}
+    for text, row in zip(texts, rows, strict=True):
+        if unknown in row:
+            spans = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True).offset_mapping
+            words |= {text[a:b]: None for (a, b), token in zip(spans, row, strict=True) if token == unknown}
+    if words:
+        names = ", ".join(map(repr, words))
+        warnings.warn(f"This model's vocabulary lacks {names}; it cannot draw what it has no word for.", stacklevel=3)
 
 
 def _chunks(tokenizer: PreTrainedTokenizerBase, tokens: list[int], num_chunks: int, content: int) -> list[list[int]]:

@@ -44,7 +44,8 @@ class ClipBatches:
     """Clips with captions: `pixels [b, f, 3, h, w]`, `input_ids [b, n]`, and `frame_positions [f]` in the whole clip.
 
     With fewer frames than a clip has, each batch takes every second frame, or a stretch of neighbours, and says
-    where they stand; so half as many frames teach all the positions.
+    where they stand; so half as many frames teach all the positions. A share of the batches has whole clips instead,
+    fewer of them, so that attention over all frames is practised too.
     """
 
     def __init__(
@@ -54,20 +55,25 @@ class ClipBatches:
         seed: int,
         tokenizer: PreTrainedTokenizerFast,
         caption_dropout: float = 0.1,
+        whole_clip_share: float = 0.0,
     ) -> None:
-        """`num_frames` must not be more than a clip's 16, or than 8 unless it is 16."""
+        """`num_frames` must not be more than a clip's 16."""
         self.batch_size = batch_size
         self.num_frames = num_frames
         self.seed = seed
         self.tokenizer = tokenizer
         self.caption_dropout = caption_dropout
+        self.whole_clip_share = whole_clip_share
 
     def __call__(self, index: int) -> dict[str, Tensor]:
         """Render batch number `index`."""
         rng = np.random.default_rng((self.seed, index))
-        scenes = world.sample_scenes(self.batch_size, rng)
-        positions = self._positions(rng)
-        frames = render.render(scenes, np.tile(positions, (self.batch_size, 1)), render.place(scenes, rng))
+        whole = rng.random() < self.whole_clip_share
+        num_frames = render.CLIP_FRAMES if whole else self.num_frames
+        count = max(1, self.batch_size * self.num_frames // num_frames)
+        scenes = world.sample_scenes(count, rng)
+        positions = _positions(num_frames, rng)
+        frames = render.render(scenes, np.tile(positions, (count, 1)), render.place(scenes, rng))
         captions = ["" if rng.random() < self.caption_dropout else world.caption(scene, rng) for scene in scenes]
         return {
             "pixels": to_pixels(frames),
@@ -75,10 +81,11 @@ class ClipBatches:
             "frame_positions": torch.from_numpy(positions).float(),
         }
 
-    def _positions(self, rng: np.random.Generator) -> np.ndarray:
-        stride = 2 if self.num_frames * 2 <= render.CLIP_FRAMES and rng.random() < 0.7 else 1
-        first = rng.integers(render.CLIP_FRAMES - stride * (self.num_frames - 1))
-        return first + stride * np.arange(self.num_frames)
+
+def _positions(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    stride = 2 if num_frames * 2 <= render.CLIP_FRAMES and rng.random() < 0.7 else 1
+    first = rng.integers(render.CLIP_FRAMES - stride * (num_frames - 1))
+    return first + stride * np.arange(num_frames)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> Tensor:

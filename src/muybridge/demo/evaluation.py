@@ -11,7 +11,7 @@ from muybridge.demo import render, world
 from muybridge.demo.measure import ATTRIBUTES, Measurement, measure_clip
 
 GenerateClips = Callable[[list[str], list[int]], np.ndarray]
-"""(prompts, seeds) -> `uint8 [n, f, h, w, 3]`."""
+"""(prompts, seeds) -> `uint8 [n, f, h, w, 3]`; the seeds are consecutive."""
 
 
 def held_out_scenes(count: int, seed: int) -> list[world.Scene]:

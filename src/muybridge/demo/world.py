@@ -115,8 +115,17 @@ def sample_scenes(
 
 def full_caption(scene: Scene) -> str:
     """The caption that names everything, in the plainest phrasing."""
-    size = "large " if scene.size == "large" else ""
-    return f"a {size}{scene.colour} {scene.shape} {scene.motion} on a {scene.background} background"
+    subject = _subject(scene)
+    return f"{_article(subject)} {subject} {scene.motion} on a {scene.background} background"
+
+
+def _subject(scene: Scene, with_colour: bool = True) -> str:
+    words = ["large"] * (scene.size == "large") + [scene.colour] * with_colour + [scene.shape]
+    return " ".join(words)
+
+
+def _article(subject: str) -> str:
+    return "an" if subject.startswith("orange") else "a"
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -125,23 +134,20 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     Shape and size are always said truly (the word "large" or no word); colour and motion are left out one time in
     twelve, the background one time in four.
     """
-    colour = f"{scene.colour} " if rng.random() > 1 / 12 else ""
+    subject = _subject(scene, with_colour=rng.random() > 1 / 12)
     phrases = _MOTION_PHRASES[scene.motion]
     phrase = phrases[0] if rng.random() < 0.7 else phrases[rng.integers(len(phrases))]
     motion = phrase if rng.random() > 1 / 12 else ""
     background = scene.background if rng.random() > 1 / 4 else ""
     if background == "gray" and rng.random() < 0.3:
         background = "grey"
-    subject = f"{'large ' if scene.size == 'large' else ''}{colour}{scene.shape}"
-    article = "an" if subject.startswith("orange") else "a"
+    text = f"{_article(subject)} {subject} {motion}".rstrip()
     style = rng.random()
     if style < 0.5:
-        text = f"{article} {subject} {motion}".rstrip()
         return f"{text} on a {background} background" if background else text
     if style < 0.8:
         parts = [subject, motion, f"{background} background" if background else ""]
         return ", ".join(part for part in parts if part)
-    text = f"{article} {subject} {motion}".rstrip()
     return f"on a {background} background, {text}" if background else text
 
 

@@ -39,7 +39,8 @@ class MotionAdapter(ModelMixin, ConfigMixin):
 
         Args:
             modules_by_site: per site the fields of `ModuleSpec`, as plain values so that they can be saved.
-            numerics: the preset of norm scopes the weights were trained under, see `motion.numerics`.
+            numerics: the preset of norm scopes the weights were trained under, see `motion.numerics`; it decides
+                over a `norm_scope` of the modules.
 
         Raises:
             ConfigError: no sites, an unknown kind or preset, or settings that do not fit a site.
@@ -51,6 +52,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         self.sites = {name: MotionSite(name, spec["width"]) for name, spec in modules_by_site.items()}
         for name, spec in modules_by_site.items():
             self._hold(name, build_motion_module(ModuleSpec(**spec)))
+        self._apply_motion_scope()
 
     @classmethod
     def for_sites(
@@ -94,7 +96,6 @@ class MotionAdapter(ModelMixin, ConfigMixin):
             {name: asdict(spec) for name, spec in description.modules.items()},
             numerics=numerics or description.numerics,
         )
-        adapter._apply_motion_scope()
         load_strictly(adapter, state, str(path))
         return adapter
 
@@ -155,13 +156,20 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         *path, last = name.split(".")
         for part in path:
             if part not in holder._modules:
-                holder.add_module(part, nn.Module())
+                _add_part(holder, part, nn.Module(), name)
             holder = holder.get_submodule(part)
-        holder.add_module(last, module)
+        _add_part(holder, last, module, name)
 
     def forward(self, *_: Any, **__: Any) -> Tensor:
         """An adapter is not called; its modules are, by the backbone that holds them."""
         raise ConfigError("A motion adapter is not called itself; attach it with backbone.set_motion_adapter(adapter).")
+
+
+def _add_part(holder: nn.Module, part: str, module: nn.Module, site: str) -> None:
+    try:
+        holder.add_module(part, module)
+    except KeyError as error:  # empty, or the name of something that a module has already
+        raise ConfigError(f"No motion site can be called {site!r}: {part!r} cannot be a part of the name.") from error
 
 
 class MotionHost(ModelMixin, ConfigMixin):
@@ -210,6 +218,12 @@ class MotionHost(ModelMixin, ConfigMixin):
             object.__setattr__(self, "_attached_adapter", None)
             self.register_to_config(motion_adapter=None)
         return adapter
+
+    def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write the config, with the settings that the attached adapter has now."""
+        if self._attached_adapter is not None:
+            self.register_to_config(motion_adapter=self._attached_adapter.settings())
+        super().save_config(save_directory, push_to_hub, **kwargs)
 
     def motion_context(
         self,

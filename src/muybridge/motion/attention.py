@@ -7,10 +7,11 @@ published files find them. The product itself is diffusers' dispatcher's, so `se
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor, nn
+
+from muybridge.motion.linear import Linear, gate_values, gated_linear, is_bare
 
 _MAX_PLAIN_KEYS = 256  # beyond this the score matrix costs more memory than the fused kernel loses in time
 _MAX_CUDA_BATCH_HEADS = 65_535  # attention kernels put batch x heads on a grid axis of this size
@@ -19,17 +20,26 @@ _MAX_CUDA_BATCH_HEADS = 65_535  # attention kernels put batch x heads on a grid 
 class AttentionProcessor:
     """Holds the backend chosen with `set_attention_backend`; no parallel config, since frames are not sharded here."""
 
-    _attention_backend = None
+    _attention_backend: AttentionBackendName | None = None
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention over `[batch, sequence, heads, head_dim]`, in slices where a CUDA grid would be too small."""
+        """Attention over `[batch, sequence, heads, head_dim]`, in pieces where a CUDA grid would be too small."""
         if self._attention_backend is None and _is_short_bfloat16_on_cpu(query, key):
             return plain_attention(query, key, value)
-        batch, heads = query.shape[0], query.shape[2]
-        if not query.is_cuda or batch * heads <= _MAX_CUDA_BATCH_HEADS:
-            return dispatch_attention_fn(query, key, value, backend=self._attention_backend)
-        pieces = zip(*(t.split(_MAX_CUDA_BATCH_HEADS // heads) for t in (query, key, value)), strict=True)
-        return torch.cat([dispatch_attention_fn(*piece, backend=self._attention_backend) for piece in pieces])
+        pieces = batch_pieces(query, key, value) if query.is_cuda else [(query, key, value)]
+        results = [dispatch_attention_fn(*piece, backend=self._attention_backend) for piece in pieces]
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+
+def batch_pieces(
+    query: Tensor, key: Tensor, value: Tensor, max_batch_heads: int = _MAX_CUDA_BATCH_HEADS
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Split `[batch, sequence, heads, head_dim]` along the batch so that batch x heads of a piece fits the limit."""
+    batch, heads = query.shape[0], query.shape[2]
+    if batch * heads <= max_batch_heads:
+        return [(query, key, value)]
+    size = max_batch_heads // heads
+    return list(zip(query.split(size), key.split(size), value.split(size), strict=True))
 
 
 def _is_short_bfloat16_on_cpu(query: Tensor, key: Tensor) -> bool:
@@ -61,10 +71,10 @@ class Attention(nn.Module, AttentionModuleMixin):
         self.heads = num_heads
         self.is_cross_attention = context_width is not None
         self.use_bias = False
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context_width or width, width, bias=False)
-        self.to_v = nn.Linear(context_width or width, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(context_width or width, width, bias=False)
+        self.to_v = Linear(context_width or width, width, bias=False)
+        self.to_out = nn.ModuleList([Linear(width, width)])
         self.processor = AttentionProcessor()
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
@@ -79,13 +89,12 @@ class Attention(nn.Module, AttentionModuleMixin):
 class _GatedProjection(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 2 * inner)
+        self.proj = Linear(width, 2 * inner)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        value, gate = self.proj(tokens).chunk(2, dim=-1)
-        if torch.is_grad_enabled():
-            return value * F.gelu(gate)
-        return F.gelu(gate).mul_(value)
+        if is_bare(self.proj):
+            return gated_linear(tokens, self.proj.weight, self.proj.bias)
+        return gate_values(self.proj(tokens))
 
 
 class FeedForward(nn.Module):
@@ -95,7 +104,7 @@ class FeedForward(nn.Module):
         """`width` channels in and out."""
         super().__init__()
         # Index 1 is the original's dropout, of probability 0 everywhere.
-        self.net = nn.ModuleList([_GatedProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+        self.net = nn.ModuleList([_GatedProjection(width, 4 * width), nn.Identity(), Linear(4 * width, width)])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`[..., c]` to `[..., c]`."""

@@ -35,6 +35,7 @@ DIFFUSERS_MOTION_KEYS = KeyMap(
 """From the names of diffusers' `MotionAdapter` and `UNetMotionModel` to ours."""
 
 _SITE = re.compile(r"^(.*?motion_modules\.\d+)\.")
+_TABLE_NDIM = 3  # [1, frames, width]
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,11 @@ def describe_motion_file(found: Mapping[str, Tensor], state: Mapping[str, Tensor
         num_heads: heads of every attention.
 
     Raises:
-        CheckpointError: a site without its first norm.
+        CheckpointError: a site without its first norm or its first attention.
     """
-    tables = [value.shape[1] for key, value in found.items() if key.endswith("pos_encoder.pe")]
+    tables = [
+        value.shape[1] for key, value in found.items() if key.endswith("pos_encoder.pe") and value.ndim == _TABLE_NDIM
+    ]
     has_mid = any(key.startswith("mid_block.") for key in state)
     numerics = "official-v2" if has_mid else "official-v1" if tables and min(tables) <= 24 else "official-v3"
     trained_frames = min(tables) if tables else 32
@@ -69,8 +72,9 @@ def describe_motion_file(found: Mapping[str, Tensor], state: Mapping[str, Tensor
         if match is None or match.group(1) in modules:
             continue
         site = match.group(1)
-        if f"{site}.norm.weight" not in state:
-            raise CheckpointError(f"The motion module at {site} is incomplete: {site}.norm.weight is missing.")
+        for needed in (f"{site}.norm.weight", f"{site}.transformer_blocks.0.attention_blocks.0.to_q.weight"):
+            if needed not in state:
+                raise CheckpointError(f"The motion module at {site} is incomplete: {needed} is missing.")
         config = {
             "num_heads": num_heads,
             "num_blocks": _count(state, rf"{re.escape(site)}\.transformer_blocks\.(\d+)\."),
@@ -79,7 +83,7 @@ def describe_motion_file(found: Mapping[str, Tensor], state: Mapping[str, Tensor
             ),
             "trained_frames": trained_frames,
         }
-        modules[site] = ModuleSpec("temporal", state[f"{site}.norm.weight"].shape[0], config)
+        modules[site] = ModuleSpec("temporal", state[f"{site}.norm.weight"].numel(), config)
     return MotionFile(numerics, modules)
 
 

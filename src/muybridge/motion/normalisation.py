@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 NormScope = Literal["frame", "video"]
@@ -21,5 +20,5 @@ def group_norm(features: Tensor, norm: nn.GroupNorm, scope: NormScope = "frame")
         # torch's CPU backward is about ten times slower on channels-last input, and in 2.13 it crashes there
         # when the weight requires a gradient and the input does not.
         image = image.contiguous()
-    normed = F.group_norm(image, norm.num_groups, norm.weight, norm.bias, norm.eps)
-    return normed.permute(0, 2, 3, 1).reshape(b, f, h, w, c)
+    # Called as a module, so that hooks which bring its weights (offloading) run.
+    return norm(image).permute(0, 2, 3, 1).reshape(b, f, h, w, c)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from muybridge.errors import ConfigError
 from muybridge.motion.attention import Attention, FeedForward
 from muybridge.motion.contract import MotionContext, MotionModule, MotionModuleConfig
+from muybridge.motion.linear import Linear
 from muybridge.motion.normalisation import NormScope, group_norm
 from muybridge.motion.positions import sinusoidal_positions
 from muybridge.motion.registry import register_motion_module
@@ -25,7 +26,8 @@ class TemporalConfig(MotionModuleConfig):
         num_blocks: transformer blocks a module.
         attentions_per_block: temporal self-attentions before each feed-forward (2; 1 in SparseCtrl).
         norm_groups: groups of the first norm; must divide the width.
-        norm_scope: whether that norm pools over frames ("video", as diffusers does) or not ("frame", the original).
+        norm_scope: whether that norm pools over frames ("video", as diffusers does) or not ("frame", the original);
+            in an adapter its numeric preset decides.
     """
 
     num_heads: int = 8
@@ -83,9 +85,9 @@ class TemporalMotionModule(MotionModule):
                 f"given {config.num_heads} and {config.norm_groups}."
             )
         self.norm = nn.GroupNorm(config.norm_groups, width, eps=1e-6)
-        self.proj_in = nn.Linear(width, width)
+        self.proj_in = Linear(width, width)
         self.transformer_blocks = nn.ModuleList([TemporalBlock(config, width) for _ in range(config.num_blocks)])
-        self.proj_out = nn.Linear(width, width)
+        self.proj_out = Linear(width, width)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 

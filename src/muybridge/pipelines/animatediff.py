@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
+import operator
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
@@ -23,9 +26,10 @@ from muybridge.debug import first_anomalous_module
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines.decoding import decode_frames, to_uint8
-from muybridge.sampling import Guidance, Scheduler, StepReport, denoise, draw_noise, make_scheduler
+from muybridge.sampling import Guidance, Scheduler, StepReport, denoise, draw_noise, make_scheduler, video_generators
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
 from muybridge.video import Video
+from muybridge.video.value import MAX_FPS, MIN_FPS
 
 OutputType = Literal["video", "pil", "np", "pt", "latent"]
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -35,8 +39,8 @@ _OUTPUT_TYPES = ("video", "pil", "np", "pt", "latent")
 class AnimateDiffPipeline(DiffusionPipeline):
     """Text to video with a Stable Diffusion U-Net that holds motion modules.
 
-    A diffusers pipeline: folders, device moves, offload and progress bars work as there. Without a motion adapter each
-    frame is a picture of its own.
+    A diffusers pipeline: folders, device moves, offload of whole models and progress bars work as there. Without a
+    motion adapter each frame is a picture of its own.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
@@ -63,8 +67,6 @@ class AnimateDiffPipeline(DiffusionPipeline):
         super().__init__()
         if isinstance(unet, UNet2DConditionModel):
             unet = UNet3DConditionModel.from_unet2d(unet)
-        if motion_adapter is not None:
-            unet.set_motion_adapter(motion_adapter)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -73,6 +75,8 @@ class AnimateDiffPipeline(DiffusionPipeline):
             scheduler=scheduler,
             motion_adapter=unet.motion_adapter,
         )
+        if motion_adapter is not None:
+            self.set_motion_adapter(motion_adapter)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
         self.model_name: str | None = None
         self._interrupt = False
@@ -83,7 +87,8 @@ class AnimateDiffPipeline(DiffusionPipeline):
     ) -> AnimateDiffPipeline:
         """Load a folder (or shipped model, or hub id); parts given by keyword are used instead of the folder's.
 
-        The folder may be a Stable Diffusion 1.5 pipeline; then give `motion_adapter`, or the frames stay stills.
+        The folder may be a Stable Diffusion 1.5 pipeline; then give `motion_adapter`, or the frames stay stills, and
+        `scheduler=make_scheduler("ddim")`, as AnimateDiff was trained on other noise levels.
 
         Raises:
             CheckpointError: a part is missing, damaged, of another class, or does not fit its config.
@@ -99,15 +104,17 @@ class AnimateDiffPipeline(DiffusionPipeline):
         loaders: dict[str, Callable[[], Any]] = {
             "vae": lambda: parts.load_vae(folder, torch_dtype),
             "text_encoder": lambda: parts.load_text_encoder(folder, torch_dtype),
-            "tokenizer": lambda: parts.load_tokenizer(folder, index.get("tokenizer", [None, ""])[1]),
+            "tokenizer": lambda: parts.load_tokenizer(folder, index),
             "unet": lambda: parts.load_unet(folder, torch_dtype),
-            "scheduler": lambda: parts.load_scheduler(folder, index.get("scheduler", [None, ""])[1]),
+            "scheduler": lambda: parts.load_scheduler(folder, index),
         }
-        if index.get("motion_adapter", [None, None])[1] is not None:
+        if index.get("motion_adapter") not in (None, [None, None]):
             loaders["motion_adapter"] = lambda: parts.load_motion_adapter(folder, torch_dtype)
         loaded = {name: components[name] if name in components else load() for name, load in loaders.items()}
         settings = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
-        return cls(**{**components, **loaded}, **settings)
+        pipeline = cls(**{**components, **loaded}, **settings)
+        pipeline.model_name = None if components else str(model)
+        return pipeline
 
     def save_pretrained(
         self,
@@ -131,8 +138,10 @@ class AnimateDiffPipeline(DiffusionPipeline):
                 self.set_motion_adapter(adapter)
 
     def set_motion_adapter(self, adapter: MotionAdapter) -> None:
-        """Attach an adapter in place of the present one."""
-        self.unet.set_motion_adapter(adapter.to(self.unet.device, self.unet.dtype))
+        """Attach an adapter in place of the present one; it is moved to the device and precision of the U-Net."""
+        for module in adapter.children():  # `adapter.to` of diffusers would log a warning about nothing
+            module.to(self.unet.device, self.unet.dtype)
+        self.unet.set_motion_adapter(adapter)
         self.register_modules(motion_adapter=adapter)
 
     def remove_motion_adapter(self) -> MotionAdapter | None:
@@ -194,35 +203,49 @@ class AnimateDiffPipeline(DiffusionPipeline):
             fps: frames per second of the result; changes playback only.
             latents: start from these instead of noise, `[b, c, f, h, w]` of unit variance.
             prompt_embeds: text states `[b, n, d]` instead of prompts.
-            negative_prompt_embeds: likewise.
-            output_type: "video" gives a `Video` (a list of them for several); "pil" lists of pictures; "np"
-                `[b, f, h, w, c]` and "pt" `[b, f, c, h, w]` in [0, 1]; "latent" `[b, c, f, h, w]`.
+            negative_prompt_embeds: likewise; both as long as each other.
+            output_type: "video" gives a `Video` for a single prompt text, else a list of them; "pil" a list of pictures
+                for each video; "np" `[b, f, h, w, c]` and "pt" `[b, f, c, h, w]` in [0, 1]; "latent" `[b, c, f, h, w]`.
             callback_on_step_end: called with (pipeline, step, timestep, {"latents": ...}); may return replaced latents.
 
         Raises:
-            ConfigError: an empty prompt list or a value out of range.
+            ConfigError: an empty prompt list, a value out of range, or one that would have no effect.
             ShapeError: fewer than one frame, or a size the VAE cannot take (names the nearest it can).
             NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
         """
+        self._interrupt = False
         steps = self.config["default_steps"] if num_inference_steps is None else num_inference_steps
         scale = self.config["default_guidance"] if guidance_scale is None else guidance_scale
-        _check_ranges(steps, scale, num_videos_per_prompt, output_type)
-        size = int(self.unet.config["sample_size"]) * self.scale_factors.spatial
-        shape = self.scale_factors.latent_shape(
-            VideoShape(num_frames, size if height is None else height, size if width is None else width),
-            self.unet.in_channels,
+        seed = secrets.randbelow(2**31) if seed is None else operator.index(seed)
+        _require(
+            {
+                f"num_inference_steps must be at least 1; given {steps}.": steps >= 1,
+                f"guidance_scale must be between 0 and 1000; given {scale}.": 0 <= scale < 1000,
+                f"num_videos_per_prompt must be at least 1; given {num_videos_per_prompt}.": num_videos_per_prompt >= 1,
+                f"seed must be between 0 and 2**63 - 1; given {seed}.": 0 <= seed < 2**63,
+                f"eta must be between 0 and 1; given {eta}.": 0 <= eta <= 1,
+                f"motion_strength must be a finite number; given {motion_strength}.": math.isfinite(motion_strength),
+                f"fps must be between {MIN_FPS:g} and {MAX_FPS:g}; given {fps}.": MIN_FPS <= fps <= MAX_FPS,
+                f"output_type must be one of {_OUTPUT_TYPES}; given {output_type!r}.": output_type in _OUTPUT_TYPES,
+            }
         )
+        shape = self._latent_shape(num_frames, height, width)
         prompts = [prompt] if isinstance(prompt, str) else None if prompt is None else list(prompt)
-        encoded = self._encode(prompts, negative_prompt, prompt_embeds, negative_prompt_embeds, scale)
+        encoded = self._encode(prompts, negative_prompt, prompt_embeds, negative_prompt_embeds, scale != 1.0)
         encoded = _repeat(encoded, num_videos_per_prompt)
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        solver: Scheduler = self.scheduler if scheduler is None else make_scheduler(scheduler, self.scheduler)
-        solver.set_timesteps(steps, device=self._execution_device)
-        start = self._start(encoded, shape, seed, latents) * float(solver.init_noise_sigma)
+        solver = self._solver(scheduler, steps)
+        generators = video_generators(seed, encoded.positive.shape[0])
+        start = self._start(draw_noise(generators, shape), latents) * float(solver.init_noise_sigma)
         guidance = Guidance(
             self._predictor(motion_strength), encoded.positive, encoded.negative, scale, batched_guidance
         )
-        result = self._denoise(guidance, solver, start, _step_options(solver, eta, seed), callback_on_step_end)
+        result = self._denoise(guidance, solver, start, _step_options(solver, eta, generators), callback_on_step_end)
+        unrecorded = {
+            "latents": latents,
+            "prompt_embeds": prompt_embeds,
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "callback_on_step_end": callback_on_step_end,
+        }
         request = {
             "model": self.model_name,
             "prompt": prompts,
@@ -236,7 +259,10 @@ class AnimateDiffPipeline(DiffusionPipeline):
             "eta": eta,
             "motion_strength": motion_strength,
             "fps": fps,
-            "versions": {"muybridge": __version__, "torch": torch.__version__},
+            "dtype": str(self.unet.dtype).removeprefix("torch."),
+            "versions": {"muybridge": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+            "interrupted": self._interrupt,
+            "unrecorded": [name for name, value in unrecorded.items() if value is not None],
         }
         videos = self._finish(result, output_type, request, seed, num_videos_per_prompt)
         single = isinstance(prompt, str) and num_videos_per_prompt == 1 and output_type == "video"
@@ -248,21 +274,13 @@ class AnimateDiffPipeline(DiffusionPipeline):
         negative: str | Sequence[str] | None,
         prompt_embeds: Tensor | None,
         negative_embeds: Tensor | None,
-        scale: float,
+        guided: bool,
     ) -> EncodedPrompts:
-        guided = scale != 1.0
+        _check_prompts(prompts, negative, prompt_embeds, negative_embeds, guided)
         if prompt_embeds is not None:
-            if prompts is not None:
-                raise ConfigError("Give either prompt or prompt_embeds, not both.")
-            if guided and (negative_embeds is None or negative_embeds.shape != prompt_embeds.shape):
-                raise ConfigError(
-                    f"With guidance, negative_prompt_embeds must have the shape of prompt_embeds, "
-                    f"{tuple(prompt_embeds.shape)}; or set guidance_scale to 1."
-                )
-            states = EncodedPrompts(prompt_embeds, negative_embeds if guided else None)
+            states = EncodedPrompts(prompt_embeds, negative_embeds)
         else:
-            if prompts is None:
-                raise ConfigError("Give a prompt, or prompt_embeds.")
+            prompts = prompts or []
             negatives = [negative or ""] if negative is None or isinstance(negative, str) else list(negative)
             negatives = negatives * len(prompts) if len(negatives) == 1 else negatives
             states = encode_prompts(self.tokenizer, self.text_encoder, prompts, negatives if guided else None)
@@ -270,14 +288,30 @@ class AnimateDiffPipeline(DiffusionPipeline):
         moved = None if states.negative is None else states.negative.to(device, dtype)
         return EncodedPrompts(states.positive.to(device, dtype), moved)
 
-    def _start(self, encoded: EncodedPrompts, shape: LatentShape, seed: int, latents: Tensor | None) -> Tensor:
-        count = encoded.positive.shape[0]
-        expected = (count, shape.channels, shape.num_latent_frames, shape.height, shape.width)
-        if latents is None:
-            latents = draw_noise([seed + i for i in range(count)], shape)
-        if tuple(latents.shape) != expected:
-            raise ShapeError(f"latents must be {list(expected)} for this call; given {list(latents.shape)}.")
-        return latents.to(self._execution_device, torch.float32)
+    def _latent_shape(self, num_frames: int, height: int | None, width: int | None) -> LatentShape:
+        if height is None or width is None:
+            sample_size = self.unet.config["sample_size"]
+            if not isinstance(sample_size, int):
+                raise ConfigError("This model does not say at which size it was trained; give height and width.")
+            size = sample_size * self.scale_factors.spatial
+            height, width = size if height is None else height, size if width is None else width
+        return self.scale_factors.latent_shape(VideoShape(num_frames, height, width), self.unet.in_channels)
+
+    def _solver(self, name: str | None, steps: int) -> Scheduler:
+        solver: Scheduler = self.scheduler if name is None else make_scheduler(name, self.scheduler)
+        if steps > solver.config["num_train_timesteps"]:
+            raise ConfigError(f"At most {solver.config['num_train_timesteps']} steps are possible; given {steps}.")
+        try:
+            solver.set_timesteps(steps)
+        except ValueError as error:
+            raise ConfigError(f"{type(solver).__name__} cannot make {steps} steps: {error}") from error
+        return solver
+
+    def _start(self, noise: Tensor, latents: Tensor | None) -> Tensor:
+        # The noise is drawn even where it is replaced, so that what a solver draws later stays the same.
+        if latents is not None and latents.shape != noise.shape:
+            raise ShapeError(f"latents must be {list(noise.shape)} for this call; given {list(latents.shape)}.")
+        return (noise if latents is None else latents).to(self._execution_device, torch.float32)
 
     def _predictor(self, motion_strength: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         unet, dtype = self.unet, self.unet.dtype
@@ -296,8 +330,6 @@ class AnimateDiffPipeline(DiffusionPipeline):
         options: dict[str, Any],
         callback: StepCallback | None,
     ) -> Tensor:
-        self._interrupt = False
-
         def diagnose(latents: Tensor, timestep: Tensor) -> str:
             return first_anomalous_module(self.unet, lambda: guidance(latents, timestep)) or "the scheduler"
 
@@ -311,7 +343,7 @@ class AnimateDiffPipeline(DiffusionPipeline):
                         "latents"
                     )
                 if self._interrupt:
-                    raise StopIteration
+                    raise StopIteration(replaced)
                 return replaced
 
             return denoise(guidance, solver, start, solver.timesteps, on_step, options, diagnose)
@@ -322,13 +354,12 @@ class AnimateDiffPipeline(DiffusionPipeline):
         if output_type == "latent":
             self.maybe_free_model_hooks()
             return latents
-        pixels = [torch.cat(list(decode_frames(self.vae, video))) for video in latents]
+        if output_type in ("pt", "np"):
+            pixels = torch.stack([torch.cat(list(decode_frames(self.vae, each))) for each in latents])
+            self.maybe_free_model_hooks()
+            return pixels if output_type == "pt" else pixels.movedim(2, -1).numpy()
+        frames = [np.concatenate([to_uint8(piece) for piece in decode_frames(self.vae, each)]) for each in latents]
         self.maybe_free_model_hooks()
-        if output_type == "pt":
-            return torch.stack(pixels)
-        frames = [to_uint8(video) for video in pixels]
-        if output_type == "np":
-            return np.stack([video.movedim(1, -1).numpy() for video in pixels])
         prompts = request["prompt"]
         videos = []
         for index, each in enumerate(frames):
@@ -340,15 +371,34 @@ class AnimateDiffPipeline(DiffusionPipeline):
         return [video.to_pil() for video in videos] if output_type == "pil" else videos
 
 
-def _check_ranges(steps: int, scale: float, per_prompt: int, output_type: str) -> None:
-    if steps < 1:
-        raise ConfigError(f"num_inference_steps must be at least 1; given {steps}.")
-    if not 0 <= scale < 1000:
-        raise ConfigError(f"guidance_scale must be between 0 and 1000; given {scale}.")
-    if per_prompt < 1:
-        raise ConfigError(f"num_videos_per_prompt must be at least 1; given {per_prompt}.")
-    if output_type not in _OUTPUT_TYPES:
-        raise ConfigError(f"Unknown output_type {output_type!r}. Known: {', '.join(_OUTPUT_TYPES)}.")
+def _require(conditions: Mapping[str, bool]) -> None:
+    for message, holds in conditions.items():
+        if not holds:
+            raise ConfigError(message)
+
+
+def _check_prompts(
+    prompts: list[str] | None,
+    negative: str | Sequence[str] | None,
+    prompt_embeds: Tensor | None,
+    negative_embeds: Tensor | None,
+    guided: bool,
+) -> None:
+    if (prompts is None) == (prompt_embeds is None):
+        raise ConfigError("Give either prompt or prompt_embeds; not both, and not neither.")
+    if negative if prompts is None else negative_embeds is not None:
+        raise ConfigError("negative_prompt goes with prompt, and negative_prompt_embeds with prompt_embeds.")
+    if not guided and (negative or negative_embeds is not None):
+        raise ConfigError("A negative prompt has no effect at guidance_scale 1; leave it out, or raise the scale.")
+    if (
+        guided
+        and prompt_embeds is not None
+        and (negative_embeds is None or negative_embeds.shape != prompt_embeds.shape)
+    ):
+        raise ShapeError(
+            f"With guidance, negative_prompt_embeds must be {list(prompt_embeds.shape)} like prompt_embeds; or set "
+            "guidance_scale to 1."
+        )
 
 
 def _repeat(encoded: EncodedPrompts, count: int) -> EncodedPrompts:
@@ -359,11 +409,11 @@ def _repeat(encoded: EncodedPrompts, count: int) -> EncodedPrompts:
     )
 
 
-def _step_options(solver: Scheduler, eta: float, seed: int) -> dict[str, Any]:
+def _step_options(solver: Scheduler, eta: float, generators: list[torch.Generator]) -> dict[str, Any]:
     accepted = inspect.signature(solver.step).parameters
     options: dict[str, Any] = {}
     if "generator" in accepted:
-        options["generator"] = torch.Generator().manual_seed(seed)
+        options["generator"] = generators
     if "eta" in accepted:
         options["eta"] = eta
     elif eta:

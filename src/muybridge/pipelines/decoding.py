@@ -25,13 +25,15 @@ def decode_frames(vae: AutoencoderKL, latents: Tensor, chunk: int = 8) -> Iterat
         `float32 [n, 3, h, w]` in [0, 1], on the CPU, n at most `chunk`.
 
     Raises:
-        NonFiniteError: the VAE gave NaN, as Stable Diffusion's can in half precision.
+        NonFiniteError: the VAE gave NaN or infinite values, as Stable Diffusion's can in half precision.
     """
     for piece in latents.transpose(0, 1).split(chunk):
         with torch.no_grad():
             pixels = decode_images(vae, piece)
         if not bool(torch.isfinite(pixels).all()):
-            raise NonFiniteError(f"The VAE gave NaN or infinite pixels in {vae.dtype}; run it in float32.")
+            raise NonFiniteError(
+                f"The VAE gave NaN or infinite pixels in {vae.dtype}. Run it in float32; if it is, check its weights."
+            )
         yield pixels.div_(2).add_(0.5).clamp_(0, 1).cpu()
 
 

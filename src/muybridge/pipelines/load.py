@@ -26,9 +26,12 @@ def load_pipeline(
         CheckpointError: no such model, a family that is not known, or parts that are missing or damaged.
     """
     folder = locate_model(model)
-    family = read_model_index(folder).get("_class_name")
+    family = str(read_model_index(folder).get("_class_name"))
     if family not in _PIPELINES:
-        raise CheckpointError(f"{folder} is a {family}; supported: {', '.join(_PIPELINES)}.")
+        raise CheckpointError(
+            f"{folder} is a {family}; supported: {', '.join(_PIPELINES)}. A Stable Diffusion 1.5 model is opened with "
+            "AnimateDiffPipeline.from_pretrained, and a motion adapter for it."
+        )
     pipeline = _PIPELINES[family].from_pretrained(folder, torch_dtype=torch_dtype)
     pipeline.model_name = str(model)
     return pipeline

@@ -2,7 +2,7 @@
 
 from muybridge.sampling.guidance import Guidance
 from muybridge.sampling.loop import Denoiser, StepReport, denoise
-from muybridge.sampling.noise import draw_noise
+from muybridge.sampling.noise import draw_noise, video_generators
 from muybridge.sampling.schedulers import Scheduler, make_scheduler, scheduler_names
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "draw_noise",
     "make_scheduler",
     "scheduler_names",
+    "video_generators",
 ]

@@ -16,7 +16,7 @@ from muybridge.sampling.schedulers import Scheduler
 class Denoiser(Protocol):
     """A network and everything wrapped around it: guidance, windows, caches."""
 
-    def __call__(self, latents: Tensor, timestep: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: Tensor, /) -> Tensor:
         """Predict noise or velocity for `latents [b, c, f, h, w]`."""
         ...
 
@@ -27,7 +27,7 @@ class StepReport:
 
     Attributes:
         index: of the step, from 0.
-        timestep: its noise level, 0..999.
+        timestep: its noise level, 0..999, on the device of the scheduler's timesteps.
         latents: after the step, `[b, c, f, h, w]`.
     """
 
@@ -37,7 +37,7 @@ class StepReport:
 
 
 OnStep = Callable[[StepReport], Tensor | None]
-"""Called after each step; what it returns replaces the latents. Raise `StopIteration` to end early."""
+"""Called after each step; what it returns replaces the latents. `raise StopIteration(replaced_or_None)` ends early."""
 Diagnose = Callable[[Tensor, Tensor], str]
 """(latents, timestep) -> which layer of the network first goes wrong on them."""
 
@@ -60,24 +60,28 @@ def denoise(
         denoiser: what to call each step.
         scheduler: with its timesteps already set.
         latents: `[b, c, f, h, w]`, already scaled to the scheduler's first noise level.
-        timesteps: those of the scheduler still to run.
+        timesteps: those of the scheduler still to run. Keep them on the CPU, where the scheduler reads them without
+            waiting for the device; the denoiser gets a copy on the device of the latents.
         on_step: called after every step.
         step_options: further arguments of `scheduler.step`, such as `eta` or `generator`.
         diagnose: finds the layer where values first went wrong, for the error message.
 
     Raises:
-        NonFiniteError: predictions or latents became NaN, infinite or all zero; names step and layer.
+        NonFiniteError: a prediction was NaN, infinite or all zero, or latents were NaN or infinite; names step and
+            layer.
     """
-    watch = _Watch(diagnose)
+    on_device = timesteps.to(latents.device)
+    watch = _Watch(on_device, latents, diagnose)
     for index, timestep in enumerate(timesteps):
         model_input = scheduler.scale_model_input(latents, timestep)
-        prediction = denoiser(model_input, timestep)
+        prediction = denoiser(model_input, on_device[index])
         latents = scheduler.step(prediction, timestep, latents, **(step_options or {}), return_dict=False)[0]
-        watch.record(index, timestep, model_input, prediction, latents)
+        watch.record(model_input, prediction, latents)
         if on_step is not None:
             try:
                 replaced = on_step(StepReport(index, timestep, latents))
-            except StopIteration:
+            except StopIteration as stop:
+                latents = latents if stop.value is None else stop.value
                 break
             latents = latents if replaced is None else replaced
     watch.check()
@@ -85,25 +89,31 @@ def denoise(
 
 
 class _Watch:
-    """Collects one flag a step, looking at it at once only where that costs no wait."""
+    """Knows on the device how many steps went well, and what went into the first that did not."""
 
-    def __init__(self, diagnose: Diagnose | None) -> None:
+    def __init__(self, timesteps: Tensor, latents: Tensor, diagnose: Diagnose | None) -> None:
+        self._timesteps = timesteps
         self._diagnose = diagnose
-        self._records: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        self._input = latents
+        self._healthy = torch.ones((), dtype=torch.bool, device=latents.device)
+        self._num_healthy = torch.zeros((), dtype=torch.int64, device=latents.device)
 
-    def record(self, index: int, timestep: Tensor, model_input: Tensor, prediction: Tensor, latents: Tensor) -> None:
-        spread = prediction.detach().abs().amax() + latents.detach().abs().amax()
-        healthy = torch.isfinite(spread) & (prediction.detach().abs().amax() > 0)
-        self._records.append((index, timestep, model_input, healthy))
+    def record(self, model_input: Tensor, prediction: Tensor, latents: Tensor) -> None:
+        self._input = torch.where(self._healthy, model_input.detach(), self._input)
+        largest = prediction.detach().abs().amax()
+        finite = torch.isfinite(largest) & torch.isfinite(latents.detach().abs().amax())
+        self._healthy = self._healthy & finite & (largest > 0)
+        self._num_healthy += self._healthy
         if latents.device.type == "cpu":
             self.check()
-            self._records.clear()
 
     def check(self) -> None:
-        for index, timestep, model_input, healthy in self._records:
-            if not bool(healthy):
-                where = self._diagnose(model_input, timestep) if self._diagnose is not None else "the network"
-                raise NonFiniteError(
-                    f"Step {index + 1} (timestep {float(timestep):g}) gave NaN, infinite or all-zero values, first in "
-                    f"{where}. Try float32 instead of half precision, or check the weights with 'muybridge inspect'."
-                )
+        if bool(self._healthy):
+            return
+        index = int(self._num_healthy)
+        timestep = self._timesteps[index]
+        where = self._diagnose(self._input, timestep) if self._diagnose is not None else "the network"
+        raise NonFiniteError(
+            f"Step {index + 1} (timestep {float(timestep):g}) gave NaN, infinite or all-zero values, first in {where}. "
+            "Try float32 instead of half precision, or check the weights with 'muybridge inspect'."
+        )

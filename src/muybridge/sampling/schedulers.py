@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from diffusers import (
+    ConfigMixin,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
@@ -75,7 +76,7 @@ def scheduler_names() -> list[str]:
     return sorted(_SCHEDULERS)
 
 
-def make_scheduler(name: str, model_scheduler: Scheduler | None = None) -> Scheduler:
+def make_scheduler(name: str, model_scheduler: ConfigMixin | Scheduler | None = None) -> Scheduler:
     """A scheduler by name.
 
     Args:

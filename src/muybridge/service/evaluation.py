@@ -13,10 +13,11 @@ import torch
 from muybridge.demo import evaluation
 from muybridge.demo.batches import to_pixels
 from muybridge.demo.measure import measure_clip
-from muybridge.errors import OutputError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
 from muybridge.pipelines.decoding import to_uint8
+from muybridge.service.quiet_loading import quiet_loading
 from muybridge.vae import decode_images, encode_images
+from muybridge.video.atomic import check_folder_above, check_replaceable_file, new_file
 
 Progress = Callable[[int, int], None]
 """Called with (clips done, clips in all)."""
@@ -30,16 +31,22 @@ def evaluate_demo_model(
     Returns:
         `generated`, `renders` and `reconstructions` with a share per attribute, `by_attribute` in detail, and how it
         was run.
+
+    Raises:
+        OutputError: the contact sheet cannot be written at `sheet`.
+        CheckpointError: no such model.
     """
-    if sheet is not None and not sheet.absolute().parent.is_dir():
-        raise OutputError(f"The folder of {sheet} does not exist; create it first.")
+    if sheet is not None:
+        check_folder_above(sheet)
+        check_replaceable_file(sheet)
     started = time.perf_counter()
-    pipeline = load_pipeline(model)
+    with quiet_loading():
+        pipeline = load_pipeline(model)
     pipeline.set_progress_bar_config(disable=True)
     scenes = evaluation.held_out_scenes(count, seed)
 
     def generate(prompts: list[str], seeds: list[int]) -> np.ndarray:
-        frames = pipeline(prompts, seed=seeds[0], output_type="np")
+        frames = pipeline(prompts, seed=seeds[0], output_type="np")  # the pipeline counts on from there, too
         return np.rint(frames * 255).astype(np.uint8)
 
     measured, clips = evaluation.evaluate_clips(scenes, generate, seed, progress)
@@ -70,10 +77,5 @@ def _reconstruct(pipeline: AnimateDiffPipeline, clip: np.ndarray) -> np.ndarray:
 def _write_sheet(clips: np.ndarray, path: Path) -> None:
     from PIL import Image
 
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with new_file(path) as temporary:
         Image.fromarray(evaluation.contact_sheet(clips)).save(temporary, format="PNG")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({error}).") from error

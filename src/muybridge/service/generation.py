@@ -14,6 +14,7 @@ import torch
 from muybridge.errors import ConfigError
 from muybridge.pipelines import load_pipeline
 from muybridge.sampling import scheduler_names
+from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, check_writable
 
@@ -62,6 +63,8 @@ def generate_file(
 ) -> GenerationResult:
     """Generate one video and write it; what can be checked is checked before any weight is read.
 
+    Progress is shown on a terminal only.
+
     Raises:
         MuybridgeError: anything the user can mend; no file is left behind then.
     """
@@ -70,8 +73,9 @@ def generate_file(
     if request.scheduler is not None and request.scheduler not in scheduler_names():
         raise ConfigError(f"Unknown scheduler {request.scheduler!r}. Known: {', '.join(scheduler_names())}.")
     target = pick_device(device)
-    pipeline = load_pipeline(request.model).to(target)
-    pipeline.set_progress_bar_config(disable=not show_progress, leave=False)
+    with quiet_loading():
+        pipeline = load_pipeline(request.model).to(target)
+    pipeline.set_progress_bar_config(disable=not (show_progress and sys.stderr.isatty()), leave=False)
     arguments = request.model_dump(exclude={"model"})
     video: Video = pipeline(**arguments)
     path = video.save(output, embed_request=embed_request)

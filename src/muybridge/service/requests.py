@@ -14,7 +14,7 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = "demo/animatediff"
+    model: str = Field(default="demo/animatediff", min_length=1)
     prompt: str = Field(min_length=1)
     negative_prompt: str | None = None
     num_frames: int = Field(default=16, ge=1)
@@ -36,28 +36,34 @@ class GenerateRequest(BaseModel):
             ConfigError: names each field that is wrong, and why.
         """
         try:
-            return cls(**values)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(describe_validation(error)) from error
 
     @classmethod
-    def from_embedded(cls, embedded: dict[str, Any]) -> GenerateRequest:
-        """The request a video file carries; versions and settings of no effect are left out.
+    def from_embedded(cls, embedded: dict[str, Any], changes: dict[str, Any] | None = None) -> GenerateRequest:
+        """The request a video file carries, with some values changed; versions are left out.
 
         Raises:
-            ConfigError: it was made otherwise than by a single text prompt, or is not a request.
+            ConfigError: it was made from more than a prompt and settings, or is not a request.
         """
+        if unrecorded := embedded.get("unrecorded"):
+            raise ConfigError(f"The file cannot be repeated: it was made with {unrecorded}, which it does not hold.")
         known = {key: value for key, value in embedded.items() if key in cls.model_fields and value is not None}
-        if not known.get("model"):
-            raise ConfigError("The file's request names no model, so it cannot be repeated; give --model and a prompt.")
-        return cls.parse(known)
+        values = {**known, **(changes or {})}
+        if "model" not in values:
+            raise ConfigError("The file's request names no model; name it with --model.")
+        if "prompt" not in values:
+            raise ConfigError("The file's request has no prompt; give one.")
+        return cls.parse(values)
 
 
 def describe_validation(error: ValidationError) -> str:
-    """Pydantic's findings, one a line, in the words of the request."""
-    lines = []
+    """Pydantic's findings in one line, in the words of the request."""
+    findings = []
     for finding in error.errors():
         where = ".".join(str(part) for part in finding["loc"]) or "the request"
+        what = "there is no such setting" if finding["type"] == "extra_forbidden" else finding["msg"]
         given = "" if isinstance(finding["input"], dict) else f" (given {finding['input']!r})"
-        lines.append(f"{where}: {finding['msg']}{given}")
-    return "; ".join(lines)
+        findings.append(f"{where}: {what}{given}")
+    return "; ".join(findings)

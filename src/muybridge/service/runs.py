@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,11 @@ class _Strict(BaseModel):
 class StageSettings(_Strict):
     """What every stage has: the trainer's settings, the size of a batch, and how many processes share the work."""
 
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Methods of the stages it builds on."""
+    parts: ClassVar[tuple[str, ...]]
+    """Parts of the pipeline it hands out."""
+
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     """Samples a process and step."""
@@ -29,6 +34,7 @@ class StageSettings(_Strict):
     warmup_steps: int = Field(default=100, ge=0)
     decay_from: float = Field(default=0.5, ge=0, le=1)
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     log_every: int = Field(default=20, ge=1)
     mixed_precision: Literal["bf16", "no"] = "bf16"
@@ -37,17 +43,24 @@ class StageSettings(_Strict):
 class VAEStage(StageSettings):
     """Train the image VAE on stills."""
 
+    parts: ClassVar[tuple[str, ...]] = ("vae",)
+
     method: Literal["vae"]
 
 
 class TextStage(StageSettings):
     """Train the text encoder against pictures, as CLIP is."""
 
+    parts: ClassVar[tuple[str, ...]] = ("text_encoder",)
+
     method: Literal["text"]
 
 
 class ImageStage(StageSettings):
     """Train the U-Net and the text encoder on stills."""
+
+    needs: ClassVar[tuple[str, ...]] = ("vae", "text")
+    parts: ClassVar[tuple[str, ...]] = ("unet", "text_encoder")
 
     method: Literal["image"]
     timestep_shift: float = Field(default=2.0, ge=1)
@@ -64,8 +77,13 @@ class MotionSettings(_Strict):
 class MotionStage(StageSettings):
     """Train motion modules on clips; everything else is frozen."""
 
+    needs: ClassVar[tuple[str, ...]] = ("vae", "image")
+    parts: ClassVar[tuple[str, ...]] = ("motion_adapter",)
+
     method: Literal["motion"]
     num_frames: int = Field(default=8, ge=1, le=16)
+    whole_clip_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the batches with all 16 frames of fewer clips."""
     timestep_shift: float = Field(default=3.0, ge=1)
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
     motion: MotionSettings = MotionSettings()
@@ -92,7 +110,8 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
         overrides: `a.b=value`, applied in order; a stage is named by its method (`motion.steps=10`).
 
     Raises:
-        ConfigError: no such file, not YAML, an override that names nothing, or settings that do not exist.
+        ConfigError: no such file, not YAML, an override that names nothing, settings that do not exist, or stages that
+            do not make a model together.
     """
     if not path.is_file():
         raise ConfigError(f"There is no run file {path}.")
@@ -105,22 +124,43 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
     for override in overrides or []:
         _apply_override(values, override)
     try:
-        return TrainingRun(**values)
+        run = TrainingRun.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe_validation(error)}") from error
+    _check_stages(run, path)
+    return run
+
+
+def _check_stages(run: TrainingRun, path: Path) -> None:
+    before: list[str] = []
+    for stage in run.stages:
+        if stage.method in before:
+            raise ConfigError(f"{path} has two stages {stage.method!r}; a run has each of them once.")
+        if missing := [need for need in stage.needs if need not in before]:
+            raise ConfigError(f"{path}: stage {stage.method!r} needs the stages {', '.join(missing)} before it.")
+        before.append(stage.method)
+    if "motion" not in before:
+        raise ConfigError(f"{path} makes no video model: it has no stage 'motion'.")
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
-    if not separator:
-        raise ConfigError(f"--set takes NAME=VALUE; given {override!r}.")
     *path, last = name.split(".")
+    if not separator or not all((*path, last)):
+        raise ConfigError(f"--set takes NAME=VALUE, as in motion.steps=10; given {override!r}.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: {text!r} is not a value that YAML knows.") from error
+    found = values.get("stages")
+    stages = {str(s.get("method")): s for s in found if isinstance(s, dict)} if isinstance(found, list) else {}
     target: Any = values
-    stages = {stage.get("method"): stage for stage in values.get("stages", []) if isinstance(stage, dict)}
     if path and path[0] in stages:
         target, path = stages[path[0]], path[1:]
+    elif path:
+        target = None  # outside the stages there are only plain values
     for part in path:
         target = target.setdefault(part, {}) if isinstance(target, dict) else None
     if not isinstance(target, dict):
-        raise ConfigError(f"--set {override!r} names nothing in the run file. Stages: {', '.join(map(str, stages))}.")
-    target[last] = yaml.safe_load(text)
+        raise ConfigError(f"--set {override!r} names nothing in the run file. Stages: {', '.join(stages)}.")
+    target[last] = value

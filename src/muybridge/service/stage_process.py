@@ -7,32 +7,46 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import distributed
 
-from muybridge.errors import ConfigError
+from muybridge.errors import ConfigError, MuybridgeError
+from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.runs import load_run
 from muybridge.service.training import train_stage
 
 logger = logging.getLogger("muybridge")
 
 
-def _report(stage: str, step: int, steps: int, metrics: dict[str, float]) -> None:
-    logger.info("%s %d/%d %s", stage, step, steps, " ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-
-
 def main(arguments: list[str]) -> int:
-    """Train the stage named in `[run file, stage, output, *overrides]`."""
-    run_file, method, output, *overrides = arguments
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run = load_run(Path(run_file), overrides)
-    chosen = [stage for stage in run.stages if stage.method == method]
-    if not chosen:
-        raise ConfigError(f"{run_file} has no stage {method!r}.")
+    """Train the stage named in `[run file, stage, output, *overrides]`; the exit codes are the command line's."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
     torch.set_num_threads(1)  # processes share the cores; more threads would only wait for each other
     try:
-        train_stage(chosen[0], Path(output), _report)
+        with quiet_loading():
+            _train(arguments)
     except KeyboardInterrupt:
         return 130
+    except MuybridgeError as error:
+        logger.error("muybridge: %s", error)
+        return 2
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
     return 0
+
+
+def _train(arguments: list[str]) -> None:
+    run_file, method, output, *overrides = arguments
+    for stage in load_run(Path(run_file), overrides).stages:
+        if stage.method == method:
+            train_stage(stage, Path(output), _report)
+            return
+    raise ConfigError(f"{run_file} has no stage {method!r}.")
+
+
+def _report(stage: str, step: int, steps: int, metrics: dict[str, float]) -> None:
+    logger.info("%s %d/%d  %s", stage, step, steps, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 if __name__ == "__main__":

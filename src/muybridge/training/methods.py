@@ -63,7 +63,7 @@ class ContrastiveTextMethod(nn.Module):
         """Loss, and the share of pictures whose own caption is the nearest of the batch."""
         output = self.clip(input_ids=batch["input_ids"], pixel_values=batch["pixels"])
         logits = output.logits_per_image.float()
-        target = torch.arange(len(logits))
+        target = torch.arange(len(logits), device=logits.device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
         return {"loss": loss, "accuracy": (logits.argmax(1) == target).float().mean()}
 
@@ -72,7 +72,14 @@ class DiffusionObjective:
     """Noise levels, noisy latents and regression targets of a scheduler's training objective."""
 
     def __init__(self, scheduler: DDIMScheduler, timestep_shift: float = 1.0) -> None:
-        """`timestep_shift` s > 1 draws high noise more often: u becomes s u / (1 + (s - 1) u), u uniform in [0, 1)."""
+        """`timestep_shift` s > 1 draws high noise more often: u becomes s u / (1 + (s - 1) u), u uniform in [0, 1).
+
+        Raises:
+            ConfigError: the scheduler's prediction type is neither "epsilon" nor "v_prediction".
+        """
+        prediction = scheduler.config["prediction_type"]
+        if prediction not in ("epsilon", "v_prediction"):
+            raise ConfigError(f"Training knows the prediction types epsilon and v_prediction; given {prediction!r}.")
         self.scheduler = scheduler
         self.timestep_shift = timestep_shift
 
@@ -112,6 +119,12 @@ class ImageDiffusionMethod(nn.Module):
         if next(unet.parameters()).device.type == "cpu":
             unet.set_attn_processor(AttnProcessor())  # the fused kernel's CPU backward is slower than plain products
 
+    def train(self, mode: bool = True) -> ImageDiffusionMethod:
+        """Switch what is trained; the VAE stays in evaluation mode."""
+        super().train(mode)
+        self.vae.eval()
+        return self
+
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the prediction."""
         with torch.no_grad():
@@ -144,6 +157,14 @@ class MotionMethod(nn.Module):
         if unet.motion_adapter is None:
             raise ConfigError("There is no motion adapter to train; attach one with unet.set_motion_adapter(adapter).")
         unet.motion_adapter.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> MotionMethod:
+        """Switch the motion modules; everything else stays in evaluation mode."""
+        super().train(False)
+        if self.unet.motion_adapter is not None:
+            self.unet.motion_adapter.train(mode)
+        self.training = mode
+        return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the prediction; one noise level a clip, independent noise a frame."""

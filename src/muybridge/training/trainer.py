@@ -9,24 +9,28 @@ from __future__ import annotations
 import json
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from muybridge.errors import ConfigError, TrainingError
+from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.muon import Muon, split_parameters
+from muybridge.training.stopping import stop_signals
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.pt"
 LOG_FILE = "log.jsonl"
+CHANGEABLE_SETTINGS = frozenset({"steps", "checkpoint_seconds", "log_every"})
+"""What an interrupted run may be continued with other values of."""
 
 
 class BatchSource(Protocol):
@@ -87,6 +91,7 @@ class Trainer:
 
         Raises:
             ConfigError: nothing in `method` is trainable, or the folder's state belongs to other settings.
+            CheckpointError: the folder's state is damaged.
         """
         self.config = config
         self.folder = folder
@@ -97,7 +102,8 @@ class Trainer:
         matrices, others = split_parameters(method)
         if not matrices and not others:
             raise ConfigError("Nothing to train: every parameter of the method is frozen.")
-        self.accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
+        # accelerate keeps one precision for the whole program, so each trainer casts by itself.
+        self.accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
         self._optimizers: list[torch.optim.Optimizer] = []
         if matrices:
             self._optimizers.append(Muon(matrices, lr=config.learning_rate))
@@ -114,35 +120,47 @@ class Trainer:
         self._model = self.accelerator.prepare_model(method)
 
     def fit(self, progress: Progress | None = None) -> None:
-        """Train to the last step. Ctrl-C writes the state first, so that the same call continues from there.
+        """Train to the last step. Ctrl-C and SIGTERM let the present step end; then the same call continues from there.
 
         Raises:
+            KeyboardInterrupt: after such a signal, or from `progress`; the state is saved.
             TrainingError: the loss became NaN or infinite; the last saved state is kept.
+            OutputError: the state cannot be written; the one before is kept.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        started = saved = time.monotonic()
+        _make_folder(self.folder)
+        started = saved = time.monotonic() - self._seconds_before
         metrics: dict[str, float] = {}
-        try:
-            while self.step < self.config.steps:
-                values = self._train_step()
-                for name, value in values.items():
-                    metrics[name] = metrics.get(name, value) * 0.95 + value * 0.05
-                if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-                    self._log(metrics, self._seconds_before + time.monotonic() - started)
-                    if progress is not None:
-                        progress(self.step, self.config.steps, metrics)
-                if time.monotonic() - saved > self.config.checkpoint_seconds:
-                    self._save(self._seconds_before + time.monotonic() - started)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            self._save(self._seconds_before + time.monotonic() - started)
-            raise
-        self._save(self._seconds_before + time.monotonic() - started)
+        with stop_signals() as stop:
+            try:
+                while self.step < self.config.steps:
+                    values = self._train_step()
+                    for name, value in values.items():
+                        metrics[name] = metrics.get(name, value) * 0.95 + value * 0.05
+                    if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+                        self._log(metrics, time.monotonic() - started)
+                        if progress is not None:
+                            progress(self.step, self.config.steps, metrics)
+                    if self._in_any_process(stop.requested):
+                        raise KeyboardInterrupt
+                    if time.monotonic() - saved > self.config.checkpoint_seconds:
+                        self._save(time.monotonic() - started)
+                        saved = time.monotonic()
+            except KeyboardInterrupt:
+                self._save(time.monotonic() - started)
+                raise
+            self._save(time.monotonic() - started)
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.accelerator.is_main_process
+
+    def _in_any_process(self, flag: bool) -> bool:
+        # All must stop after the same step: one that went on alone would wait for the others for ever.
+        if self.accelerator.num_processes == 1:
+            return flag
+        count: Any = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
+        return bool(count > 0)
 
     def _train_step(self) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
@@ -154,7 +172,7 @@ class Trainer:
         for group, peak in zip(groups, self._peak_rates, strict=True):
             group["lr"] = peak * factor
         self._model.train()
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
             output = self._model(batch, generator)
         accelerator.backward(output["loss"])
         norm = nn.utils.clip_grad_norm_(self._trainable, config.max_gradient_norm)
@@ -162,7 +180,7 @@ class Trainer:
         if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
             raise TrainingError(
                 f"Step {self.step}: loss {values['loss']}, gradient norm {values['gradient_norm']}. "
-                f"The state saved before it is kept in {self.folder}; lower the learning rate and start again."
+                f"The state saved before it is kept in {self.folder}. Lower the learning rate, in another folder."
             )
         for optimizer in self._optimizers:
             optimizer.step()
@@ -189,21 +207,31 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "ema": self.ema.state_dict(),
         }
-        temporary = self.folder / (STATE_FILE + ".part")
-        torch.save(state, temporary)
-        temporary.replace(self.folder / STATE_FILE)
+        path = self.folder / STATE_FILE
+        temporary = path.with_name(STATE_FILE + ".part")
+        try:
+            torch.save(state, temporary)
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+            reason = str(error).splitlines()[0]
+            raise OutputError(
+                f"{path} cannot be written ({reason}). Free some space; the same call continues."
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _resume(self) -> None:
         path = self.folder / STATE_FILE
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        changed = sorted(k for k, v in asdict(self.config).items() if state["config"].get(k) != v and k != "steps")
+        state = _read_state(path)
+        settings = asdict(self.config)
+        changed = sorted(k for k in settings.keys() - CHANGEABLE_SETTINGS if state["config"].get(k) != settings[k])
         if changed:
             raise ConfigError(
                 f"{path} was written with other settings ({', '.join(changed)}). Choose another output folder to "
                 "start anew, or the old settings to continue."
             )
         live = {name: p for name, p in self.method.named_parameters() if p.requires_grad}
-        if live.keys() != state["parameters"].keys():
+        if {n: p.shape for n, p in live.items()} != {n: p.shape for n, p in state["parameters"].items()}:
             raise ConfigError(f"{path} belongs to another model. Choose another output folder.")
         with torch.no_grad():
             for name, parameter in live.items():
@@ -214,3 +242,24 @@ class Trainer:
         self.step = state["step"]
         self._seconds_before = state["seconds"]
         logger.info("continuing %s from step %d", self.folder, self.step)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made ({error.strerror}). Choose another one.") from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.keys() >= {"step", "seconds", "config", "parameters", "optimizers", "ema"}:
+            return state
+        reason = "parts are missing"
+    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    raise CheckpointError(
+        f"{path} is not the state of a training run ({reason}). Choose another output folder, or delete the file to "
+        "start anew."
+    )

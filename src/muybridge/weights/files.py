@@ -59,7 +59,7 @@ def _read_pickle(path: Path) -> Mapping:
             f"{path} was refused: it is a damaged pickle, or one that would run code when opened. Nothing in it was "
             f"run. Use a .safetensors version of it. ({str(error).splitlines()[0][:200]})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged pickle can make the reader fail in any way at all
         raise CheckpointError(f"{path} cannot be read as a torch file ({error}). Get it again.") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")

@@ -51,7 +51,7 @@ def load_folder(
     """
     if folder is None:
         raise CheckpointError(f"Name the folder of the {class_name} to load.")
-    source = str(Path(folder) / options.get("subfolder", ""))
+    source = str(Path(folder) / (options.get("subfolder") or ""))
     if Path(source).is_dir():
         _check_class(Path(source), class_name)
     try:
@@ -76,6 +76,8 @@ def _check_class(folder: Path, class_name: str) -> None:
         config = json.loads(path.read_text())
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a {type(config).__name__}, not the settings of a {class_name}.")
     found = config.get("_class_name") or (config.get("architectures") or [class_name])[0]
     if found != class_name:
         raise CheckpointError(f"{folder} holds a {found}, not a {class_name}.")
@@ -87,8 +89,13 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
     Raises:
         CheckpointError: names the first such tensors.
     """
-    bad = [name for name, t in tensors if t.is_floating_point() and not torch.isfinite(t).all()]
+    bad = [name for name, tensor in tensors if tensor.is_floating_point() and not _is_finite(tensor)]
     _report(source, "has NaN or infinite values in", bad)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # torch cannot test 8-bit floats themselves.
+    return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
 
 
 def _report(source: str, problem: str, keys: list[str]) -> None:

@@ -138,12 +138,16 @@ class UpLevel(Level):
         self.upsamplers = nn.ModuleList([Upsample(channels[level])]) if level > 0 else None
 
     def forward(
-        self, x: Tensor, skips: list[Tensor], time: Tensor, text: Tensor, context: MotionContext, layout: FrameLayout
+        self,
+        x: Tensor,
+        skips: list[Tensor],
+        size: tuple[int, int],
+        time: Tensor,
+        text: Tensor,
+        context: MotionContext,
+        layout: FrameLayout,
     ) -> Tensor:
-        """Takes its skips from the end of `skips`, which it shortens."""
+        """Uses up `skips`, one for each row, from the end; `size` is the height and width that the next level needs."""
         for index in range(len(self.resnets)):
             x = self._row(index, torch.cat([x, skips.pop()], dim=1), time, text, context, layout)
-        if self.upsamplers is not None:
-            height, width = skips[-1].shape[-2:]
-            x = self.upsamplers[0](x, height, width)
-        return x
+        return x if self.upsamplers is None else self.upsamplers[0](x, *size)

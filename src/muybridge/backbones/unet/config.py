@@ -8,6 +8,7 @@ from typing import Any
 
 from muybridge.errors import ConfigError
 
+_SINGLE_NUMBERS = ("layers_per_block", "cross_attention_dim", "norm_num_groups")
 _DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_TYPES = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
@@ -81,8 +82,12 @@ class UNetConfig:
         """From the keyword arguments of `UNet3DConditionModel`, which are diffusers' names.
 
         Raises:
-            ConfigError: block types that are not known here or do not mirror each other.
+            ConfigError: block types that are not known here or do not mirror each other, numbers given per level
+                where one is needed, or heads or norm groups that do not divide the channels.
         """
+        uneven = [f"{name}={values[name]!r}" for name in _SINGLE_NUMBERS if not isinstance(values[name], int)]
+        if uneven:
+            raise ConfigError(f"Only one number for all levels is supported here, not {', '.join(uneven)}.")
         channels = tuple(values["block_out_channels"])
         levels = len(channels)
         down, up = tuple(values["down_block_types"]), tuple(values["up_block_types"])
@@ -95,6 +100,10 @@ class UNetConfig:
             raise ConfigError(
                 f"down_block_types {down} and up_block_types {up} must mirror each other over {levels} levels."
             )
+        for name in ("attention_head_dim", "norm_num_groups"):
+            divisors = _per_level(values[name], levels)
+            if any(width % divisor for width, divisor in zip(channels, divisors, strict=True)):
+                raise ConfigError(f"{name} {values[name]} must divide block_out_channels {channels}.")
         return cls(
             in_channels=values["in_channels"],
             out_channels=values["out_channels"],

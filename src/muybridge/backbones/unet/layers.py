@@ -7,6 +7,7 @@ and `[b * f, h * w, c]` for attention; nothing is copied to change the view.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from muybridge.backbones.unet.config import UNetConfig
 from muybridge.motion.attention import Attention, FeedForward
+from muybridge.motion.linear import Linear, linear
 from muybridge.motion.normalisation import NormScope, group_norm
 
 
@@ -54,7 +56,7 @@ class ResidualBlock(nn.Module):
         self.time_emb_proj = nn.Linear(config.time_embedding_dim, out_channels)
         self.norm2 = nn.GroupNorm(config.norm_groups, out_channels, eps=config.norm_eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.conv_shortcut = PointwiseConvolution(in_channels, out_channels) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, activated_time: Tensor, layout: FrameLayout) -> Tensor:
         """`x [b * f, c, h, w]`; `activated_time [b, d]` is SiLU of the timestep embedding."""
@@ -90,6 +92,20 @@ class SpatialTransformerBlock(nn.Module):
         return _add(tokens, self.ff(self.norm3(tokens)))
 
 
+class PointwiseConvolution(nn.Conv2d):
+    """A 1 x 1 convolution, computed as the matrix product that it is in channels-last memory."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, *arguments: Any, **options: Any
+    ) -> None:
+        """As of a convolution: LoRA tools make theirs of the class of the layer that they wrap."""
+        super().__init__(in_channels, out_channels, kernel_size, *arguments, **options)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name that the base class gives it
+        """`[n, c, h, w]` to `[n, d, h, w]`."""
+        return linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
 class SpatialTransformer(nn.Module):
     """Transformer blocks over the positions of each frame, between a norm and two projections."""
 
@@ -98,37 +114,28 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(config.norm_groups, width, eps=1e-6)
         self.linear_projection = config.linear_projection
-        make_projection = _linear if config.linear_projection else _pointwise
-        self.proj_in = make_projection(width)
+        make_projection = Linear if config.linear_projection else PointwiseConvolution
+        self.proj_in = make_projection(width, width)
         self.transformer_blocks = nn.ModuleList(
             SpatialTransformerBlock(width, config.num_heads[level], config.cross_attention_dim)
             for _ in range(config.transformer_depths[level])
         )
-        self.proj_out = make_projection(width)
+        self.proj_out = make_projection(width, width)
 
     def forward(self, x: Tensor, text: Tensor, layout: FrameLayout) -> Tensor:
         """`x [b * f, c, h, w]`, `text [b, n, d]`."""
         n, c, h, w = x.shape
-        tokens = group_norm(layout.unfold(x), self.norm).reshape(n, h * w, c)
-        tokens = self._project(self.proj_in, tokens)
+        normed = layout.fold(group_norm(layout.unfold(x), self.norm))
+        tokens = self._project(self.proj_in, normed).permute(0, 2, 3, 1).reshape(n, h * w, c)
         for block in self.transformer_blocks:
             tokens = block(tokens, text)
-        change = self._project(self.proj_out, tokens).view(n, h, w, c).permute(0, 3, 1, 2)
-        return _add(x, change)
+        image = tokens.view(n, h, w, c).permute(0, 3, 1, 2)
+        return _add(x, self._project(self.proj_out, image))
 
-    def _project(self, projection: nn.Module, tokens: Tensor) -> Tensor:
-        if self.linear_projection:
-            return projection(tokens)
-        weight = projection.get_parameter("weight")  # [c, c, 1, 1]: a linear layer under another name
-        return F.linear(tokens, weight.flatten(1), projection.get_parameter("bias"))
-
-
-def _linear(width: int) -> nn.Module:
-    return nn.Linear(width, width)
-
-
-def _pointwise(width: int) -> nn.Module:
-    return nn.Conv2d(width, width, 1)
+    def _project(self, projection: nn.Module, image: Tensor) -> Tensor:
+        if not self.linear_projection:
+            return projection(image)
+        return projection(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):

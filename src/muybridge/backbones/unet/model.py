@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -170,10 +170,16 @@ class UNet3DConditionModel(MotionHost):
             The prediction, `[b, c, f, h, w]` like `sample`.
 
         Raises:
-            ShapeError: `sample` is not five-dimensional, or the residuals are not one for each skip.
+            ShapeError: `sample` is not five-dimensional, the text states are not one for each video, or the residuals
+                not one for each skip.
         """
         if sample.ndim != 5:
             raise ShapeError(f"sample must be [b, c, f, h, w]; given {tuple(sample.shape)}.")
+        if encoder_hidden_states.ndim != 3 or len(encoder_hidden_states) != len(sample):
+            raise ShapeError(
+                f"encoder_hidden_states must be [{len(sample)}, n, d], one text for each video; given "
+                f"{tuple(encoder_hidden_states.shape)}."
+            )
         batch, _, num_frames = sample.shape[:3]
         adapter = self.motion_adapter
         scope = "frame" if adapter is None else adapter.preset.backbone_norm_scope
@@ -194,7 +200,11 @@ class UNet3DConditionModel(MotionHost):
         if mid_block_additional_residual is not None:
             x = x + _fold_residual(mid_block_additional_residual, num_frames)
         for block in self.up_blocks:
-            x = block(x, skips, active, text, context, layout)
+            # Each gets a list of its own: offloading hooks hand copies to a block, so its pops are not seen here.
+            rows = len(cast("UpLevel", block).resnets)
+            own, skips = skips[-rows:], skips[:-rows]
+            height, width = (skips or own)[-1].shape[-2:]
+            x = block(x, own, (height, width), active, text, context, layout)
         x = group_norm(layout.unfold(x), self.conv_norm_out, layout.norm_scope)
         x = self.conv_out(layout.fold(nn.functional.silu(x)))
         prediction = layout.unfold(x).permute(0, 4, 1, 2, 3)

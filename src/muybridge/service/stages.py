@@ -1,0 +1,136 @@
+"""What each stage of a run trains, on which batches, and the parts of the pipeline that come out of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from transformers import CLIPTextModel
+
+from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.demo import models
+from muybridge.demo.batches import ClipBatches, StillBatches
+from muybridge.motion import MotionAdapter
+from muybridge.motion.registry import make_config
+from muybridge.service.runs import ImageStage, MotionStage, Stage, TextStage, VAEStage
+from muybridge.training.methods import (
+    ContrastiveTextMethod,
+    DiffusionObjective,
+    ImageDiffusionMethod,
+    ImageVAEMethod,
+    MotionMethod,
+)
+from muybridge.training.trainer import BatchSource
+from muybridge.vae import encode_images
+
+
+class SavablePart(Protocol):
+    """A model of diffusers or transformers."""
+
+    def save_pretrained(self, save_directory: Path, /) -> Any:
+        """Write a folder."""
+
+
+class StageWork(ABC):
+    """A stage made ready: its method, its batches, and what it hands out once trained."""
+
+    method: nn.Module
+    batches: BatchSource
+
+    @abstractmethod
+    def trained_parts(self) -> dict[str, SavablePart]:
+        """Parts of the pipeline by name, with the weights that `method` holds now."""
+
+
+def exported_part(output: Path, method: str, part: str = "") -> Path:
+    """Where a finished stage of the run in `output` leaves its parts."""
+    return output / method / "exported" / part
+
+
+def check_stage(stage: Stage) -> None:
+    """Find what only the networks know to be wrong, before the stages ahead are trained for nothing.
+
+    Raises:
+        ConfigError: an unknown kind of motion module, or settings it does not have.
+    """
+    if isinstance(stage, MotionStage):
+        make_config(stage.motion.kind, stage.motion.config)
+
+
+def prepare_stage(stage: Stage, output: Path) -> StageWork:
+    """Build what a stage needs from the parts of the stages before it."""
+    if isinstance(stage, VAEStage):
+        return _VAEWork(stage)
+    if isinstance(stage, TextStage):
+        return _TextWork(stage)
+    return _ImageWork(stage, output) if isinstance(stage, ImageStage) else _MotionWork(stage, output)
+
+
+class _VAEWork(StageWork):
+    def __init__(self, stage: VAEStage) -> None:
+        self.vae = models.make_vae()
+        self.method = ImageVAEMethod(self.vae)
+        self.batches = StillBatches(stage.batch_size, stage.seed)
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        self.vae.register_to_config(scaling_factor=self._unit_scale())
+        return {"vae": self.vae}
+
+    def _unit_scale(self) -> float:
+        """The factor that gives latents unit variance, measured on stills the VAE has not seen."""
+        pixels = torch.cat([self.batches(2**31 + i)["pixels"] for i in range(32)]).to(self.vae.device)
+        with torch.no_grad():
+            spread = float(encode_images(self.vae, pixels).std()) / self.vae.config["scaling_factor"]
+        return round(1 / spread, 5)
+
+
+class _TextWork(StageWork):
+    def __init__(self, stage: TextStage) -> None:
+        tokenizer = models.make_tokenizer()
+        self.clip = models.make_clip(tokenizer)
+        self.method = ContrastiveTextMethod(self.clip)
+        self.batches = StillBatches(stage.batch_size, stage.seed, tokenizer)
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        return {"text_encoder": models.text_tower(self.clip)}
+
+
+class _ImageWork(StageWork):
+    def __init__(self, stage: ImageStage, output: Path) -> None:
+        vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
+        self.text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "text", "text_encoder"))
+        self.unet = models.make_unet()
+        objective = DiffusionObjective(models.make_scheduler(), stage.timestep_shift)
+        self.method = ImageDiffusionMethod(self.unet, self.text_encoder, vae, objective)
+        tokenizer = models.make_tokenizer()
+        self.batches = StillBatches(stage.batch_size, stage.seed, tokenizer, stage.caption_dropout)
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+
+class _MotionWork(StageWork):
+    def __init__(self, stage: MotionStage, output: Path) -> None:
+        vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
+        text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "image", "text_encoder"))
+        unet = UNet3DConditionModel.from_unet2d(exported_part(output, "image", "unet"))
+        config = make_config(stage.motion.kind, stage.motion.config)
+        self.adapter = MotionAdapter.for_sites(unet.motion_sites().values(), stage.motion.kind, config)
+        unet.set_motion_adapter(self.adapter)
+        objective = DiffusionObjective(models.make_scheduler(), stage.timestep_shift)
+        self.method = MotionMethod(unet, text_encoder, vae, objective)
+        self.batches = ClipBatches(
+            stage.batch_size,
+            stage.num_frames,
+            stage.seed,
+            models.make_tokenizer(),
+            stage.caption_dropout,
+            stage.whole_clip_share,
+        )
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        return {"motion_adapter": self.adapter}

@@ -1,0 +1,85 @@
+"""The model inside the package does what it says, and its motion comes from its motion modules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from muybridge import AnimateDiffPipeline, load_pipeline
+from muybridge.checkpoints import locate_model
+from muybridge.demo import world
+from muybridge.demo.evaluation import evaluate_clips, held_out_scenes, score
+from muybridge.demo.measure import measure_clip
+
+
+@pytest.fixture(scope="module")
+def pipe() -> AnimateDiffPipeline:
+    pipeline = load_pipeline("demo/animatediff")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def clips(pipe: AnimateDiffPipeline, prompts: list[str], seeds: list[int]) -> np.ndarray:
+    frames = pipe(prompts, seed=seeds[0], num_inference_steps=10, output_type="np")
+    return np.rint(frames * 255).astype(np.uint8)
+
+
+def test_shipped_files_are_small_and_safe() -> None:
+    folder = locate_model("demo/animatediff")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md", ".txt"}
+    assert (folder / "README.md").is_file()
+
+
+def test_shipped_weights_are_half_precision() -> None:
+    pipeline = load_pipeline("demo/animatediff", torch_dtype=torch.float16)
+    adapter = Path(locate_model("demo/animatediff")) / "motion_adapter" / "config.json"
+    assert json.loads(adapter.read_text())["_class_name"] == "MotionAdapter"
+    assert pipeline.unet.dtype == torch.float16
+
+
+def test_held_out_prompts_come_out_right(pipe: AnimateDiffPipeline) -> None:
+    scenes = held_out_scenes(12, seed=11)
+    measured, _ = evaluate_clips(scenes, lambda prompts, seeds: clips(pipe, prompts, seeds), seed=11, batch_size=4)
+    result = score(scenes, measured)
+    assert result["colour"] >= 0.9
+    assert result["background"] >= 0.9
+    assert result["motion"] >= 0.75
+    assert result["shape"] >= 0.6
+
+
+def test_motion_comes_from_the_motion_modules(pipe: AnimateDiffPipeline) -> None:
+    prompts = [
+        world.full_caption(world.Scene("circle", "red", f"moving {way}", "large", "black"))
+        for way in ("left", "right", "up", "down")
+    ]
+    wanted = [f"moving {way}" for way in ("left", "right", "up", "down")]
+    with_modules = [measure_clip(clip).motion for clip in clips(pipe, prompts, [0])]
+    adapter = pipe.remove_motion_adapter()
+    try:
+        without = [measure_clip(clip) for clip in clips(pipe, prompts, [0])]
+    finally:
+        assert adapter is not None
+        pipe.set_motion_adapter(adapter)
+    hits = sum(found == asked for found, asked in zip(with_modules, wanted, strict=True))
+    assert hits >= 3
+    jumps = [np.abs(np.diff(m.centre, axis=0)).mean() for m in without]
+    assert min(jumps) > 0.05  # stills that know nothing of each other: the shape jumps from frame to frame
+
+
+def test_without_the_adapter_the_frames_are_independent_stills(pipe: AnimateDiffPipeline) -> None:
+    noise = torch.randn((1, 4, 16, 16, 16), generator=torch.Generator().manual_seed(0))
+    settings = {"num_inference_steps": 4, "output_type": "latent"}
+    adapter = pipe.remove_motion_adapter()
+    try:
+        together = pipe("a red circle", latents=noise, **settings)
+        apart = [pipe("a red circle", num_frames=1, latents=noise[:, :, i : i + 1], **settings) for i in range(16)]
+    finally:
+        assert adapter is not None
+        pipe.set_motion_adapter(adapter)
+    assert torch.allclose(together, torch.cat(apart, dim=2), atol=1e-4)

@@ -1,0 +1,58 @@
+"""What is checked before any weight is read, and the silence while it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from muybridge.errors import ConfigError, OutputError
+from muybridge.service.generation import generate_file, pick_device
+from muybridge.service.quiet_loading import quiet_loading
+from muybridge.service.requests import GenerateRequest
+
+REQUEST = GenerateRequest.parse({"prompt": "a red circle", "model": "there is no such model"})
+
+
+def test_the_cpu_is_always_there():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device(None).type in {"cpu", "cuda", "mps"}
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "", "CPU"])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(ConfigError, match=r"Available: .*cpu"):
+        pick_device(name)
+
+
+def test_the_output_is_checked_before_the_model(tmp_path):
+    with pytest.raises(OutputError, match="no folder"):
+        generate_file(REQUEST, tmp_path / "none" / "out.mp4")
+    with pytest.raises(ConfigError, match="suffix"):
+        generate_file(REQUEST, tmp_path / "out.avi")
+
+
+def test_the_scheduler_is_checked_before_the_model(tmp_path):
+    request = GenerateRequest.parse({**REQUEST.model_dump(), "scheduler": "magic"})
+
+    with pytest.raises(ConfigError, match=r"'magic'.*ddim"):
+        generate_file(request, tmp_path / "out.mp4")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_libraries_are_silent_only_while_loading():
+    before = [
+        (each.get_verbosity(), each.is_progress_bar_enabled()) for each in (diffusers_logging, transformers_logging)
+    ]
+
+    with quiet_loading():
+        for each in (diffusers_logging, transformers_logging):
+            assert not each.is_progress_bar_enabled()
+            assert each.get_verbosity() == each.ERROR
+
+    after = [
+        (each.get_verbosity(), each.is_progress_bar_enabled()) for each in (diffusers_logging, transformers_logging)
+    ]
+    assert after == before

@@ -1,0 +1,106 @@
+"""The request to generate."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from muybridge.errors import ConfigError
+from muybridge.service.requests import GenerateRequest
+
+EMBEDDED = {
+    "model": "demo/animatediff",
+    "prompt": "a red circle",
+    "negative_prompt": None,
+    "num_frames": 4,
+    "height": 64,
+    "width": 32,
+    "num_inference_steps": 3,
+    "guidance_scale": 2.0,
+    "scheduler": None,
+    "eta": 0.0,
+    "motion_strength": 0.5,
+    "fps": 12.0,
+    "seed": 5,
+    "dtype": "float32",
+    "versions": {"muybridge": "0.1.0"},
+    "interrupted": False,
+    "unrecorded": [],
+}
+
+
+def test_a_prompt_is_enough():
+    request = GenerateRequest.parse({"prompt": "a red circle"})
+
+    assert request.model == "demo/animatediff"
+    assert request.num_frames == 16
+    assert request.seed is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "prompt: Field required"),
+        ({"prompt": ""}, r"prompt: .*\(given ''\)"),
+        ({"num_frames": 0}, r"num_frames: .*1 \(given 0\)"),
+        ({"num_frames": "many"}, "num_frames"),
+        ({"width": -8}, "width"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"guidance_scale": -1}, "guidance_scale"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"fps": 0}, "fps"),
+        ({"motion_strength": float("nan")}, "motion_strength"),
+        ({"colour": "red"}, "colour: there is no such setting"),
+        ({"fps": 0, "eta": 3}, "eta.*; fps|fps.*; eta"),
+    ],
+)
+def test_what_is_wrong_is_named(values, message):
+    given = values if not values or "prompt" in values else {"prompt": "a red circle", **values}
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        GenerateRequest.parse(given)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_requests_do_not_change():
+    request = GenerateRequest.parse({"prompt": "a red circle"})
+
+    with pytest.raises(ValidationError, match="frozen"):
+        request.seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_request_of_a_file_is_repeated_whole():
+    request = GenerateRequest.from_embedded(EMBEDDED)
+
+    dumped = request.model_dump()
+    assert dumped == {name: EMBEDDED[name] for name in GenerateRequest.model_fields}
+
+
+def test_changes_go_over_what_the_file_says():
+    request = GenerateRequest.from_embedded(EMBEDDED, {"seed": 6, "model": "other"})
+
+    assert (request.seed, request.model, request.fps) == (6, "other", 12.0)
+
+
+@pytest.mark.parametrize(
+    ("embedded", "message"),
+    [
+        ({**EMBEDDED, "model": None}, "--model"),
+        ({**EMBEDDED, "prompt": None}, "prompt"),
+        ({**EMBEDDED, "prompt": ["a", "b"]}, "prompt"),
+        ({**EMBEDDED, "num_frames": "x"}, "num_frames"),
+        ({**EMBEDDED, "unrecorded": ["latents"]}, "latents"),
+        ({"something": "else"}, "model"),
+    ],
+)
+def test_a_file_that_cannot_be_repeated_says_why(embedded, message):
+    with pytest.raises(ConfigError, match=message):
+        GenerateRequest.from_embedded(embedded)
+
+
+def test_what_the_file_lacks_can_be_given():
+    request = GenerateRequest.from_embedded({**EMBEDDED, "model": None, "prompt": None}, {"model": "m", "prompt": "p"})
+
+    assert (request.model, request.prompt) == ("m", "p")

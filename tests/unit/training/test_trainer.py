@@ -1,0 +1,276 @@
+"""The training loop: it learns, stops, goes on, and refuses what it cannot go on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from muybridge.training.trainer import LOG_FILE, STATE_FILE, Trainer, TrainerConfig
+
+CONFIG = TrainerConfig(steps=12, warmup_steps=2, log_every=1, mixed_precision="no", learning_rate=0.05)
+
+
+class Regression(nn.Module):
+    """A small method: a network learns a fixed linear map from noisy samples."""
+
+    def __init__(self, width: int = 8, poisoned_from: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2))
+        self.poisoned_from = poisoned_from
+        self.calls = 0
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        self.calls += 1
+        inputs = batch["inputs"]
+        noisy = inputs + 0.01 * torch.randn(inputs.shape, generator=generator)
+        error = self.layers(noisy) - inputs[:, :2].flip(1)
+        loss = error.float().square().mean()
+        if self.poisoned_from is not None and self.calls > self.poisoned_from:
+            loss = loss * float("nan")
+        return {"loss": loss, "largest_error": error.detach().abs().max()}
+
+
+def samples(index: int) -> dict[str, Tensor]:
+    return {"inputs": torch.randn(16, 4, generator=torch.Generator().manual_seed(index))}
+
+
+def trainer(folder: Path, config: TrainerConfig = CONFIG, method: nn.Module | None = None) -> Trainer:
+    return Trainer(Regression() if method is None else method, samples, config, folder)
+
+
+def state_in(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / STATE_FILE, weights_only=True)
+
+
+def log_in(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
+
+
+def stop_after(step: int, stop: Callable[[], None]) -> Callable[[int, int, dict[str, float]], None]:
+    def progress(done: int, _: int, __: dict[str, float]) -> None:
+        if done == step:
+            stop()
+
+    return progress
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def test_the_rate_rises_stays_and_falls():
+    config = TrainerConfig(steps=100, warmup_steps=10, decay_from=0.6)
+
+    factors = [config.rate_factor(step) for step in range(101)]
+
+    assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert factors[10:61] == pytest.approx([1.0] * 51)
+    assert factors[80] == pytest.approx(0.5)
+    assert factors[100] == 0
+    assert [TrainerConfig(steps=5, warmup_steps=0, decay_from=1.0).rate_factor(s) for s in range(5)] == [1.0] * 5
+
+
+def test_the_loss_falls_and_is_logged(tmp_path):
+    seen: list[tuple[int, int]] = []
+
+    trainer(tmp_path / "new", replace(CONFIG, steps=60)).fit(lambda step, steps, _: seen.append((step, steps)))
+
+    log = log_in(tmp_path / "new")
+    assert [line["step"] for line in log] == list(range(1, 61))
+    assert log[0].keys() == {"step", "seconds", "loss", "largest_error", "gradient_norm"}
+    assert log[-1]["loss"] < 0.3 * log[0]["loss"]
+    assert [line["seconds"] for line in log] == sorted(line["seconds"] for line in log)
+    assert seen == [(step, 60) for step in range(1, 61)]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {LOG_FILE, STATE_FILE}
+
+
+def test_only_every_so_manieth_step_is_logged(tmp_path):
+    trainer(tmp_path, replace(CONFIG, log_every=5)).fit()
+
+    assert [line["step"] for line in log_in(tmp_path)] == [5, 10, 12]
+
+
+def test_both_precisions_work_in_one_program(tmp_path):
+    for precision in ("bf16", "no"):
+        trainer(tmp_path / precision, replace(CONFIG, steps=2, mixed_precision=precision)).fit()
+
+    full, mixed = (state_in(tmp_path / name)["parameters"] for name in ("no", "bf16"))
+    assert not equal(full, mixed)
+    assert all(value.dtype == torch.float32 for value in mixed.values())
+
+
+def test_resuming_equals_not_stopping(tmp_path):
+    trainer(tmp_path / "whole").fit()
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "parts").fit(stop_after(5, interrupt))
+    assert state_in(tmp_path / "parts")["step"] == 5
+    trainer(tmp_path / "parts").fit()
+
+    whole, parts = state_in(tmp_path / "whole"), state_in(tmp_path / "parts")
+    for name in ("step", "config", "parameters", "optimizers", "ema"):
+        assert equal(whole[name], parts[name]), name
+    assert [line["step"] for line in log_in(tmp_path / "parts")] == list(range(1, 13))
+
+
+def test_the_average_is_what_is_handed_out(tmp_path):
+    run = trainer(tmp_path)
+    run.fit()
+    live = run.method.layers[0].weight.detach().clone()
+
+    with run.ema.applied():
+        average = run.method.layers[0].weight.detach().clone()
+
+    assert not torch.equal(average, live)
+    assert torch.equal(average, state_in(tmp_path)["ema"]["average"]["layers.0.weight"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_step_and_save(tmp_path, number):
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path).fit(stop_after(3, lambda: os.kill(os.getpid(), number)))
+
+    assert state_in(tmp_path)["step"] == 3
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        trainer(tmp_path).fit(stop_after(3, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert state_in(tmp_path)["step"] == 12
+
+
+def test_training_works_outside_the_main_thread(tmp_path):
+    thread = threading.Thread(target=lambda: trainer(tmp_path).fit())
+
+    thread.start()
+    thread.join()
+
+    assert state_in(tmp_path)["step"] == 12
+
+
+def test_states_are_written_from_time_to_time(tmp_path):
+    run = trainer(tmp_path, replace(CONFIG, checkpoint_seconds=1e-9), Regression(poisoned_from=7))
+
+    with pytest.raises(TrainingError):
+        run.fit()
+
+    assert state_in(tmp_path)["step"] == 7
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_state(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path).fit(stop_after(4, interrupt))
+    before = (tmp_path / STATE_FILE).read_bytes()
+
+    with pytest.raises(TrainingError, match=r"Step 6: loss nan.*learning rate"):
+        trainer(tmp_path, method=Regression(poisoned_from=2)).fit()
+
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    trainer(tmp_path).fit()
+    again = trainer(tmp_path)
+
+    again.fit()
+
+    assert again.method.calls == 0
+    assert [line["step"] for line in log_in(tmp_path)] == list(range(1, 13))
+
+
+def test_steps_may_be_added(tmp_path):
+    trainer(tmp_path).fit()
+
+    trainer(tmp_path, replace(CONFIG, steps=14, log_every=2, checkpoint_seconds=9.0)).fit()
+
+    assert state_in(tmp_path)["step"] == 14
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    trainer(tmp_path, replace(CONFIG, steps=1)).fit()
+
+    with pytest.raises(ConfigError, match=r"learning_rate, seed.*another output folder"):
+        trainer(tmp_path, replace(CONFIG, seed=5, learning_rate=1.0))
+
+
+@pytest.mark.parametrize("other", [Regression(width=9), nn.Sequential(Regression())], ids=["shapes", "names"])
+def test_the_state_of_another_model_is_refused(tmp_path, other):
+    trainer(tmp_path, replace(CONFIG, steps=1)).fit()
+
+    with pytest.raises(ConfigError, match="another model"):
+        trainer(tmp_path, method=other)
+
+
+class Payload:
+    """Would make a file when unpickled by a careless reader."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path):
+    trap = tmp_path / "trap"
+    torch.save({"step": 1, "parameters": Payload(trap)}, tmp_path / STATE_FILE)
+
+    with pytest.raises(CheckpointError, match=STATE_FILE):
+        trainer(tmp_path)
+
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "incomplete", "list"])
+def test_a_damaged_state_is_refused(tmp_path, kind):
+    trainer(tmp_path, replace(CONFIG, steps=1)).fit()
+    path = tmp_path / STATE_FILE
+    if kind in ("incomplete", "list"):
+        torch.save({"step": 1} if kind == "incomplete" else [1], path)
+    else:
+        path.write_bytes({"truncated": path.read_bytes()[:900], "garbage": b"not a state", "empty": b""}[kind])
+
+    with pytest.raises(CheckpointError, match="delete the file"):
+        trainer(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(OutputError, match="another"):
+        trainer(tmp_path / "file" / "run").fit()
+
+
+def test_nothing_trainable_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="frozen"):
+        trainer(tmp_path, method=Regression().requires_grad_(False))
