@@ -99,8 +99,6 @@ def compare(
     """Ratios ours / theirs at one precision."""
     torch.nn.Module.to(reference, dtype)
     ours = from_unet_motion_model(reference)
-    if device.type == "cpu":
-        ours.to(memory_format=torch.channels_last)
     batch, _, num_frames = shape[:3]
     generator = torch.Generator().manual_seed(1)
     sample = torch.randn(shape, generator=generator).to(device, dtype)

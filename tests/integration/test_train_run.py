@@ -20,6 +20,7 @@ RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-animatediff.yaml
 STAGES = ("vae", "text", "image", "motion")
 TINY = [f"{stage}.{setting}" for stage in STAGES for setting in ("steps=1", "batch_size=2", "log_every=1")]
 TINY += ["image.processes=1", "motion.processes=1", "motion.num_frames=2", "motion.whole_clip_share=0"]
+TINY += ["default_steps=7", "default_guidance=3.5"]
 
 
 def train(output: Path, *overrides: str) -> int:
@@ -61,8 +62,8 @@ def test_the_model_generates(trained):
     video = pipeline("a red circle", num_frames=2, num_inference_steps=2, seed=1)
 
     assert video.frames.shape == (2, 64, 64, 3)
-    assert pipeline.config["default_steps"] == 20
-    assert pipeline.config["default_guidance"] == 4.0
+    assert pipeline.config["default_steps"] == 12
+    assert pipeline.config["default_guidance"] == 3.5
 
 
 def test_each_part_comes_from_its_stage(trained):

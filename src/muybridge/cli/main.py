@@ -77,6 +77,9 @@ def options(
 def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     prompt: Annotated[str | None, typer.Argument(help="What to show.")] = None,
     model: Annotated[str | None, typer.Option(help="A shipped model, a folder, or a hub id.")] = None,
+    motion_adapter: Annotated[
+        Path | None, typer.Option(help="A motion module file, or the folder of an adapter, instead of the model's own.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same video; random if not given.")] = None,
     frames: Annotated[int | None, typer.Option(help="Number of frames.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width x height in pixels.")] = None,
@@ -101,6 +104,7 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
 
     given: dict[str, Any] = {
         "model": model,
+        "motion_adapter": None if motion_adapter is None else str(motion_adapter),
         "prompt": prompt,
         "negative_prompt": negative,
         "num_frames": frames,

@@ -79,6 +79,8 @@ class AnimateDiffPipeline(DiffusionPipeline):
             self.set_motion_adapter(motion_adapter)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
         self.model_name: str | None = None
+        self.motion_adapter_name: str | None = None
+        self._named_adapter = self.unet.motion_adapter
         self._interrupt = False
 
     @classmethod
@@ -245,9 +247,11 @@ class AnimateDiffPipeline(DiffusionPipeline):
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
             "callback_on_step_end": callback_on_step_end,
+            "another motion adapter": None if self.unet.motion_adapter is self._named_adapter else True,
         }
         request = {
             "model": self.model_name,
+            "motion_adapter": self.motion_adapter_name,
             "prompt": prompts,
             "negative_prompt": negative_prompt,
             "num_frames": num_frames,

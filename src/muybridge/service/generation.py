@@ -74,9 +74,9 @@ def generate_file(
         raise ConfigError(f"Unknown scheduler {request.scheduler!r}. Known: {', '.join(scheduler_names())}.")
     target = pick_device(device)
     with quiet_loading():
-        pipeline = load_pipeline(request.model).to(target)
+        pipeline = load_pipeline(request.model, motion_adapter=request.motion_adapter).to(target)
     pipeline.set_progress_bar_config(disable=not (show_progress and sys.stderr.isatty()), leave=False)
-    arguments = request.model_dump(exclude={"model"})
+    arguments = request.model_dump(exclude={"model", "motion_adapter"})
     video: Video = pipeline(**arguments)
     path = video.save(output, embed_request=embed_request)
     return GenerationResult(path, dict(video.request or {}), time.perf_counter() - started, _peak_memory(target))

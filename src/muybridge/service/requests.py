@@ -15,6 +15,7 @@ class GenerateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(default="demo/animatediff", min_length=1)
+    motion_adapter: str | None = None
     prompt: str = Field(min_length=1)
     negative_prompt: str | None = None
     num_frames: int = Field(default=16, ge=1)

@@ -38,7 +38,9 @@ def test_the_family_is_read_from_the_folder(saved_pipeline: Path) -> None:
 def test_an_unknown_family_lists_the_known(folder: Path, family: Any) -> None:
     set_family(folder, family)
 
-    with pytest.raises(CheckpointError, match=r"model is a .*; supported: AnimateDiffPipeline\. A Stable Diffusion"):
+    with pytest.raises(
+        CheckpointError, match=r"model is a .*; supported: AnimateDiffPipeline, and StableDiffusionPipeline together"
+    ):
         load_pipeline(folder)
 
 
@@ -57,3 +59,36 @@ def test_the_request_names_the_model_as_it_was_asked_for(saved_pipeline: Path) -
 def test_the_package_offers_it() -> None:
     assert muybridge.load_pipeline is load_pipeline
     assert muybridge.AnimateDiffPipeline is AnimateDiffPipeline
+
+
+def test_a_motion_adapter_takes_the_place_of_the_models_own(folder: Path) -> None:
+    adapter = folder.parent / "adapter"
+    shutil.copytree(folder / "motion_adapter", adapter)
+    loaded = load_pipeline(folder, motion_adapter=adapter)
+    video = loaded("a red circle", num_frames=2, num_inference_steps=1, seed=0)
+    assert video.request["motion_adapter"] == str(adapter)
+    assert video.request["unrecorded"] == []
+
+
+def test_a_still_image_model_is_opened_with_a_motion_adapter(folder: Path) -> None:
+    set_family(folder, "StableDiffusionPipeline")
+    adapter = folder.parent / "adapter"
+    shutil.move(folder / "motion_adapter", adapter)
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["motion_adapter"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    loaded = load_pipeline(folder, motion_adapter=adapter)
+    assert loaded.scheduler.config["beta_schedule"] == "linear"
+    assert loaded.unet.motion_adapter is not None
+
+
+def test_a_file_that_is_no_motion_module_is_refused(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"There is no weight file|cannot be read|no motion modules"):
+        load_pipeline(folder, motion_adapter=folder / "vae" / "diffusion_pytorch_model.safetensors")
+
+
+def test_an_adapter_put_in_by_hand_is_said_not_to_be_recorded(saved_pipeline: Path) -> None:
+    loaded = load_pipeline(saved_pipeline)
+    loaded.remove_motion_adapter()
+    video = loaded("a red circle", num_frames=1, num_inference_steps=1, seed=0)
+    assert video.request["unrecorded"] == ["another motion adapter"]

@@ -9,6 +9,7 @@ from muybridge.errors import ConfigError
 from muybridge.service.requests import GenerateRequest
 
 EMBEDDED = {
+    "motion_adapter": None,
     "model": "demo/animatediff",
     "prompt": "a red circle",
     "negative_prompt": None,

@@ -12,7 +12,7 @@ from muybridge.errors import ConfigError
 from muybridge.service.runs import MotionStage, load_run
 
 
-def stage(method: str, **settings: Any) -> dict[str, Any]:
+def stage(method: Any, **settings: Any) -> dict[str, Any]:
     return {"method": method, "steps": 2, "batch_size": 1, **settings}
 
 

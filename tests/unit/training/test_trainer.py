@@ -138,10 +138,11 @@ def test_resuming_equals_not_stopping(tmp_path):
 def test_the_average_is_what_is_handed_out(tmp_path):
     run = trainer(tmp_path)
     run.fit()
-    live = run.method.layers[0].weight.detach().clone()
+    weight = next(run.method.parameters())
+    live = weight.detach().clone()
 
     with run.ema.applied():
-        average = run.method.layers[0].weight.detach().clone()
+        average = weight.detach().clone()
 
     assert not torch.equal(average, live)
     assert torch.equal(average, state_in(tmp_path)["ema"]["average"]["layers.0.weight"])

@@ -182,7 +182,8 @@ class UNet3DConditionModel(MotionHost):
             )
         batch, _, num_frames = sample.shape[:3]
         adapter = self.motion_adapter
-        scope = "frame" if adapter is None else adapter.preset.backbone_norm_scope
+        # At strength 0 it is the image model, whatever scope the adapter wants.
+        scope = "frame" if adapter is None or motion_strength == 0 else adapter.preset.backbone_norm_scope
         layout = FrameLayout(batch, num_frames, scope)
         time = self._embed_time(timestep, sample)
         context = self.motion_context(num_frames, frame_positions, time, encoder_hidden_states, motion_strength)
