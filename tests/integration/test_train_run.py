@@ -62,7 +62,7 @@ def test_the_model_generates(trained):
     video = pipeline("a red circle", num_frames=2, num_inference_steps=2, seed=1)
 
     assert video.frames.shape == (2, 64, 64, 3)
-    assert pipeline.config["default_steps"] == 12
+    assert pipeline.config["default_steps"] == 7
     assert pipeline.config["default_guidance"] == 3.5
 
 

@@ -241,7 +241,8 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.step = state["step"]
         self._seconds_before = state["seconds"]
-        logger.info("continuing %s from step %d", self.folder, self.step)
+        if self.is_main:
+            logger.info("continuing %s from step %d", self.folder, self.step)
 
 
 def _make_folder(folder: Path) -> None:
