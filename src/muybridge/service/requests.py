@@ -50,6 +50,10 @@ class GenerateRequest(BaseModel):
         """
         if unrecorded := embedded.get("unrecorded"):
             raise ConfigError(f"The file cannot be repeated: it was made with {unrecorded}, which it does not hold.")
+        if embedded.get("interrupted"):
+            raise ConfigError("The file cannot be repeated: it was interrupted, so its settings give another video.")
+        if embedded.get("dtype", "float32") != "float32":
+            raise ConfigError(f"The file cannot be repeated: it was made in {embedded['dtype']}, not in float32.")
         known = {key: value for key, value in embedded.items() if key in cls.model_fields and value is not None}
         values = {**known, **(changes or {})}
         if "model" not in values:

@@ -105,3 +105,11 @@ def test_what_the_file_lacks_can_be_given():
     request = GenerateRequest.from_embedded({**EMBEDDED, "model": None, "prompt": None}, {"model": "m", "prompt": "p"})
 
     assert (request.model, request.prompt) == ("m", "p")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"interrupted": True}, "interrupted"), ({"dtype": "bfloat16"}, "bfloat16")]
+)
+def test_what_cannot_be_repeated_exactly_is_refused(change, reason):
+    with pytest.raises(ConfigError, match=reason):
+        GenerateRequest.from_embedded(EMBEDDED | change)
