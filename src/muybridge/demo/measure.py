@@ -321,7 +321,7 @@ def _cue(view: _View) -> str | None:
         if abs(x) > abs(y):
             return "moving left" if x > 0 else "moving right"
         return "moving up" if y > 0 else "moving down"
-    return {"none": "still", "halo": "shrinking", "copies": "spinning", "sparks": "growing"}[cue]
+    return {"none": "still", "halo": "shrinking", "arcs": "spinning", "sparks": "growing"}[cue]
 
 
 def _background_flicker(frames: NDArray[np.uint8], view: _View) -> float:

@@ -1,7 +1,7 @@
 """The renderer of the toy world: scenes in, anti-aliased frames out. Deterministic given its random generator.
 
 Everything that moves shows where it was, in a single frame too: moving things leave a fading trail, shrinking
-things a fading halo of their larger past, spinning things the fading copies of their earlier angles, growing
+things a fading halo of their larger past, spinning things are circled by two arcs with fading tails, growing
 things throw eight sparks outwards. An image model trained on single frames therefore has to give the motion
 words a meaning, which a motion module on top of it can pick up.
 """
@@ -29,12 +29,13 @@ TRAVEL = 0.375
 """How far a moving thing gets in a clip, as a share of the frame's width."""
 GROWTH = 0.3
 """Growing runs from (1 - GROWTH) to (1 + GROWTH) times the radius, shrinking the other way."""
-SPIN_DEGREES = 180.0
-"""Clockwise turn over a whole clip."""
+SPIN_DEGREES = 120.0
+"""Clockwise turn over a whole clip; spinning things begin nearly upright."""
+_FIRST_ANGLE = 10.0  # degrees to either side
 
 _TRAIL = ((0.5, 0.55), (1.0, 0.38), (1.5, 0.22))  # (distance behind in radii, opacity)
 _HALO = ((1.22, 0.5), (1.44, 0.3))  # (scale, opacity)
-_TWIST = ((24.0, 0.5), (46.0, 0.28))  # (degrees back, opacity)
+_ARC_DISTANCE, _ARC_RADIUS, _ARC_OPACITY, _ARC_DEGREES = 1.35, 0.13, 0.65, 100.0
 _SPARK_DISTANCE, _SPARK_RADIUS, _SPARK_OPACITY = 1.5, 0.17, 0.65
 _CORNER_REACH = 1.2  # corners of squares and triangles stand further out than a circle's rim
 _DIRECTIONS = {"moving left": (-1, 0), "moving right": (1, 0), "moving up": (0, -1), "moving down": (0, 1)}
@@ -85,13 +86,15 @@ def place(scenes: Sequence[Scene], rng: np.random.Generator) -> Placement:
     angles = np.zeros(len(scenes), np.float32)
     for i, scene in enumerate(scenes):
         reach = RADIUS[scene.size] * (1 + GROWTH if scene.motion in ("growing", "shrinking") else 1.0)
-        if scene.motion == "spinning" or scene.shape == "triangle":
+        if scene.shape == "triangle":
             reach *= _CORNER_REACH
+        if scene.motion == "spinning":
+            reach = RADIUS[scene.size] * (_ARC_DISTANCE + _ARC_RADIUS)
         direction = np.abs(_DIRECTIONS.get(scene.motion, (0, 0)))
         free = np.maximum(0.5 - reach - 0.5 * TRAVEL * direction, 0.0)
         centres[i] = 0.5 + rng.uniform(-1.0, 1.0, size=2) * free
         if scene.motion == "spinning":
-            angles[i] = rng.uniform(0.0, 360.0)
+            angles[i] = rng.uniform(-_FIRST_ANGLE, _FIRST_ANGLE)
     return Placement(centres, angles)
 
 
@@ -149,9 +152,9 @@ def _opacity(shape: str, scene: Scene, progress: Floats, centre: Floats, angle: 
     elif scene.motion == "spinning":
         turn = turn + SPIN_DEGREES * progress
 
-    def cover(offset: float = 0.0, scale: float = 1.0, degrees_back: float = 0.0) -> Floats:
+    def cover(offset: float = 0.0, scale: float = 1.0) -> Floats:
         middle = position - direction * offset * radius[:, None]
-        return _cover(shape, middle, radius * scale, turn - degrees_back, axis)
+        return _cover(shape, middle, radius * scale, turn, axis)
 
     opacity = cover()
     if scene.motion in _DIRECTIONS:
@@ -159,7 +162,7 @@ def _opacity(shape: str, scene: Scene, progress: Floats, centre: Floats, angle: 
     elif scene.motion == "shrinking":
         ghosts = [strength * cover(scale=scale) for scale, strength in _HALO]
     elif scene.motion == "spinning":
-        ghosts = [strength * cover(degrees_back=degrees) for degrees, strength in _TWIST]
+        ghosts = [_ARC_OPACITY * _arcs(position, radius, turn, axis)]
     elif scene.motion == "growing":
         ghosts = [_SPARK_OPACITY * _sparks(position, radius, axis)]
     else:
@@ -178,6 +181,16 @@ def _cover(shape: str, middle: Floats, radius: Floats, degrees: Floats, axis: Fl
         x, y = cos * x + sin * y, cos * y - sin * x
     pixels_per_unit = radius[:, None, None] * len(axis)
     return np.clip(0.5 - _distance(shape, x, y) * pixels_per_unit, 0.0, 1.0)
+
+
+def _arcs(middle: Floats, radius: Floats, degrees: Floats, axis: Floats) -> Floats:
+    """Two arcs on opposite sides that turn clockwise with the shape, opaque at the head, gone at the tail."""
+    x = (axis[None, None, :] - middle[:, 0, None, None]) / radius[:, None, None]
+    y = (axis[None, :, None] - middle[:, 1, None, None]) / radius[:, None, None]
+    behind = np.mod(np.deg2rad(degrees)[:, None, None] - np.arctan2(y, x), np.pi)  # the nearer head's lead
+    distance = np.abs(np.hypot(x, y) - _ARC_DISTANCE) - _ARC_RADIUS
+    fading = np.clip(1.0 - behind / np.deg2rad(_ARC_DEGREES), 0.0, 1.0)
+    return fading * np.clip(0.5 - distance * radius[:, None, None] * len(axis), 0.0, 1.0)
 
 
 def _sparks(middle: Floats, radius: Floats, axis: Floats) -> Floats:

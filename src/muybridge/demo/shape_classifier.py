@@ -20,8 +20,8 @@ from muybridge.demo.world import MOTIONS, ROTATION_SYMMETRIC, SHAPES, SIZES, Sce
 Floats = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 
-CUES = ("none", "trail", "halo", "copies", "sparks")
-_CUE_OF_MOTION = {"still": "none", "shrinking": "halo", "spinning": "copies", "growing": "sparks"}
+CUES = ("none", "trail", "halo", "arcs", "sparks")
+_CUE_OF_MOTION = {"still": "none", "shrinking": "halo", "spinning": "arcs", "growing": "sparks"}
 
 _CORE = 0.75  # half-way between the strongest trail (0.55) and opaque, above the sparks (0.65)
 _RAMP = (0.6, 0.9)  # opacities between which a pixel passes from outside to inside: sub-pixel edges around _CORE
@@ -125,7 +125,7 @@ def read_cue(opacity: Floats, silhouettes: Silhouettes, radius: Floats, shape: s
     spectra = _cue_spectra(opacity, silhouettes, radius)
     votes = _readers().cue.log_probabilities(_magnitudes(spectra))
     if shape in ROTATION_SYMMETRIC:
-        votes[:, CUES.index("copies")] = -np.inf
+        votes[:, CUES.index("arcs")] = -np.inf
     cues = votes.argmax(axis=1)
     dipole = (spectra[:, :, 1] * _CUE_RADII).sum(axis=1)
     return [CUES[i] for i in cues], np.stack([dipole.real, -dipole.imag], axis=1)

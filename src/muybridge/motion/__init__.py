@@ -3,7 +3,8 @@
 Imports weights, types and errors only; knows no backbone.
 """
 
-from muybridge.motion import temporal as _temporal  # registers its kind
+from muybridge.motion import hybrid as _hybrid  # each registers its kind
+from muybridge.motion import temporal as _temporal
 from muybridge.motion.adapter import MotionAdapter, MotionHost
 from muybridge.motion.contract import ModuleSpec, MotionContext, MotionModule, MotionModuleConfig, MotionSite
 from muybridge.motion.numerics import NUMERIC_PRESETS, NumericPreset, numeric_preset
@@ -14,11 +15,18 @@ from muybridge.motion.registry import (
     register_motion_module,
 )
 
+HYBRID_PRESETS = _hybrid.HYBRID_PRESETS
+HybridConfig = _hybrid.HybridConfig
+HybridMotionModule = _hybrid.HybridMotionModule
+hybrid_preset = _hybrid.hybrid_preset
 TemporalConfig = _temporal.TemporalConfig
 TemporalMotionModule = _temporal.TemporalMotionModule
 
 __all__ = [
+    "HYBRID_PRESETS",
     "NUMERIC_PRESETS",
+    "HybridConfig",
+    "HybridMotionModule",
     "ModuleSpec",
     "MotionAdapter",
     "MotionContext",
@@ -30,6 +38,7 @@ __all__ = [
     "TemporalConfig",
     "TemporalMotionModule",
     "build_motion_module",
+    "hybrid_preset",
     "motion_kinds",
     "motion_module_class",
     "numeric_preset",

@@ -6,6 +6,8 @@ published files find them. The product itself is diffusers' dispatcher's, so `se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
@@ -22,8 +24,14 @@ class AttentionProcessor:
 
     _attention_backend: AttentionBackendName | None = None
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention over `[batch, sequence, heads, head_dim]`, in pieces where a CUDA grid would be too small."""
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention over `[batch, sequence, heads, head_dim]`, in pieces where a CUDA grid would be too small.
+
+        `mask [batch, keys]` is added to the scores before the softmax.
+        """
+        if mask is not None:
+            bias = mask[:, None, None, :].to(query.dtype)
+            return dispatch_attention_fn(query, key, value, attn_mask=bias, backend=self._attention_backend)
         if self._attention_backend is None and _is_short_bfloat16_on_cpu(query, key):
             return plain_attention(query, key, value)
         pieces = batch_pieces(query, key, value) if query.is_cuda else [(query, key, value)]
@@ -65,25 +73,46 @@ class Attention(nn.Module, AttentionModuleMixin):
     _available_processors = [AttentionProcessor]
     _supports_qkv_fusion = False
 
-    def __init__(self, width: int, num_heads: int, context_width: int | None = None) -> None:
-        """`context_width` is the width of what is attended to where that is not the tokens themselves."""
+    def __init__(self, width: int, num_heads: int, context_width: int | None = None, bias: bool = False) -> None:
+        """`context_width` is the width of what is attended to where that is not the tokens themselves.
+
+        `bias` gives queries, keys and values a bias, as PixArt has it; the output always has one.
+        """
         super().__init__()
         self.heads = num_heads
         self.is_cross_attention = context_width is not None
-        self.use_bias = False
-        self.to_q = Linear(width, width, bias=False)
-        self.to_k = Linear(context_width or width, width, bias=False)
-        self.to_v = Linear(context_width or width, width, bias=False)
+        self.use_bias = bias
+        self.to_q = Linear(width, width, bias=bias)
+        self.to_k = Linear(context_width or width, width, bias=bias)
+        self.to_v = Linear(context_width or width, width, bias=bias)
         self.to_out = nn.ModuleList([Linear(width, width)])
         self.processor = AttentionProcessor()
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """`tokens [b, s, c]` attend to `context [b, n, d]`, or to themselves."""
+    def forward(self, tokens: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """`tokens [b, s, c]` attend to `context [b, n, d]`, or to themselves; `mask` as in `attend`."""
         source = tokens if context is None else context
-        query = self.to_q(tokens).unflatten(-1, (self.heads, -1))
-        key = self.to_k(source).unflatten(-1, (self.heads, -1))
-        value = self.to_v(source).unflatten(-1, (self.heads, -1))
-        return self.to_out[0](self.processor(query, key, value).flatten(-2))
+        return self.attend(tokens, self._heads(self.to_k(source)), self._heads(self.to_v(source)), mask)
+
+    def attend(self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`tokens [b, s, c]` attend to what `keys_and_values` gave; `mask [b, n]` is added to the scores."""
+        query = self._heads(self.to_q(tokens))
+        return self.to_out[0](self.processor(query, key, value, mask).flatten(-2))
+
+    def keys_and_values(self, source: Iterable[Tensor], length: int) -> tuple[Tensor, Tensor]:
+        """Keys and values `[b, length, heads, head_dim]` of a sequence given in pieces `[b, m, d]`, at inference."""
+        keys = values = torch.empty(0)
+        start = 0
+        for piece in source:
+            key, value = self._heads(self.to_k(piece)), self._heads(self.to_v(piece))
+            if start == 0:
+                keys, values = (key.new_empty(len(key), length, *key.shape[2:]) for _ in range(2))
+            rows = slice(start, start + piece.shape[1])
+            keys[:, rows], values[:, rows] = key, value
+            start = rows.stop
+        return keys, values
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (self.heads, -1))
 
 
 class _GatedProjection(nn.Module):

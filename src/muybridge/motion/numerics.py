@@ -29,6 +29,7 @@ NUMERIC_PRESETS: dict[str, NumericPreset] = {
         NumericPreset("official-v1", backbone_norm_scope="video", motion_norm_scope="frame"),
         NumericPreset("official-v2", backbone_norm_scope="frame", motion_norm_scope="frame"),
         NumericPreset("official-v3", backbone_norm_scope="frame", motion_norm_scope="frame"),
+        NumericPreset("easyanimate", backbone_norm_scope="frame", motion_norm_scope="frame"),
         NumericPreset("diffusers", backbone_norm_scope="frame", motion_norm_scope="video"),
     )
 }

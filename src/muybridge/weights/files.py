@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -40,6 +41,39 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; it is not a weight file.")
     return tensors
+
+
+def read_folder_weights(folder: str | os.PathLike[str], name: str = "diffusion_pytorch_model") -> dict[str, Tensor]:
+    """Read the weights of a model folder, in one file or in the shards that its index names.
+
+    Args:
+        folder: of one model.
+        name: of the weight file without its suffix; `.safetensors` is preferred to `.bin`.
+
+    Raises:
+        CheckpointError: neither file nor index, an index that names other than files of the folder, or a file that
+            cannot be read.
+    """
+    for suffix in (".safetensors", ".bin"):
+        index, single = (Path(folder) / f"{name}{suffix}{more}" for more in (".index.json", ""))
+        if index.is_file():
+            return _read_shards(index)
+        if single.is_file():
+            return read_weights(single)
+    raise CheckpointError(f"{folder} has no weights: neither {name}.safetensors nor {name}.bin, nor shards of them.")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{index} is not an index of shards ({error}). Get it again.") from error
+    if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
+        raise CheckpointError(f"{index} names files outside its folder; it is refused.")
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        state |= read_weights(index.parent / shard)
+    return state
 
 
 def _read_safetensors(path: Path) -> Mapping:

@@ -17,8 +17,10 @@ from muybridge.errors import CheckpointError
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False) -> None:
     """Load every key of `state` into `model`, converting to the model's dtype.
+
+    With `assign` the tensors themselves become the weights, as a model made on the meta device needs.
 
     Raises:
         CheckpointError: keys missing or left over, shapes that do not fit, or values that are not finite; the
@@ -32,7 +34,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
     ]
     _report(source, "has shapes that do not fit:", wrong)
     require_finite(state.items(), source)
-    model.load_state_dict(dict(state), strict=True)
+    model.load_state_dict(dict(state), strict=True, assign=assign)
 
 
 def load_folder(

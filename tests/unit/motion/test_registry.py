@@ -92,6 +92,7 @@ def test_presets() -> None:
         "official-v1": ("video", "frame"),
         "official-v2": ("frame", "frame"),
         "official-v3": ("frame", "frame"),
+        "easyanimate": ("frame", "frame"),
         "diffusers": ("frame", "video"),
     }
     assert numeric_preset("diffusers").name == "diffusers"

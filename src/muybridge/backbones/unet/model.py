@@ -39,7 +39,7 @@ class UNet3DConditionModel(MotionHost):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["DownLevel", "MidLevel", "UpLevel"]
-    _repeated_blocks = ["SpatialTransformerBlock", "TemporalBlock"]
+    _repeated_blocks = ["SpatialTransformerBlock", "MotionTransformerBlock"]
     _skip_layerwise_casting_patterns = ["norm", "time_embedding"]
 
     @register_to_config
