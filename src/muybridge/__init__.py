@@ -1,4 +1,4 @@
-"""Image diffusion models that move: motion modules for Stable Diffusion U-Nets, and soon for video transformers.
+"""Image diffusion models that move: motion modules for U-Nets and transformers.
 
 Importing this package is cheap; a name brings torch in only when it is used.
 """
@@ -9,22 +9,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from muybridge.backbones.dit import Transformer3DModel
     from muybridge.backbones.unet import UNet3DConditionModel
     from muybridge.motion import MotionAdapter
-    from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+    from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
     from muybridge.video import Video
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AnimateDiffPipeline": "muybridge.pipelines",
+    "EasyAnimatePipeline": "muybridge.pipelines",
     "MotionAdapter": "muybridge.motion",
+    "Transformer3DModel": "muybridge.backbones.dit",
     "UNet3DConditionModel": "muybridge.backbones.unet",
     "Video": "muybridge.video",
     "load_pipeline": "muybridge.pipelines",
 }
 
-__all__ = ["AnimateDiffPipeline", "MotionAdapter", "UNet3DConditionModel", "Video", "__version__", "load_pipeline"]
+__all__ = [
+    "AnimateDiffPipeline",
+    "EasyAnimatePipeline",
+    "MotionAdapter",
+    "Transformer3DModel",
+    "UNet3DConditionModel",
+    "Video",
+    "__version__",
+    "load_pipeline",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -121,8 +121,8 @@ def test_denoising_loop_equals_the_original(
 
     guidance = Guidance(
         predict,
-        tensors["inputs/text_embeddings"],
-        tensors["inputs/negative_text_embeddings"],
+        {"text": tensors["inputs/text_embeddings"]},
+        {"text": tensors["inputs/negative_text_embeddings"]},
         meta["config"]["guidance_scale"],
         batched,
     )

@@ -19,6 +19,7 @@ from muybridge.demo.measure import measure_clip
 @pytest.fixture(scope="module")
 def pipe() -> AnimateDiffPipeline:
     pipeline = load_pipeline("demo/animatediff")
+    assert isinstance(pipeline, AnimateDiffPipeline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

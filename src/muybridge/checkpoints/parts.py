@@ -37,20 +37,36 @@ def read_model_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def part_folder(folder: Path, name: str) -> Path:
+    """The folder of a part.
+
+    Raises:
+        CheckpointError: it is missing.
+    """
+    # A missing folder must not be taken for the name of a repository on the hub.
+    if not (folder / name).is_dir():
+        raise CheckpointError(
+            f"{folder / name} is missing; a pipeline has a folder for each part. Get the model again."
+        )
+    return folder / name
+
+
 def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     """The image VAE in `folder/vae`."""
-    return load_folder(AutoencoderKL.from_pretrained, _part(folder, "vae"), "AutoencoderKL", {"torch_dtype": dtype})
+    return load_folder(
+        AutoencoderKL.from_pretrained, part_folder(folder, "vae"), "AutoencoderKL", {"torch_dtype": dtype}
+    )
 
 
 def load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
     """The CLIP text encoder in `folder/text_encoder`."""
-    path = _part(folder, "text_encoder")
+    path = part_folder(folder, "text_encoder")
     return load_folder(CLIPTextModel.from_pretrained, path, "CLIPTextModel", {"dtype": dtype})
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
     """The U-Net in `folder/unet`: an image model of diffusers', or a video model saved by this package."""
-    path = _part(folder, "unet")
+    path = part_folder(folder, "unet")
     config = path / "config.json"
     options = {"torch_dtype": dtype}
     if config.is_file() and b"UNet3DConditionModel" in config.read_bytes():
@@ -62,7 +78,7 @@ def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
 
 def load_motion_adapter(folder: Path, dtype: torch.dtype) -> MotionAdapter:
     """The motion adapter in `folder/motion_adapter`."""
-    return MotionAdapter.from_pretrained(_part(folder, "motion_adapter"), torch_dtype=dtype)
+    return MotionAdapter.from_pretrained(part_folder(folder, "motion_adapter"), torch_dtype=dtype)
 
 
 def load_tokenizer(folder: Path, index: Mapping[str, Any]) -> PreTrainedTokenizerBase:
@@ -75,17 +91,8 @@ def load_scheduler(folder: Path, index: Mapping[str, Any]) -> SchedulerMixin:
     return _load_named(diffusers, SchedulerMixin, folder, "scheduler", index)
 
 
-def _part(folder: Path, name: str) -> Path:
-    # A missing folder must not be taken for the name of a repository on the hub.
-    if not (folder / name).is_dir():
-        raise CheckpointError(
-            f"{folder / name} is missing; a pipeline has a folder for each part. Get the model again."
-        )
-    return folder / name
-
-
 def _load_named(library: Any, base: type, folder: Path, name: str, index: Mapping[str, Any]) -> Any:
-    path = _part(folder, name)
+    path = part_folder(folder, name)
     entry = index.get(name)
     class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     found = getattr(library, class_name, None) if isinstance(class_name, str) else None

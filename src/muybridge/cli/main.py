@@ -82,7 +82,19 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same video; random if not given.")] = None,
     frames: Annotated[int | None, typer.Option(help="Number of frames.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width x height in pixels.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Width x height in pixels; or fit:512 for the shape of the first keyframe."),
+    ] = None,
+    keyframe: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FRAME=FILE", help="Pin a picture to a frame, as in 0=start.png and -1=end.png."),
+    ] = None,
+    init_video: Annotated[Path | None, typer.Option(help="A video to start from.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A picture; what is white in it is made anew.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How far the video to start from may change.")] = None,
+    segment: Annotated[int | None, typer.Option(help="Frames made at once of a long video.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Frames that the segments of a long video share.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed; 1 is off.")] = None,
     negative: Annotated[str | None, typer.Option(help="What not to show.")] = None,
@@ -114,8 +126,16 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         "motion_strength": motion,
         "seed": seed,
         "fps": fps,
+        "init_video": None if init_video is None else str(init_video),
+        "mask": None if mask is None else str(mask),
+        "strength": strength,
+        "segment_frames": segment,
+        "overlap_frames": overlap,
+        "keyframes": _parse_keyframes(keyframe) if keyframe else None,
     }
-    if size is not None:
+    if size is not None and size.startswith("fit:"):
+        given["fit"] = size.removeprefix("fit:")
+    elif size is not None:
         given["width"], given["height"] = _parse_size(size)
     given = {name: value for name, value in given.items() if value is not None}
     if like is not None:
@@ -225,8 +245,20 @@ def evaluate_demo(
 def _parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None:
-        raise ConfigError(f"--size takes WIDTHxHEIGHT in pixels, for example 64x64; given {text!r}.")
+        raise ConfigError(f"--size takes WIDTHxHEIGHT in pixels, for example 64x64, or fit:512; given {text!r}.")
     return int(match.group(1)), int(match.group(2))
+
+
+def _parse_keyframes(texts: list[str]) -> dict[int, str]:
+    keyframes: dict[int, str] = {}
+    for text in texts:
+        match = re.fullmatch(r"(-?\d+)=(.+)", text)
+        if match is None:
+            raise ConfigError(f"--keyframe takes FRAME=FILE, as in 0=start.png; given {text!r}.")
+        if int(match.group(1)) in keyframes:
+            raise ConfigError(f"--keyframe names frame {match.group(1)} twice; give one picture for it.")
+        keyframes[int(match.group(1))] = match.group(2)
+    return keyframes
 
 
 def _embedded_request(path: Path) -> dict[str, Any]:

@@ -1,5 +1,21 @@
-"""What the video must obey: text, and later pictures, masks and other videos."""
+"""What the video must obey: text, pictures, masks and other videos."""
 
+from muybridge.conditioning.image import Picture, embed_picture, open_picture
+from muybridge.conditioning.pinned import PinnedVideo, nothing_pinned, pin_keyframes, pin_video
+from muybridge.conditioning.sizes import fit_size
+from muybridge.conditioning.t5 import encode_prompts_t5
 from muybridge.conditioning.text import EncodedPrompts, encode_prompts
 
-__all__ = ["EncodedPrompts", "encode_prompts"]
+__all__ = [
+    "EncodedPrompts",
+    "Picture",
+    "PinnedVideo",
+    "embed_picture",
+    "encode_prompts",
+    "encode_prompts_t5",
+    "fit_size",
+    "nothing_pinned",
+    "open_picture",
+    "pin_keyframes",
+    "pin_video",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +18,28 @@ class EncodedPrompts:
     """Text states of prompts and of their negatives, equally long.
 
     Attributes:
-        positive: `[b, n, d]`; n is a multiple of the length of a chunk.
+        positive: `[b, n, d]`.
         negative: `[b, n, d]`, or None where guidance is off.
+        positive_mask: `[b, n]`, 1 for tokens that count and 0 for padding, or None where all count.
+        negative_mask: likewise.
     """
 
     positive: Tensor
     negative: Tensor | None
+    positive_mask: Tensor | None = None
+    negative_mask: Tensor | None = None
+
+    def repeated(self, count: int) -> EncodedPrompts:
+        """Each prompt `count` times in a row."""
+        return self._each(lambda states: states.repeat_interleave(count, dim=0))
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> EncodedPrompts:
+        """The same on a device, in a precision."""
+        return self._each(lambda states: states.to(device, dtype))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> EncodedPrompts:
+        others = (self.negative, self.positive_mask, self.negative_mask)
+        return EncodedPrompts(change(self.positive), *(None if t is None else change(t) for t in others))
 
 
 def encode_prompts(
@@ -46,13 +62,10 @@ def encode_prompts(
     Raises:
         ConfigError: no prompts, or not as many negatives as prompts.
     """
-    if not prompts:
-        raise ConfigError("The prompt list is empty; give at least one prompt.")
-    if negatives is not None and len(negatives) != len(prompts):
-        raise ConfigError(f"{len(prompts)} prompts but {len(negatives)} negative prompts; give one for each, or one.")
+    check_counts(prompts, negatives)
     texts = [*prompts, *(negatives or ())]
     rows: list[list[int]] = [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
-    _warn_of_unknown_words(tokenizer, texts, rows)
+    warn_of_unknown_words(tokenizer, texts, rows)
     # A tokenizer saved without its length says 1e30.
     content = min(int(tokenizer.model_max_length), text_encoder.config.max_position_embeddings) - 2
     num_chunks = max(1, *(-(-len(row) // content) for row in rows))
@@ -63,7 +76,20 @@ def encode_prompts(
     return EncodedPrompts(states[: len(prompts)], states[len(prompts) :] if negatives is not None else None)
 
 
-def _warn_of_unknown_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rows: list[list[int]]) -> None:
+def check_counts(prompts: Sequence[str], negatives: Sequence[str] | None) -> None:
+    """Whether there is a prompt, and as many negatives as prompts.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if not prompts:
+        raise ConfigError("The prompt list is empty; give at least one prompt.")
+    if negatives is not None and len(negatives) != len(prompts):
+        raise ConfigError(f"{len(prompts)} prompts but {len(negatives)} negative prompts; give one for each, or one.")
+
+
+def warn_of_unknown_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rows: list[list[int]]) -> None:
+    """Warn of words that the vocabulary lacks, where it has a token for them; `rows` are the texts' token ids."""
     unknown = tokenizer.unk_token_id
     # Stable Diffusion's tokenizer spells every word; its token for the unknown is the one for the end.
     if unknown == tokenizer.eos_token_id or not tokenizer.is_fast:

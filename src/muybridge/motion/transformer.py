@@ -6,7 +6,7 @@ Which attention looks where is all that distinguishes the kinds `temporal` and `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class MotionTransformerBlock(nn.Module):
         batch, places, frames, _ = tokens.shape
         for reach, norm, attention in zip(self.reaches, self.norms, self.attention_blocks, strict=True):
             if reach == "global":
-                _attend_globally_(tokens, positions, norm, attention)
+                _attend_globally_(tokens, positions, norm, cast("Attention", attention))
                 continue
             for rows in pieces(places, batch * frames):
                 part = tokens[:, rows]
@@ -95,7 +95,7 @@ def _sequences(tokens: Tensor, reach: Reach) -> Tensor:
     return tokens.flatten(0, 1) if reach == "temporal" else tokens.flatten(1, 2)
 
 
-def _attend_globally_(tokens: Tensor, positions: Tensor, norm: nn.Module, attention: nn.Module) -> None:
+def _attend_globally_(tokens: Tensor, positions: Tensor, norm: nn.Module, attention: Attention) -> None:
     batch, places, frames, width = tokens.shape
     rows = list(pieces(places, batch * frames))
 

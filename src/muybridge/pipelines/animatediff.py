@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
-import math
-import operator
 import os
-import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-import diffusers
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
-from torch import Tensor
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from muybridge import __version__
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model
 from muybridge.conditioning import EncodedPrompts, encode_prompts
-from muybridge.debug import first_anomalous_module
-from muybridge.errors import ConfigError, ShapeError
+from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
-from muybridge.pipelines.decoding import decode_frames, to_uint8
-from muybridge.sampling import Guidance, Scheduler, StepReport, denoise, draw_noise, make_scheduler, video_generators
+from muybridge.pipelines.base import (
+    OutputType,
+    StepCallback,
+    VideoPipeline,
+    check_prompts,
+    negative_list,
+    prompt_list,
+    step_options,
+)
+from muybridge.pipelines.decoding import decode_frames
+from muybridge.sampling import Guidance, draw_noise, video_generators
+from muybridge.sampling.guidance import Predict
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
-from muybridge.video import Video
-from muybridge.video.value import MAX_FPS, MIN_FPS
-
-OutputType = Literal["video", "pil", "np", "pt", "latent"]
-StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-_OUTPUT_TYPES = ("video", "pil", "np", "pt", "latent")
 
 
-class AnimateDiffPipeline(DiffusionPipeline):
+class AnimateDiffPipeline(VideoPipeline):
     """Text to video with a Stable Diffusion U-Net that holds motion modules.
 
     A diffusers pipeline: folders, device moves, offload of whole models and progress bars work as there. Without a
@@ -78,10 +75,8 @@ class AnimateDiffPipeline(DiffusionPipeline):
         if motion_adapter is not None:
             self.set_motion_adapter(motion_adapter)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
-        self.model_name: str | None = None
         self.motion_adapter_name: str | None = None
         self._named_adapter = self.unet.motion_adapter
-        self._interrupt = False
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # diffusers' takes any keyword; here they are known
@@ -157,10 +152,6 @@ class AnimateDiffPipeline(DiffusionPipeline):
         """Pixels per latent, as the VAE has it."""
         return ScaleFactors(spatial=2 ** (len(self.vae.config["block_out_channels"]) - 1))
 
-    def interrupt(self) -> None:
-        """Stop the running call after the present step; what there is then is decoded and returned."""
-        self._interrupt = True
-
     @torch.no_grad()
     def __call__(  # noqa: PLR0913  # the one place where everything a user can ask for comes together
         self,
@@ -216,32 +207,37 @@ class AnimateDiffPipeline(DiffusionPipeline):
             NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
         """
         self._interrupt = False
-        steps = self.config["default_steps"] if num_inference_steps is None else num_inference_steps
-        scale = self.config["default_guidance"] if guidance_scale is None else guidance_scale
-        seed = secrets.randbelow(2**31) if seed is None else operator.index(seed)
-        _require(
-            {
-                f"num_inference_steps must be at least 1; given {steps}.": steps >= 1,
-                f"guidance_scale must be between 0 and 1000; given {scale}.": 0 <= scale < 1000,
-                f"num_videos_per_prompt must be at least 1; given {num_videos_per_prompt}.": num_videos_per_prompt >= 1,
-                f"seed must be between 0 and 2**63 - 1; given {seed}.": 0 <= seed < 2**63,
-                f"eta must be between 0 and 1; given {eta}.": 0 <= eta <= 1,
-                f"motion_strength must be a finite number; given {motion_strength}.": math.isfinite(motion_strength),
-                f"fps must be between {MIN_FPS:g} and {MAX_FPS:g}; given {fps}.": MIN_FPS <= fps <= MAX_FPS,
-                f"output_type must be one of {_OUTPUT_TYPES}; given {output_type!r}.": output_type in _OUTPUT_TYPES,
-            }
+        common = self._common(
+            num_inference_steps,
+            guidance_scale,
+            seed,
+            num_videos_per_prompt=num_videos_per_prompt,
+            scheduler=scheduler,
+            eta=eta,
+            motion_strength=motion_strength,
+            fps=fps,
+            output_type=output_type,
+            batched_guidance=batched_guidance,
+            callback=callback_on_step_end,
         )
         shape = self._latent_shape(num_frames, height, width)
-        prompts = [prompt] if isinstance(prompt, str) else None if prompt is None else list(prompt)
-        encoded = self._encode(prompts, negative_prompt, prompt_embeds, negative_prompt_embeds, scale != 1.0)
-        encoded = _repeat(encoded, num_videos_per_prompt)
-        solver = self._solver(scheduler, steps)
-        generators = video_generators(seed, encoded.positive.shape[0])
+        prompts = prompt_list(prompt)
+        given = None if prompt_embeds is None else EncodedPrompts(prompt_embeds, negative_prompt_embeds)
+        check_prompts(prompts, negative_prompt, given, negative_prompt_embeds, common.guidance_scale != 1.0)
+        encoded = given or self._encode(prompts or [], negative_prompt, common.guidance_scale != 1.0)
+        encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
+        solver = self._solver(scheduler, common.steps)
+        generators = video_generators(common.seed, encoded.positive.shape[0])
         start = self._start(draw_noise(generators, shape), latents) * float(solver.init_noise_sigma)
         guidance = Guidance(
-            self._predictor(motion_strength), encoded.positive, encoded.negative, scale, batched_guidance
+            self._predictor(motion_strength),
+            {"encoder_hidden_states": encoded.positive},
+            None if encoded.negative is None else {"encoder_hidden_states": encoded.negative},
+            common.guidance_scale,
+            batched_guidance,
         )
-        result = self._denoise(guidance, solver, start, _step_options(solver, eta, generators), callback_on_step_end)
+        options = step_options(solver, eta, generators)
+        result = self._denoise(guidance, solver, start, options, callback_on_step_end)
         unrecorded = {
             "latents": latents,
             "prompt_embeds": prompt_embeds,
@@ -249,48 +245,26 @@ class AnimateDiffPipeline(DiffusionPipeline):
             "callback_on_step_end": callback_on_step_end,
             "another motion adapter": None if self.unet.motion_adapter is self._named_adapter else True,
         }
-        request = {
-            "model": self.model_name,
+        own = {
             "motion_adapter": self.motion_adapter_name,
             "prompt": prompts,
             "negative_prompt": negative_prompt,
             "num_frames": num_frames,
             "height": shape.height * self.scale_factors.spatial,
             "width": shape.width * self.scale_factors.spatial,
-            "num_inference_steps": steps,
-            "guidance_scale": scale,
-            "scheduler": scheduler,
-            "eta": eta,
-            "motion_strength": motion_strength,
-            "fps": fps,
-            "dtype": str(self.unet.dtype).removeprefix("torch."),
-            "versions": {"muybridge": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
-            "interrupted": self._interrupt,
-            "unrecorded": [name for name, value in unrecorded.items() if value is not None],
         }
-        videos = self._finish(result, output_type, request, seed, num_videos_per_prompt)
+        videos = self._finish(result, common, self._request(common, own, unrecorded), partial(decode_frames, self.vae))
         single = isinstance(prompt, str) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
 
-    def _encode(
-        self,
-        prompts: list[str] | None,
-        negative: str | Sequence[str] | None,
-        prompt_embeds: Tensor | None,
-        negative_embeds: Tensor | None,
-        guided: bool,
-    ) -> EncodedPrompts:
-        _check_prompts(prompts, negative, prompt_embeds, negative_embeds, guided)
-        if prompt_embeds is not None:
-            states = EncodedPrompts(prompt_embeds, negative_embeds)
-        else:
-            prompts = prompts or []
-            negatives = [negative or ""] if negative is None or isinstance(negative, str) else list(negative)
-            negatives = negatives * len(prompts) if len(negatives) == 1 else negatives
-            states = encode_prompts(self.tokenizer, self.text_encoder, prompts, negatives if guided else None)
-        device, dtype = self._execution_device, self.unet.dtype
-        moved = None if states.negative is None else states.negative.to(device, dtype)
-        return EncodedPrompts(states.positive.to(device, dtype), moved)
+    @property
+    def backbone(self) -> nn.Module:
+        """The U-Net."""
+        return self.unet
+
+    def _encode(self, prompts: list[str], negative: str | Sequence[str] | None, guided: bool) -> EncodedPrompts:
+        negatives = negative_list(negative, len(prompts)) if guided else None
+        return encode_prompts(self.tokenizer, self.text_encoder, prompts, negatives)
 
     def _latent_shape(self, num_frames: int, height: int | None, width: int | None) -> LatentShape:
         if height is None or width is None:
@@ -301,125 +275,11 @@ class AnimateDiffPipeline(DiffusionPipeline):
             height, width = size if height is None else height, size if width is None else width
         return self.scale_factors.latent_shape(VideoShape(num_frames, height, width), self.unet.in_channels)
 
-    def _solver(self, name: str | None, steps: int) -> Scheduler:
-        solver: Scheduler = self.scheduler if name is None else make_scheduler(name, self.scheduler)
-        if steps > solver.config["num_train_timesteps"]:
-            raise ConfigError(f"At most {solver.config['num_train_timesteps']} steps are possible; given {steps}.")
-        try:
-            solver.set_timesteps(steps)
-        except ValueError as error:
-            raise ConfigError(f"{type(solver).__name__} cannot make {steps} steps: {error}") from error
-        return solver
-
-    def _start(self, noise: Tensor, latents: Tensor | None) -> Tensor:
-        # The noise is drawn even where it is replaced, so that what a solver draws later stays the same.
-        if latents is not None and latents.shape != noise.shape:
-            raise ShapeError(f"latents must be {list(noise.shape)} for this call; given {list(latents.shape)}.")
-        return (noise if latents is None else latents).to(self._execution_device, torch.float32)
-
-    def _predictor(self, motion_strength: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def _predictor(self, motion_strength: float) -> Predict:
         unet, dtype = self.unet, self.unet.dtype
 
-        def predict(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        def predict(latents: Tensor, timestep: Tensor, /, **conditions: Tensor) -> Tensor:
             # Latents stay float32 between the steps, whatever the network computes in.
-            return unet(latents.to(dtype), timestep, text, motion_strength=motion_strength).sample.float()
+            return unet(latents.to(dtype), timestep, **conditions, motion_strength=motion_strength).sample.float()
 
         return predict
-
-    def _denoise(
-        self,
-        guidance: Guidance,
-        solver: Scheduler,
-        start: Tensor,
-        options: dict[str, Any],
-        callback: StepCallback | None,
-    ) -> Tensor:
-        def diagnose(latents: Tensor, timestep: Tensor) -> str:
-            return first_anomalous_module(self.unet, lambda: guidance(latents, timestep)) or "the scheduler"
-
-        with self.progress_bar(total=len(solver.timesteps)) as bar:  # pyright: ignore[reportCallIssue]
-
-            def on_step(report: StepReport) -> Tensor | None:
-                bar.update()
-                replaced = None
-                if callback is not None:
-                    replaced = (callback(self, report.index, report.timestep, {"latents": report.latents}) or {}).get(
-                        "latents"
-                    )
-                if self._interrupt:
-                    raise StopIteration(replaced)
-                return replaced
-
-            return denoise(guidance, solver, start, solver.timesteps, on_step, options, diagnose)
-
-    def _finish(
-        self, latents: Tensor, output_type: OutputType, request: dict[str, Any], seed: int, per_prompt: int
-    ) -> Any:
-        if output_type == "latent":
-            self.maybe_free_model_hooks()
-            return latents
-        if output_type in ("pt", "np"):
-            pixels = torch.stack([torch.cat(list(decode_frames(self.vae, each))) for each in latents])
-            self.maybe_free_model_hooks()
-            return pixels if output_type == "pt" else pixels.movedim(2, -1).numpy()
-        frames = [np.concatenate([to_uint8(piece) for piece in decode_frames(self.vae, each)]) for each in latents]
-        self.maybe_free_model_hooks()
-        prompts = request["prompt"]
-        videos = []
-        for index, each in enumerate(frames):
-            own = dict(request, seed=seed + index, prompt=prompts[index // per_prompt] if prompts else None)
-            negative = request["negative_prompt"]
-            if negative is not None and not isinstance(negative, str):
-                own["negative_prompt"] = negative[index // per_prompt % len(negative)]
-            videos.append(Video(each, fps=request["fps"], request=own))
-        return [video.to_pil() for video in videos] if output_type == "pil" else videos
-
-
-def _require(conditions: Mapping[str, bool]) -> None:
-    for message, holds in conditions.items():
-        if not holds:
-            raise ConfigError(message)
-
-
-def _check_prompts(
-    prompts: list[str] | None,
-    negative: str | Sequence[str] | None,
-    prompt_embeds: Tensor | None,
-    negative_embeds: Tensor | None,
-    guided: bool,
-) -> None:
-    if (prompts is None) == (prompt_embeds is None):
-        raise ConfigError("Give either prompt or prompt_embeds; not both, and not neither.")
-    if negative if prompts is None else negative_embeds is not None:
-        raise ConfigError("negative_prompt goes with prompt, and negative_prompt_embeds with prompt_embeds.")
-    if not guided and (negative or negative_embeds is not None):
-        raise ConfigError("A negative prompt has no effect at guidance_scale 1; leave it out, or raise the scale.")
-    if (
-        guided
-        and prompt_embeds is not None
-        and (negative_embeds is None or negative_embeds.shape != prompt_embeds.shape)
-    ):
-        raise ShapeError(
-            f"With guidance, negative_prompt_embeds must be {list(prompt_embeds.shape)} like prompt_embeds; or set "
-            "guidance_scale to 1."
-        )
-
-
-def _repeat(encoded: EncodedPrompts, count: int) -> EncodedPrompts:
-    negative = encoded.negative
-    return EncodedPrompts(
-        encoded.positive.repeat_interleave(count, dim=0),
-        None if negative is None else negative.repeat_interleave(count, dim=0),
-    )
-
-
-def _step_options(solver: Scheduler, eta: float, generators: list[torch.Generator]) -> dict[str, Any]:
-    accepted = inspect.signature(solver.step).parameters
-    options: dict[str, Any] = {}
-    if "generator" in accepted:
-        options["generator"] = generators
-    if "eta" in accepted:
-        options["eta"] = eta
-    elif eta:
-        raise ConfigError(f"{type(solver).__name__} has no eta; leave it 0 or use the scheduler 'ddim'.")
-    return options

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from muybridge.checkpoints import locate_model, read_model_index
-from muybridge.errors import CheckpointError
+from muybridge.checkpoints.easyanimate import is_published_folder
+from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines.animatediff import AnimateDiffPipeline
+from muybridge.pipelines.easyanimate import EasyAnimatePipeline
 from muybridge.sampling import make_scheduler
 
 _PIPELINES = {"AnimateDiffPipeline": AnimateDiffPipeline}
@@ -21,7 +23,7 @@ def load_pipeline(
     model: str | os.PathLike[str] = "demo/animatediff",
     torch_dtype: torch.dtype = torch.float32,
     motion_adapter: str | os.PathLike[str] | None = None,
-) -> AnimateDiffPipeline:
+) -> AnimateDiffPipeline | EasyAnimatePipeline:
     """Load a pipeline on the CPU; `.to(device)` moves it.
 
     Args:
@@ -36,6 +38,10 @@ def load_pipeline(
         ConfigError: the adapter is for another backbone.
     """
     folder = locate_model(model)
+    if is_published_folder(folder) or read_model_index(folder).get("_class_name") == "EasyAnimatePipeline":
+        if motion_adapter is not None:
+            raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
+        return EasyAnimatePipeline.from_pretrained(model, torch_dtype=torch_dtype)
     family = str(read_model_index(folder).get("_class_name"))
     parts = {}
     if motion_adapter is not None:

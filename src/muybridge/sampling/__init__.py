@@ -3,7 +3,7 @@
 from muybridge.sampling.guidance import Guidance
 from muybridge.sampling.loop import Denoiser, StepReport, denoise
 from muybridge.sampling.noise import draw_noise, video_generators
-from muybridge.sampling.schedulers import Scheduler, make_scheduler, scheduler_names
+from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler, make_scheduler, scheduler_names
 
 __all__ = [
     "Denoiser",
@@ -12,6 +12,7 @@ __all__ = [
     "StepReport",
     "denoise",
     "draw_noise",
+    "make_plain_scheduler",
     "make_scheduler",
     "scheduler_names",
     "video_generators",

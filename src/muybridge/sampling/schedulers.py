@@ -34,6 +34,10 @@ class Scheduler(Protocol):
         """Latents as the network wants them."""
         ...
 
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Samples at the noise level of `timesteps [b]`."""
+        ...
+
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
         """Latents after one step."""
         ...
@@ -46,6 +50,16 @@ ANIMATEDIFF_BETAS: dict[str, Any] = {
     "beta_schedule": "linear",
 }
 """AnimateDiff on Stable Diffusion 1.5: linear, not scaled linear. Source: `configs/inference/inference-v*.yaml`."""
+
+EASYANIMATE_BETAS: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+}
+"""EasyAnimate V2 and V3. Source: `config/easyanimate_video_slicevae_motion_module_v3.yaml`."""
 
 _LEADING: dict[str, Any] = {"timestep_spacing": "leading", "steps_offset": 1}
 _SCHEDULERS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -102,6 +116,22 @@ def make_scheduler(name: str, model_scheduler: ConfigMixin | Scheduler | None = 
         )
     merged = {**settings, **own}
     return scheduler_class(**{key: value for key, value in merged.items() if key in accepted})
+
+
+def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
+    """A scheduler by name, of the given noise schedule, that is otherwise as diffusers makes it.
+
+    EasyAnimate runs this way: its DDIM clips the predicted sample and starts below the top noise level, for example.
+
+    Raises:
+        ConfigError: unknown name (lists the known ones).
+    """
+    if name not in _SCHEDULERS:
+        raise ConfigError(f"Unknown scheduler {name!r}. Known: {', '.join(scheduler_names())}.")
+    scheduler_class, settings = _SCHEDULERS[name]
+    accepted = _init_names(scheduler_class)
+    karras = {key: value for key, value in settings.items() if key == "use_karras_sigmas"}
+    return scheduler_class(**karras, **{key: value for key, value in schedule.items() if key in accepted})
 
 
 def _init_names(scheduler_class: Any) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 from muybridge.demo import evaluation
 from muybridge.demo.batches import to_pixels
 from muybridge.demo.measure import measure_clip
-from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
 from muybridge.pipelines.decoding import to_uint8
 from muybridge.service.quiet_loading import quiet_loading
 from muybridge.vae import decode_images, encode_images
@@ -68,9 +68,13 @@ def evaluate_demo_model(
     return report
 
 
-def _reconstruct(pipeline: AnimateDiffPipeline, clip: np.ndarray) -> np.ndarray:
+def _reconstruct(pipeline: AnimateDiffPipeline | EasyAnimatePipeline, clip: np.ndarray) -> np.ndarray:
+    pixels = to_pixels(clip)
     with torch.no_grad():
-        pixels = decode_images(pipeline.vae, encode_images(pipeline.vae, to_pixels(clip)))
+        if isinstance(pipeline, EasyAnimatePipeline):
+            pixels = pipeline.vae(pixels.transpose(0, 1)[None]).sample[0].transpose(0, 1)
+        else:
+            pixels = decode_images(pipeline.vae, encode_images(pipeline.vae, pixels))
     return to_uint8(pixels.div(2).add(0.5).clamp(0, 1))
 
 

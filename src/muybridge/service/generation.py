@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from muybridge.errors import ConfigError
-from muybridge.pipelines import load_pipeline
+from muybridge.pipelines import EasyAnimatePipeline, load_pipeline
 from muybridge.sampling import scheduler_names
+from muybridge.service.arguments import animatediff_arguments, easyanimate_arguments
+from muybridge.service.long_generation import continue_to_file, is_long
 from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, check_writable
@@ -74,12 +76,19 @@ def generate_file(
         raise ConfigError(f"Unknown scheduler {request.scheduler!r}. Known: {', '.join(scheduler_names())}.")
     target = pick_device(device)
     with quiet_loading():
-        pipeline = load_pipeline(request.model, motion_adapter=request.motion_adapter).to(target)
+        pipeline = load_pipeline(request.model, motion_adapter=request.motion_adapter)
+    if isinstance(pipeline, EasyAnimatePipeline):
+        arguments = easyanimate_arguments(request, pipeline)
+    else:
+        arguments = animatediff_arguments(request)
+    pipeline.to(target)
     pipeline.set_progress_bar_config(disable=not (show_progress and sys.stderr.isatty()), leave=False)
-    arguments = request.model_dump(exclude={"model", "motion_adapter"})
-    video: Video = pipeline(**arguments)
-    path = video.save(output, embed_request=embed_request)
-    return GenerationResult(path, dict(video.request or {}), time.perf_counter() - started, _peak_memory(target))
+    if isinstance(pipeline, EasyAnimatePipeline) and is_long(request, pipeline):
+        path, settings = continue_to_file(pipeline, request, arguments, output, embed_request)
+    else:
+        video: Video = pipeline(**arguments)
+        path, settings = video.save(output, embed_request=embed_request), dict(video.request or {})
+    return GenerationResult(path, settings, time.perf_counter() - started, _peak_memory(target))
 
 
 def _peak_memory(device: torch.device) -> int:

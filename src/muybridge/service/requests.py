@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ class GenerateRequest(BaseModel):
     motion_adapter: str | None = None
     prompt: str = Field(min_length=1)
     negative_prompt: str | None = None
-    num_frames: int = Field(default=16, ge=1)
+    num_frames: int | None = Field(default=None, ge=1)
     width: int | None = Field(default=None, ge=1)
     height: int | None = Field(default=None, ge=1)
     num_inference_steps: int | None = Field(default=None, ge=1)
@@ -27,7 +27,22 @@ class GenerateRequest(BaseModel):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     eta: float = Field(default=0.0, ge=0, le=1)
     motion_strength: float = Field(default=1.0, ge=0, le=10)
-    fps: float = Field(default=8.0, gt=0, le=240)
+    fps: float | None = Field(default=None, gt=0, le=240)
+    profile: Literal["reference", "clean"] | None = None
+    clip_apply_ratio: float | None = Field(default=None, ge=0, le=1)
+    keyframes: dict[int, str] | None = Field(default=None, min_length=1)
+    """Picture files by frame; negative indexes count from the end."""
+    init_video: str | None = None
+    """A video file to start from."""
+    mask: str | None = None
+    """A picture file of the size of that video; white is made anew."""
+    strength: float | None = Field(default=None, gt=0, le=1)
+    fit: int | None = Field(default=None, ge=64)
+    """Base resolution at which the size follows the first keyframe, instead of width and height."""
+    segment_frames: int | None = Field(default=None, ge=1)
+    """Longer videos are made in segments of so many frames; by default what the model makes at once."""
+    overlap_frames: int | None = Field(default=None, ge=1)
+    """Frames that neighbouring segments share; 4 by default."""
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> GenerateRequest:

@@ -1,5 +1,6 @@
 """Pictures to latents and back."""
 
 from muybridge.vae.image import decode_images, encode_images
+from muybridge.vae.magvit import AutoencoderKLMagvit
 
-__all__ = ["decode_images", "encode_images"]
+__all__ = ["AutoencoderKLMagvit", "decode_images", "encode_images"]

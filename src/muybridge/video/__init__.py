@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from muybridge.video.reading import read_request, read_video
-from muybridge.video.saving import check_writable
+from muybridge.video.formats import check_writable
+from muybridge.video.reading import read_frames, read_request, read_video
+from muybridge.video.saving import VideoWriter, save_stream
 from muybridge.video.value import Video
 
-__all__ = ["Video", "check_writable", "read_request", "read_video"]
+__all__ = ["Video", "VideoWriter", "check_writable", "read_frames", "read_request", "read_video", "save_stream"]

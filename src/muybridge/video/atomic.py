@@ -31,7 +31,7 @@ def new_file(path: Path) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,7 +51,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         _replace_folder(temporary, target)
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -70,7 +70,7 @@ def check_folder_above(path: Path) -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
 
 
 def check_replaceable_file(path: Path) -> None:
@@ -91,6 +91,17 @@ def check_replaceable_folder(path: Path) -> None:
             f"The folder {path} holds {strangers[0]!r}; only a folder of nothing but numbered png pictures is "
             "replaced. Choose another name or empty the folder."
         )
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """What to raise for an `OSError` met while writing `path`, once its temporary file is gone."""
+    advice = (
+        "Free some space or save to another disk."
+        if error.errno in _FULL
+        else "Choose a folder that exists and that you may write to."
+    )
+    reason = error.strerror or str(error) or type(error).__name__
+    return OutputError(f"{path} could not be written: {reason}. Nothing was left behind. {advice}")
 
 
 def _replace_folder(new: Path, target: Path) -> None:
@@ -118,13 +129,3 @@ def _flush(path: Path) -> None:
     # Some file systems report a full disk only now, and a rename must not overtake the data.
     with path.open("r+b") as file:
         os.fsync(file.fileno())
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    advice = (
-        "Free some space or save to another disk."
-        if error.errno in _FULL
-        else "Choose a folder that exists and that you may write to."
-    )
-    reason = error.strerror or str(error) or type(error).__name__
-    return OutputError(f"{path} could not be written: {reason}. Nothing was left behind. {advice}")

@@ -32,7 +32,7 @@ def stack_frames(frames: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint
     """
     kept: list[npt.NDArray[np.uint8]] = []
     used = 0
-    for frame in frames:
+    for frame in of_one_size(frames):
         # Even frames of one pixel take up room, and a small file can claim any number of them.
         used += frame.nbytes + _BYTES_PER_ENTRY
         if used > MAX_DECODED_BYTES:
@@ -40,15 +40,27 @@ def stack_frames(frames: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint
                 f"It has more than {len(kept)} frames of {frame.shape[1]}x{frame.shape[0]}, over "
                 f"{MAX_DECODED_BYTES >> 20} MiB in memory. Cut or scale it down first."
             )
-        if kept and frame.shape != kept[0].shape:
-            raise InputFileError(
-                f"Frame {len(kept)} is {frame.shape[1]}x{frame.shape[0]}, the first {kept[0].shape[1]}x"
-                f"{kept[0].shape[0]}. All must have one size."
-            )
         kept.append(frame)
     if not kept:
         raise InputFileError("It holds no frames.")
     return np.stack(kept)
+
+
+def of_one_size(frames: Iterable[npt.NDArray[np.uint8]], start: int = 0) -> Iterator[npt.NDArray[np.uint8]]:
+    """The same frames, the first of which is number `start` of its file.
+
+    Raises:
+        InputFileError: at the first frame that is not as large as the one before.
+    """
+    size: tuple[int, ...] | None = None
+    for index, frame in enumerate(frames, start):
+        if size is not None and frame.shape != size:
+            raise InputFileError(
+                f"Frame {index} is {frame.shape[1]}x{frame.shape[0]}, the "
+                f"{'first' if start == 0 else 'ones before'} {size[1]}x{size[0]}. All must have one size."
+            )
+        size = frame.shape
+        yield frame
 
 
 @contextlib.contextmanager

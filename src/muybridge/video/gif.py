@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,15 @@ def read_gif(path: Path) -> Decoded:
         frames = stack_frames(_pixels(picture, milliseconds) for picture in ImageSequence.Iterator(image))
     total = sum(milliseconds)
     return Decoded(frames, 1000 * len(frames) / total if total else None, comment)
+
+
+def iterate_gif(path: Path, start: int) -> Generator[npt.NDArray[np.uint8], None, None]:
+    """Decode frame by frame, `[h, w, 3]`, those before `start` too, since each is drawn over the one before."""
+    from PIL import Image, ImageSequence
+
+    with Image.open(path, formats=["GIF"]) as image:
+        for picture in itertools.islice(ImageSequence.Iterator(image), start, None):
+            yield np.asarray(picture.convert("RGB"))
 
 
 def read_gif_comment(path: Path) -> str | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from muybridge.errors import InputFileError
 from muybridge.video.atomic import NUMBERED_PNG
 from muybridge.video.decoded import Decoded, stack_frames
+from muybridge.video.encoding import FileSettings, Frames, TakeFrames
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,17 +21,24 @@ if TYPE_CHECKING:
 _COMMENT, _RATE = "comment", "frames per second"
 
 
-def write_png_folder(path: Path, frames: npt.NDArray[np.uint8], fps: float, comment: str | None) -> None:
+@contextlib.contextmanager
+def open_png_folder(path: Path, settings: FileSettings) -> Iterator[TakeFrames]:
     """Write the pictures into the existing folder `path`; the first one carries the rate and the comment."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     notes = PngInfo()
-    notes.add_text(_RATE, repr(fps))
-    if comment is not None:
-        notes.add_text(_COMMENT, comment)
-    for index, frame in enumerate(frames):
-        Image.fromarray(frame).save(path / f"{index:04d}.png", pnginfo=notes if index == 0 else None)
+    notes.add_text(_RATE, repr(settings.fps))
+    if settings.comment is not None:
+        notes.add_text(_COMMENT, settings.comment)
+    indexes = itertools.count()
+
+    def take(frames: Frames) -> None:
+        for frame in frames:
+            index = next(indexes)
+            Image.fromarray(frame).save(path / f"{index:04d}.png", pnginfo=notes if index == 0 else None)
+
+    yield take
 
 
 def read_png(path: Path) -> Decoded:
@@ -37,6 +47,11 @@ def read_png(path: Path) -> Decoded:
     return Decoded(
         stack_frames(_pixels(picture) for picture in pictures), _rate(pictures[0]), _note(pictures[0], _COMMENT)
     )
+
+
+def iterate_png(path: Path, start: int) -> Generator[Frames, None, None]:
+    """Decode picture by picture, `[h, w, 3]`, from the one at `start` on."""
+    yield from map(_pixels, _pictures(path)[start:])
 
 
 def read_png_comment(path: Path) -> str | None:
@@ -53,7 +68,7 @@ def _pictures(path: Path) -> list[Path]:
     return sorted(numbered, key=lambda entry: int(entry.stem))
 
 
-def _pixels(picture: Path) -> npt.NDArray[np.uint8]:
+def _pixels(picture: Path) -> Frames:
     with _open(picture) as image:
         if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "1"):
             raise InputFileError(f"{picture.name} has the pixel type {image.mode}; 8 bits a colour can be read.")

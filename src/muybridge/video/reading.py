@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.video.decoded import Decoded, reading
-from muybridge.video.gif import read_gif, read_gif_comment
-from muybridge.video.mp4 import read_mp4, read_mp4_comment
-from muybridge.video.png import read_png, read_png_comment
+from muybridge.video.decoded import Decoded, of_one_size, reading, stack_frames
+from muybridge.video.encoding import Frames
+from muybridge.video.formats import AnyPath
+from muybridge.video.gif import iterate_gif, read_gif, read_gif_comment
+from muybridge.video.mp4 import iterate_mp4, read_mp4, read_mp4_comment
+from muybridge.video.png import iterate_png, read_png, read_png_comment
 from muybridge.video.request import text_to_request
-from muybridge.video.saving import AnyPath
 from muybridge.video.value import Video
-from muybridge.video.webp import read_webp, read_webp_comment
+from muybridge.video.webp import iterate_webp, read_webp, read_webp_comment
 
 
 class _Reader(NamedTuple):
     video: Callable[[Path], Decoded]
     comment: Callable[[Path], str | None]
+    iterate: Callable[[Path, int], Generator[Frames, None, None]]
 
 
-_PNG, _GIF = _Reader(read_png, read_png_comment), _Reader(read_gif, read_gif_comment)
-_WEBP, _ANY = _Reader(read_webp, read_webp_comment), _Reader(read_mp4, read_mp4_comment)
+_PNG = _Reader(read_png, read_png_comment, iterate_png)
+_GIF = _Reader(read_gif, read_gif_comment, iterate_gif)
+_WEBP = _Reader(read_webp, read_webp_comment, iterate_webp)
+_ANY = _Reader(read_mp4, read_mp4_comment, iterate_mp4)
 
 
 def read_video(path: AnyPath) -> Video:
@@ -46,6 +52,32 @@ def read_video(path: AnyPath) -> Video:
             raise InputFileError(str(error)) from error
 
 
+def read_frames(path: AnyPath, start: int = 0, count: int | None = None, piece_frames: int = 16) -> Iterator[Frames]:
+    """Read what `read_video` reads piece by piece, in memory that does not grow with the length of the video.
+
+    Args:
+        path: a video file, a picture, or a folder of numbered pictures.
+        start: the first frame wanted, counted from 0. Except in a folder of pictures, those before it cost time.
+        count: how many frames at most; all that follow by default.
+        piece_frames: frames in a piece; only the last may have fewer.
+
+    Returns:
+        An iterator of `uint8 [n, h, w, 3]`, the same frames that `read_video` gives. It holds the file open until it
+        ends or is closed.
+
+    Raises:
+        ConfigError: numbers out of range; at once.
+        InputFileError: the path is missing, at once; it is damaged, no video, has no frame `start`, or frames of
+            several sizes, when the iterator gets there.
+    """
+    if start < 0 or piece_frames < 1 or (count is not None and count < 1):
+        raise ConfigError(
+            f"start must be at least 0, count and piece_frames at least 1; given start={start}, count={count}, "
+            f"piece_frames={piece_frames}."
+        )
+    return _pieces(_existing(path), start, count, piece_frames)
+
+
 def read_request(path: AnyPath) -> dict[str, Any] | None:
     """The request that `Video.save` put into the file, None if there is none. Nothing in the file is ever executed.
 
@@ -55,6 +87,17 @@ def read_request(path: AnyPath) -> dict[str, Any] | None:
     source = _existing(path)
     with reading(source):
         return text_to_request(_reader(source).comment(source))
+
+
+def _pieces(source: Path, start: int, count: int | None, piece_frames: int) -> Iterator[Frames]:
+    with reading(source), contextlib.closing(_reader(source).iterate(source, start)) as decoded:
+        frames = of_one_size(itertools.islice(decoded, count), start)
+        found = False
+        for first in frames:
+            found = True
+            yield stack_frames(itertools.chain([first], itertools.islice(frames, piece_frames - 1)))
+        if not found:
+            raise InputFileError(f"It has no frame {start}; frames are counted from 0.")
 
 
 def _existing(path: AnyPath) -> Path:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from muybridge.errors import ConfigError, ShapeError
-from muybridge.video.saving import AnyPath, save_frames
+from muybridge.video.checks import MAX_FPS, MIN_FPS, check_fps, check_frames, check_request
+from muybridge.video.formats import AnyPath
+from muybridge.video.saving import save_frames
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MIN_FPS, MAX_FPS = 0.01, 1000.0
+__all__ = ["MAX_FPS", "MIN_FPS", "Video"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +39,9 @@ class Video:
     request: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        frames = self.frames
-        if not isinstance(frames, np.ndarray):
-            raise ShapeError(
-                f"frames must be a numpy array uint8 [f, h, w, 3]; given {type(frames).__name__}. Convert it first."
-            )
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-            raise ShapeError(
-                f"frames must be uint8 [f, h, w, 3] with at least one frame and one pixel; "
-                f"given {frames.dtype} {list(frames.shape)}. Scale values to 0..255 and put the colours last."
-            )
-        if not isinstance(self.fps, Real) or not MIN_FPS <= self.fps <= MAX_FPS:
-            raise ConfigError(f"fps must be {MIN_FPS:g} to {MAX_FPS:g} frames per second; given {self.fps!r}.")
-        if self.request is not None and not isinstance(self.request, Mapping):
-            raise ConfigError(f"request must be a mapping or None; given {type(self.request).__name__}.")
+        check_frames(self.frames)
+        check_fps(self.fps)
+        check_request(self.request)
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,14 @@ def read_webp(path: Path) -> Decoded:
         if fps is None and sum(milliseconds):
             fps = 1000 * len(frames) / sum(milliseconds)
         return Decoded(frames, fps, _comment(image))
+
+
+def iterate_webp(path: Path, start: int) -> Generator[npt.NDArray[np.uint8], None, None]:
+    """Decode frame by frame, `[h, w, 3]`, those before `start` too."""
+    from PIL import Image
+
+    with Image.open(path, formats=["WEBP"]) as image:
+        yield from itertools.islice(_frames(image, _noted_rate(image), []), start, None)
 
 
 def read_webp_comment(path: Path) -> str | None:

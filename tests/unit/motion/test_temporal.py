@@ -54,7 +54,7 @@ def by_the_formula(module: TemporalMotionModule, x: Tensor, positions: Tensor) -
         encoded[:, i], encoded[:, i + 1] = angle.sin(), angle.cos()
     for block in range(config.num_blocks):
         prefix = f"transformer_blocks.{block}"
-        for i in range(config.attentions_per_block):
+        for i in range(len(config.reaches)):
             attention = f"{prefix}.attention_blocks.{i}"
             normed = layer_norm(hidden, weights, f"{prefix}.norms.{i}") + encoded[:, None, None]
             q, k, v = (
@@ -209,7 +209,7 @@ def test_places_and_videos_do_not_see_each_other(make_module: Maker) -> None:
     module, x = make_module(), features_of(2, 3, 2, 2, 16)
     with torch.no_grad():
         # Without the group norm's statistics, which are shared by the places of a frame.
-        tokens = x.permute(0, 2, 3, 1, 4).reshape(8, 3, 16)
+        tokens = x.permute(0, 2, 3, 1, 4).reshape(8, 1, 3, 16)
         block, positions = module.transformer_blocks[0], sinusoidal_positions(torch.arange(3), 16)
         together = block(tokens.clone(), positions)
         apart = torch.cat([block(one.clone(), positions) for one in tokens.split(1)])

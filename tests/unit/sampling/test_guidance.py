@@ -27,7 +27,7 @@ def linear(latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
 def test_formula(scale: float, batched: bool) -> None:
     latents, positive, negative = draw(2, 4, 3, 5, 6, seed=0), draw(2, 7, 8, seed=1), draw(2, 7, 8, seed=2)
 
-    found = Guidance(linear, positive, negative, scale, batched)(latents, TIMESTEP)
+    found = Guidance(linear, {"text": positive}, {"text": negative}, scale, batched)(latents, TIMESTEP)
 
     conditional, unconditional = linear(latents, TIMESTEP, positive), linear(latents, TIMESTEP, negative)
     assert torch.allclose(found, unconditional + scale * (conditional - unconditional), atol=1e-6)
@@ -37,7 +37,7 @@ def test_scale_1_is_the_conditional_prediction() -> None:
     latents, positive, negative = draw(1, 4, 3, 5, 6, seed=0), draw(1, 7, 8, seed=1), draw(1, 7, 8, seed=2)
     expected = linear(latents, TIMESTEP, positive)
 
-    assert torch.equal(Guidance(linear, positive, negative, 1.0)(latents, TIMESTEP), expected)
+    assert torch.equal(Guidance(linear, {"text": positive}, {"text": negative}, 1.0)(latents, TIMESTEP), expected)
 
 
 def test_without_negative_the_network_runs_once_on_the_positive() -> None:
@@ -49,7 +49,7 @@ def test_without_negative_the_network_runs_once_on_the_positive() -> None:
 
     latents, positive = draw(2, 4, 3, 5, 6, seed=0), draw(2, 7, 8, seed=1)
 
-    found = Guidance(predict, positive, None, 7.5)(latents, TIMESTEP)
+    found = Guidance(predict, {"text": positive}, None, 7.5)(latents, TIMESTEP)
 
     assert torch.equal(found, linear(latents, TIMESTEP, positive))
     assert batches == [2]
@@ -64,7 +64,7 @@ def test_branches_run_together_or_one_by_one(batched: bool, expected: list[int])
         return linear(latents, timestep, text)
 
     states = draw(2, 7, 8, seed=1)
-    Guidance(predict, states, -states, 7.5, batched)(draw(2, 4, 3, 5, 6, seed=0), TIMESTEP)
+    Guidance(predict, {"text": states}, {"text": -states}, 7.5, batched)(draw(2, 4, 3, 5, 6, seed=0), TIMESTEP)
 
     assert batches == expected
 
@@ -76,7 +76,9 @@ def test_batched_equals_one_by_one_with_a_network(pipeline: Any) -> None:
     latents, positive, negative = draw(2, 4, 3, 8, 8, seed=0), draw(2, 7, 16, seed=1), draw(2, 7, 16, seed=2)
 
     with torch.no_grad():
-        together, apart = (Guidance(predict, positive, negative, 7.5, b)(latents, TIMESTEP) for b in (True, False))
+        together, apart = (
+            Guidance(predict, {"text": positive}, {"text": negative}, 7.5, b)(latents, TIMESTEP) for b in (True, False)
+        )
 
     # Matrix products of another batch size round differently, and the scale magnifies it.
     assert float((together - apart).abs().max() / apart.abs().max()) < 5e-5

@@ -117,7 +117,8 @@ class Transformer3DModel(MotionHost):
         keywords = pixart_keywords(transformer)
         model = cls(**keywords, in_channels=in_channels, clip_channels=clip_channels, enable_uvit=enable_uvit)
         model.load_state_dict(widened_weights(transformer, model), strict=True)
-        return model.to(transformer.dtype).train(transformer.training)
+        nn.Module.to(model, transformer.dtype)
+        return model.train(transformer.training)
 
     @classmethod
     def from_pretrained(
@@ -208,7 +209,8 @@ class Transformer3DModel(MotionHost):
         for index, block in enumerate(self.transformer_blocks):
             skip = self.long_connect_fc[index - last](skips.pop()) if count and index >= last else None
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                features = self._gradient_checkpointing_func(block, features, conditions, skip)
+                recompute: Any = self._gradient_checkpointing_func
+                features = recompute(block, features, conditions, skip)
             else:
                 features = block(features, conditions, skip)
             if index < count:

@@ -1,0 +1,138 @@
+"""The parts of an EasyAnimate folder: as published, or as this package writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPVisionModelWithProjection, T5EncoderModel
+
+from muybridge.backbones.dit import Transformer3DModel
+from muybridge.backbones.dit.published import is_published
+from muybridge.checkpoints import parts
+from muybridge.checkpoints.locate import locate_model
+from muybridge.errors import CheckpointError, ConfigError
+from muybridge.vae import AutoencoderKLMagvit
+from muybridge.weights.loading import load_folder
+
+PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
+_SETTINGS = (
+    "default_size",
+    "default_num_frames",
+    "default_steps",
+    "default_guidance",
+    "max_tokens",
+    "clean_captions",
+    "known_frames",
+    "profile",
+)
+_DEFAULT_SIZES = {512: (384, 672), 768: (576, 1008), 960: (720, 1248)}
+"""Height and width that a published model was shown at, by the base resolution in the name of its folder."""
+
+
+def is_published_folder(folder: Path) -> bool:
+    """Whether a folder holds EasyAnimate's own transformer, whatever its `model_index.json` says."""
+    path = folder / "transformer" / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and is_published(config)
+
+
+def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that `EasyAnimatePipeline` is made of; what `components` has is not loaded.
+
+    Raises:
+        CheckpointError: a part is missing, damaged, or does not fit its config.
+        ConfigError: a component that is not a part.
+    """
+    if unknown := sorted(components.keys() - set(PARTS)):
+        raise ConfigError(f"{', '.join(unknown)} is no part of this pipeline; its parts: {', '.join(PARTS)}.")
+    folder = locate_model(model)
+    published = is_published_folder(folder)
+    index = {} if published else parts.read_model_index(folder)
+    loaders: dict[str, Callable[[], Any]] = {
+        "vae": lambda: AutoencoderKLMagvit.from_pretrained(parts.part_folder(folder, "vae"), torch_dtype=dtype),
+        "text_encoder": lambda: _load_t5(folder, dtype),
+        "tokenizer": lambda: _load_tokenizer(folder, index),
+        "transformer": lambda: Transformer3DModel.from_pretrained(
+            parts.part_folder(folder, "transformer"), torch_dtype=dtype
+        ),
+        "scheduler": lambda: _load_scheduler(folder, index),
+    }
+    if (folder / "image_encoder").is_dir():
+        loaders["image_encoder"] = lambda: _load_image_encoder(folder, dtype)
+        loaders["image_processor"] = lambda: _load_image_processor(folder)
+    loaded = {name: components[name] if name in components else load() for name, load in loaders.items()}
+    settings = {name: index[name] for name in _SETTINGS if name in index}
+    if published:
+        settings["default_size"] = _DEFAULT_SIZES.get(_base_resolution(folder), _DEFAULT_SIZES[512])
+    return {**components, **loaded, **settings}
+
+
+def _base_resolution(folder: Path) -> int:
+    # Nothing inside a published folder says it; the networks are the same.
+    match = re.search(r"(512|768|960)x\1", folder.resolve().name)
+    return int(match.group(1)) if match else 512
+
+
+def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
+    path = parts.part_folder(folder, "text_encoder")
+    options: dict[str, Any] = {"dtype": dtype}
+    # The published shards are named after their precision.
+    if any(path.glob("model.fp16*.safetensors")) and not any(path.glob("model.safetensors*")):
+        options["variant"] = "fp16"
+    return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", options)
+
+
+def _load_tokenizer(folder: Path, index: Mapping[str, Any]) -> Any:
+    if index:
+        return parts.load_tokenizer(folder, index)
+    from transformers import T5Tokenizer
+
+    path = parts.part_folder(folder, "tokenizer")
+    try:
+        return T5Tokenizer.from_pretrained(path)
+    except Exception as error:  # a damaged tokenizer is a bare Exception of the tokenizers library
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"The T5 tokenizer cannot be loaded from {path}: {reason}") from error
+
+
+def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
+    if index:
+        return parts.load_scheduler(folder, index)
+    from diffusers import EulerDiscreteScheduler
+
+    # The published file has other settings than the model was trained with; the original does not read it either.
+    return EulerDiscreteScheduler(
+        num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", steps_offset=1
+    )
+
+
+def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
+    path = parts.part_folder(folder, "image_encoder")
+    # The published folder holds the whole of CLIP, of which the text tower is not wanted.
+    loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    model, info = loaded
+    foreign = [k for k in map(str, info["unexpected_keys"]) if not re.match(r"text_|logit_scale|.*position_ids$", k)]
+    if wrong := sorted(map(str, info["missing_keys"])) + sorted(foreign):
+        raise CheckpointError(f"{path} does not hold a CLIP image encoder: {', '.join(wrong[:3])}.")
+    return model
+
+
+def _load_image_processor(folder: Path) -> Any:
+    from transformers import CLIPImageProcessorPil
+
+    path = folder / "image_encoder"
+    if not (path / "preprocessor_config.json").is_file():
+        path = folder / "image_processor"
+    try:
+        return CLIPImageProcessorPil.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} has no usable preprocessor_config.json ({error}).") from error

@@ -1,0 +1,119 @@
+"""How much memory tensors take, counted as they come and go: on any device, and on none."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class TensorMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made while it is active, and are still alive.
+
+    Each storage counts once, however many views it has; operations in place add nothing. On the meta device, where no
+    numbers are computed, this tells what a network of any size would take. What a kernel needs inside itself is not
+    seen, nor are tensors from before; `scaled_dot_product_attention` of meta tensors counts as the fused kernel that it
+    is on a GPU, without its matrix of scores.
+
+    Not for threads: only what the thread that entered it does is counted.
+
+    Attributes:
+        live_bytes: now. Tensors that outlive the context still leave the count when they go.
+        peak_bytes: the most there was at a time since the context was entered.
+    """
+
+    def __init__(self) -> None:
+        """Counts from zero; entered again, it goes on from what is alive."""
+        super().__init__()
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self._known: dict[int, weakref.finalize[Any, Any]] = {}
+        self._attention = _FusedAttentionOnMeta()
+
+    def __enter__(self) -> TensorMemory:
+        self._attention.__enter__()
+        self.peak_bytes = self.live_bytes
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._attention.__exit__(*error)
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and count the storages that it made."""
+        kwargs = dict(kwargs or {})
+        result = func(*args, **kwargs)
+        # A view, or a result in place, has the storage of an argument, counted when it was made, or from before.
+        old = {_address(tensor) for tensor in _tensors([args, kwargs])}
+        for tensor in _tensors(result):
+            if _address(tensor) not in old:
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        address = storage._cdata
+        if address in self._known:
+            return
+        size = storage.nbytes()
+        self._known[address] = weakref.finalize(storage, self._forget, address, size)
+        self.live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def _forget(self, address: int, size: int) -> None:
+        del self._known[address]
+        self.live_bytes -= size
+
+
+class _FusedAttentionOnMeta(TorchFunctionMode):
+    """Keeps attention one operation, where torch would compute it in steps for want of a kernel."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention and _can_fuse(*args, **kwargs):
+            return _fused_attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _can_fuse(query: Tensor, key: Tensor, value: Tensor, *_: Any, **options: Any) -> bool:
+    same_heads = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    same_width = query.shape[-1] == value.shape[-1]
+    return query.is_meta and query.ndim == 4 and same_heads and same_width and not options.get("enable_gqa")
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,  # noqa: ARG001  # False here
+) -> Tensor:
+    """One fused kernel: of several, the one whose results and gradients have shapes on the meta device."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+
+
+def _tensors(values: Any) -> Iterable[Tensor]:
+    return (value for value in tree_iter(values) if isinstance(value, Tensor) and value.layout is torch.strided)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -1,0 +1,31 @@
+"""Videos longer than a model makes at once: plans of segments that continue each other, and the run that makes them."""
+
+from __future__ import annotations
+
+from muybridge.longvideo.continuation import Carry, ContinuedVideo, FrameSink, SegmentGenerator, continue_video
+from muybridge.longvideo.drift import Drift, DriftReport, SegmentStatistics, measure_segment
+from muybridge.longvideo.joining import Join, crossfade, join_frames
+from muybridge.longvideo.plan import Policy, Segment, plan_segments
+from muybridge.longvideo.seeds import segment_seed
+from muybridge.longvideo.work_folder import ContinuationSettings, WorkFolder
+
+__all__ = [
+    "Carry",
+    "ContinuationSettings",
+    "ContinuedVideo",
+    "Drift",
+    "DriftReport",
+    "FrameSink",
+    "Join",
+    "Policy",
+    "Segment",
+    "SegmentGenerator",
+    "SegmentStatistics",
+    "WorkFolder",
+    "continue_video",
+    "crossfade",
+    "join_frames",
+    "measure_segment",
+    "plan_segments",
+    "segment_seed",
+]

@@ -1,0 +1,445 @@
+"""EasyAnimate: text, pictures and videos to a video, with a transformer that makes all frames together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection, PreTrainedTokenizerBase, T5EncoderModel
+
+from muybridge.backbones.dit import Transformer3DModel
+from muybridge.checkpoints.easyanimate import load_parts
+from muybridge.conditioning import (
+    EncodedPrompts,
+    Picture,
+    PinnedVideo,
+    embed_picture,
+    encode_prompts_t5,
+    nothing_pinned,
+    pin_keyframes,
+    pin_video,
+)
+from muybridge.conditioning.t5 import MAX_TOKENS
+from muybridge.errors import ConfigError, ShapeError
+from muybridge.pipelines.base import (
+    CommonSettings,
+    Decode,
+    OutputType,
+    StepCallback,
+    VideoPipeline,
+    check_prompts,
+    negative_list,
+    prompt_list,
+    require,
+    step_options,
+)
+from muybridge.pipelines.easyanimate_latents import LatentVideo, decode_video, encode_pinned, known_kept
+from muybridge.sampling import Guidance, Scheduler, draw_noise, make_plain_scheduler, video_generators
+from muybridge.sampling.guidance import Predict
+from muybridge.sampling.schedulers import EASYANIMATE_BETAS
+from muybridge.types import LatentShape
+from muybridge.vae import AutoencoderKLMagvit
+from muybridge.video import Video
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
+Profile = Literal["reference", "clean"]
+PROFILES = ("reference", "clean")
+SourceVideo = Video | np.ndarray
+"""A video, or `uint8 [f, h, w, 3]`."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one call makes, its conditions checked."""
+
+    num_frames: int
+    height: int
+    width: int
+    pinned: PinnedVideo
+    strength: float
+    profile: Profile
+    clip_apply_ratio: float
+
+
+class EasyAnimatePipeline(VideoPipeline):
+    """Text to video and to picture, image to video, first and last frame, video to video, and inpainting.
+
+    A task is what is given: nothing but text, keyframes, a source video, a mask. Source: EasyAnimate V3 at commit
+    d3b8bbb, `easyanimate/pipeline/pipeline_easyanimate_inpaint.py`.
+    """
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
+    _optional_components = ["image_encoder", "image_processor"]
+
+    def __init__(  # noqa: PLR0913, PLR0917  # ConfigMixin saves a pipeline's keyword arguments
+        self,
+        vae: AutoencoderKLMagvit,
+        text_encoder: T5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase,
+        transformer: Transformer3DModel,
+        scheduler: SchedulerMixin,
+        image_encoder: CLIPVisionModelWithProjection | None = None,
+        image_processor: BaseImageProcessor | None = None,
+        default_size: Sequence[int] = (384, 672),
+        default_num_frames: int = 144,
+        default_steps: int = 25,
+        default_guidance: float = 7.0,
+        max_tokens: int = MAX_TOKENS,
+        clean_captions: bool = True,
+        known_frames: int = 3,
+        profile: Profile = "reference",
+    ) -> None:
+        """Assemble from parts; everything after them is saved with the model.
+
+        Args:
+            vae: of videos.
+            text_encoder: T5.
+            tokenizer: of T5.
+            transformer: with motion modules, or frames are independent of each other.
+            scheduler: its noise levels are those the model was trained on.
+            image_encoder: CLIP, for models that take an image embedding.
+            image_processor: what that encoder wants of its pictures.
+            default_size: (height, width) of a call that names none; another size warns.
+            default_num_frames: of a call that names none.
+            default_steps: likewise.
+            default_guidance: likewise.
+            max_tokens: tokens read of a prompt.
+            clean_captions: whether prompts are cleaned as the captions of EasyAnimate V3 were.
+            known_frames: for how many frames a keyframe at either end is held.
+            profile: "reference" gives the original's numbers: sampled posteriors, and a second pass over the decoded
+                video that hides the seams between its pieces. "clean" takes means and makes no second pass.
+        """
+        super().__init__()
+        require({f"profile must be one of {PROFILES}; given {profile!r}.": profile in PROFILES})
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            transformer=transformer,
+            scheduler=scheduler,
+            image_encoder=image_encoder,
+            image_processor=image_processor,
+        )
+        self.register_to_config(
+            default_size=list(default_size),
+            default_num_frames=default_num_frames,
+            default_steps=default_steps,
+            default_guidance=default_guidance,
+            max_tokens=max_tokens,
+            clean_captions=clean_captions,
+            known_frames=known_frames,
+            profile=profile,
+        )
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # diffusers' takes any keyword; here they are known
+        cls, model: str | os.PathLike[str], torch_dtype: torch.dtype = torch.float32, **components: Any
+    ) -> EasyAnimatePipeline:
+        """Load a published folder, or one written by `save_pretrained`; parts given by keyword are used instead.
+
+        Of a published folder, `model_index.json` and the scheduler are not looked at: they name other classes and other
+        settings than the model was trained with.
+
+        Raises:
+            CheckpointError: a part is missing, damaged, or does not fit its config.
+            ConfigError: a keyword that is not a part of this pipeline.
+        """
+        pipeline = cls(**load_parts(model, torch_dtype, components))
+        pipeline.model_name = None if components else str(model)
+        return pipeline
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer."""
+        return self.transformer
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width must be multiples of."""
+        return self.vae.spatial_factor * self.transformer.config["patch_size"]
+
+    @torch.no_grad()
+    def __call__(  # noqa: PLR0913  # the one place where everything a user can ask for comes together
+        self,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        *,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        keyframes: Mapping[int, Picture] | None = None,
+        init_video: SourceVideo | None = None,
+        mask: np.ndarray | None = None,
+        strength: float | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        clip_apply_ratio: float = 0.5,
+        seed: int | None = None,
+        num_videos_per_prompt: int = 1,
+        scheduler: str | None = None,
+        eta: float = 0.0,
+        motion_strength: float = 1.0,
+        batched_guidance: bool = True,
+        profile: Profile | None = None,
+        fps: float = 24.0,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        prompt_mask: Tensor | None = None,
+        negative_prompt_mask: Tensor | None = None,
+        output_type: OutputType = "video",
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Any:
+        """Generate.
+
+        Words that the AnimateDiff pipeline has too mean the same here.
+
+        Args:
+            prompt: one, or a list; each gives `num_videos_per_prompt` videos.
+            negative_prompt: what not to show; one for all, or one for each prompt.
+            num_frames: 1 for a picture, or a multiple of what the VAE makes at once (8; 9 in V2).
+            height: in pixels, a multiple of `size_multiple`.
+            width: likewise.
+            keyframes: pictures by frame, negative indexes from the end: `{0: a}` is image to video, `{0: a, -1: b}`
+                first and last frame. They are stretched to the size of the video.
+            init_video: a video to start from, stretched likewise; its first `num_frames` frames are used.
+            mask: with `init_video`, `[h, w]` or `[f, h, w]` of its size: white (255, 1, True) is made anew, black kept.
+            strength: with `init_video`, the share of the noise levels that is run through, 0 to 1: how far it may
+                change; 1 (the default with a mask) keeps nothing of what is made anew; without a mask 0.7.
+            num_inference_steps: denoising steps; by default the model's.
+            guidance_scale: how strongly the prompt is followed; 1 turns guidance off; by default the model's.
+            clip_apply_ratio: last share of the steps in which the image embedding is used.
+            seed: of the first video; video number i uses `seed + i`. By default random.
+            num_videos_per_prompt: videos of each prompt.
+            scheduler: another solver by name, with the model's noise schedule.
+            eta: of DDIM.
+            motion_strength: scales what the motion modules add; 0 gives independent frames.
+            batched_guidance: both branches of guidance at once, or one after the other in half the memory.
+            profile: "reference" or "clean", see the constructor; by default the model's.
+            fps: frames per second of the result; changes playback only.
+            latents: start from these instead of noise, `[b, c, f, h, w]` of unit variance.
+            prompt_embeds: text states `[b, n, d]` instead of prompts, with `prompt_mask`.
+            negative_prompt_embeds: likewise.
+            prompt_mask: `[b, n]`, 1 for tokens that count; by default all.
+            negative_prompt_mask: likewise.
+            output_type: as in `AnimateDiffPipeline`.
+            callback_on_step_end: called with (pipeline, step, timestep, {"latents": ...}); may return replaced latents.
+
+        Raises:
+            ConfigError: values out of range, that exclude each other, or that would have no effect; image conditions
+                for a model that has no channels for them.
+            ShapeError: a size or number of frames the model cannot make (names the nearest), or conditions that do not
+                fit.
+            InputFileError: a keyframe that cannot be read.
+            NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
+        """
+        self._interrupt = False
+        common = self._common(
+            num_inference_steps,
+            guidance_scale,
+            seed,
+            num_videos_per_prompt=num_videos_per_prompt,
+            scheduler=scheduler,
+            eta=eta,
+            motion_strength=motion_strength,
+            fps=fps,
+            output_type=output_type,
+            batched_guidance=batched_guidance,
+            callback=callback_on_step_end,
+        )
+        task = self._task(num_frames, height, width, keyframes, init_video, mask, strength, profile, clip_apply_ratio)
+        prompts = prompt_list(prompt)
+        given = None
+        if prompt_embeds is not None:
+            given = EncodedPrompts(prompt_embeds, negative_prompt_embeds, prompt_mask, negative_prompt_mask)
+        guided = common.guidance_scale != 1.0
+        check_prompts(prompts, negative_prompt, given, negative_prompt_embeds, guided)
+        encoded = given or self._encode(prompts or [], negative_prompt, guided)
+        encoded = encoded.on(self._execution_device, self.transformer.dtype).repeated(num_videos_per_prompt)
+        result = self._make(task, common, encoded, latents)
+        own = {
+            "prompt": prompts,
+            "negative_prompt": negative_prompt,
+            "num_frames": task.num_frames,
+            "height": task.height,
+            "width": task.width,
+            "strength": task.strength,
+            "clip_apply_ratio": clip_apply_ratio,
+            "profile": task.profile,
+        }
+        unrecorded = {
+            "keyframes": keyframes,
+            "init_video": init_video,
+            "mask": mask,
+            "latents": latents,
+            "prompt_embeds": prompt_embeds,
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "callback_on_step_end": callback_on_step_end,
+        }
+        request = self._request(common, own, unrecorded)
+        videos = self._finish(result, common, request, self._decoder(task, common.seed))
+        single = isinstance(prompt, str) and num_videos_per_prompt == 1 and output_type == "video"
+        return videos[0] if single else videos
+
+    def _decoder(self, task: Task, seed: int) -> Decode:
+        smoothing = video_generators(seed, 1)[0] if task.profile == "reference" else None
+        return partial(decode_video, self.vae, smoothing=smoothing)
+
+    def make_solver(self, name: str) -> Scheduler:
+        """As the original makes them, of its noise schedule and the solver's own defaults; or like the model's own."""
+        own = dict(self.scheduler.config)
+        if all(own.get(key) == value for key, value in EASYANIMATE_BETAS.items()):
+            return make_plain_scheduler(name, EASYANIMATE_BETAS)
+        return super().make_solver(name)
+
+    def _encode(self, prompts: list[str], negative: str | Sequence[str] | None, guided: bool) -> EncodedPrompts:
+        negatives = negative_list(negative, len(prompts)) if guided else None
+        max_tokens, clean = self.config["max_tokens"], self.config["clean_captions"]
+        return encode_prompts_t5(self.tokenizer, self.text_encoder, prompts, negatives, max_tokens, clean)
+
+    def _task(  # noqa: PLR0913, PLR0917  # the call's own arguments, checked together
+        self,
+        num_frames: int | None,
+        height: int | None,
+        width: int | None,
+        keyframes: Mapping[int, Picture] | None,
+        init_video: SourceVideo | None,
+        mask: np.ndarray | None,
+        strength: float | None,
+        profile: Profile | None,
+        clip_apply_ratio: float,
+    ) -> Task:
+        default_height, default_width = self.config["default_size"]
+        rows: int = default_height if height is None else height
+        columns: int = default_width if width is None else width
+        count: int = self.config["default_num_frames"] if num_frames is None else num_frames
+        chosen: Profile = profile or self.config["profile"]
+        require(
+            {
+                "Give keyframes or init_video, not both.": keyframes is None or init_video is None,
+                "A mask marks parts of init_video; give that too.": mask is None or init_video is not None,
+                "strength says how far init_video may change; give that too.": strength is None
+                or init_video is not None,
+                f"strength must be above 0 and at most 1; given {strength}.": strength is None or 0 < strength <= 1,
+                f"clip_apply_ratio must be between 0 and 1; given {clip_apply_ratio}.": 0 <= clip_apply_ratio <= 1,
+                f"profile must be one of {PROFILES}; given {chosen!r}.": chosen in PROFILES,
+                "This model has 4 channels and takes no pictures: image to video needs one with 12.": (
+                    keyframes is None or self._takes_pictures
+                ),
+            }
+        )
+        self._check_size(count, rows, columns)
+        if keyframes is not None:
+            pinned = pin_keyframes(keyframes, count, rows, columns, self.config["known_frames"])
+        elif init_video is not None:
+            frames = init_video.frames if isinstance(init_video, Video) else init_video
+            pinned = pin_video(frames, mask, count, rows, columns)
+            strength = strength or (0.7 if mask is None else 1.0)
+        else:
+            pinned = nothing_pinned(count, rows, columns)
+        return Task(count, rows, columns, pinned, strength or 1.0, chosen, clip_apply_ratio)
+
+    def _check_size(self, num_frames: int, height: int, width: int) -> None:
+        multiple = self.size_multiple
+        if height % multiple or width % multiple or min(height, width) < multiple:
+            nearest = (max(multiple, round(side / multiple) * multiple) for side in (width, height))
+            raise ShapeError(
+                f"Width and height must be positive multiples of {multiple}; given {width}x{height}. "
+                f"The nearest is {'x'.join(map(str, nearest))}."
+            )
+        self.vae.num_latent_frames(num_frames)
+
+    @property
+    def _takes_pictures(self) -> bool:
+        config = self.transformer.config
+        return config["in_channels"] > config["latent_channels"]
+
+    def _make(self, task: Task, common: CommonSettings, encoded: EncodedPrompts, latents: Tensor | None) -> Tensor:
+        solver = self._solver(common.scheduler, common.steps)
+        timesteps = solver.timesteps[int(len(solver.timesteps) * (1 - task.strength)) :]
+        generators = video_generators(common.seed, encoded.positive.shape[0])
+        shape = LatentShape(
+            self.transformer.config["latent_channels"],
+            self.vae.num_latent_frames(task.num_frames),
+            task.height // self.vae.spatial_factor,
+            task.width // self.vae.spatial_factor,
+        )
+        noise = self._start(draw_noise(generators, shape), latents)
+        sampled = generators[0] if task.profile == "reference" else None
+        given = encode_pinned(self.vae, task.pinned, sampled, self._takes_pictures, task.strength < 1.0)
+        start = noise * float(solver.init_noise_sigma)
+        if given.video is not None:
+            start = solver.add_noise(given.video.expand_as(noise), noise, timesteps[:1].expand(len(noise)))
+        callback = common.callback
+        if not self._takes_pictures and not task.pinned.all_unknown:
+            callback = known_kept(self.vae, task.pinned, noise, solver, timesteps, callback)
+        positive, negative = self._conditions(task, encoded, given)
+        predict = self._predictor(common.motion_strength, task, timesteps)
+        guidance = Guidance(predict, positive, negative, common.guidance_scale, common.batched_guidance)
+        options = step_options(solver, common.eta, generators)
+        return self._denoise(guidance, solver, start, options, callback, timesteps)
+
+    def _conditions(
+        self, task: Task, encoded: EncodedPrompts, given: LatentVideo
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        positive = {"encoder_hidden_states": encoded.positive}
+        negative = None if encoded.negative is None else {"encoder_hidden_states": encoded.negative}
+        if encoded.positive_mask is not None:
+            positive["encoder_attention_mask"] = encoded.positive_mask
+        if negative is not None and encoded.negative_mask is not None:
+            negative["encoder_attention_mask"] = encoded.negative_mask
+        count = len(encoded.positive)
+        shared: dict[str, Tensor] = {}
+        if given.inpaint is not None:
+            shared["inpaint_latents"] = given.inpaint.expand(count, -1, -1, -1, -1)
+        if self.transformer.transformer_config.has_size_condition:
+            shared["resolution"] = encoded.positive.new_tensor([[task.height, task.width]]).expand(count, -1)
+            shared["aspect_ratio"] = encoded.positive.new_tensor([[task.height / task.width]]).expand(count, -1)
+        positive |= shared
+        negative = None if negative is None else negative | shared
+        self._add_picture(task, positive, negative)
+        return positive, negative
+
+    def _add_picture(self, task: Task, positive: dict[str, Tensor], negative: dict[str, Tensor] | None) -> None:
+        # Without a picture the tokens are left out: masked, as the original has them, they have no weight.
+        picture, tokens = task.pinned.picture, self.transformer.config["clip_tokens"]
+        if picture is None or self.image_encoder is None or self.transformer.config["clip_channels"] is None:
+            return
+        if self.image_processor is None:
+            raise ConfigError("This pipeline has an image_encoder without its image_processor; give both.")
+        states = positive["encoder_hidden_states"]
+        embedding = embed_picture(self.image_processor, self.image_encoder, picture).to(states)
+        embedding = embedding.expand(len(states), -1)
+        positive["clip_encoder_hidden_states"] = embedding
+        positive["clip_attention_mask"] = states.new_ones(len(states), tokens)
+        if negative is not None:
+            negative["clip_encoder_hidden_states"] = torch.zeros_like(embedding)
+            negative["clip_attention_mask"] = states.new_zeros(len(states), tokens)
+
+    def _predictor(self, motion_strength: float, task: Task, timesteps: Tensor) -> Predict:
+        transformer, dtype = self.transformer, self.transformer.dtype
+        channels = transformer.config["latent_channels"]
+        first = int(np.ceil(len(timesteps) * (1 - task.clip_apply_ratio)))
+        # Noise levels only fall, so the level of a step says whether it is one of the last.
+        last_level = float(timesteps[first]) if first < len(timesteps) else -1.0
+
+        def predict(latents: Tensor, timestep: Tensor, /, **conditions: Tensor) -> Tensor:
+            if "clip_attention_mask" in conditions:
+                conditions["clip_attention_mask"] = conditions["clip_attention_mask"] * (timestep <= last_level)
+            sizes = {name: conditions.pop(name) for name in ("resolution", "aspect_ratio") if name in conditions}
+            prediction = transformer(
+                latents.to(dtype), timestep, **conditions, added_cond_kwargs=sizes, motion_strength=motion_strength
+            ).sample
+            # What follows the noise is its variance, which these solvers do not use.
+            return prediction[:, :channels].float()
+
+        return predict

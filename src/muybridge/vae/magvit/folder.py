@@ -1,0 +1,133 @@
+"""Reading a folder with the VAE: published by EasyAnimate, left by its training, or saved by this package."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from muybridge.errors import CheckpointError, ConfigError
+from muybridge.vae.magvit.config import FIXED_SETTINGS
+from muybridge.weights.files import read_weights
+from muybridge.weights.loading import load_strictly
+
+ModelT = TypeVar("ModelT", bound=ModelMixin)
+
+CLASS_NAMES = ("AutoencoderKLMagvit", "AutoencoderKL")
+"""What `_class_name` may be; files from before November 2024 have the second."""
+
+_TRAINING_LEFTOVERS = "loss."
+_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+_STANDARD_NAME = "diffusion_pytorch_model"
+_READING_OPTIONS = {
+    "low_cpu_mem_usage",
+    "use_safetensors",
+    "use_flashpack",
+    "disable_mmap",
+    "dduf_entries",
+    "local_files_only",
+    "cache_dir",
+    "revision",
+    "token",
+    "force_download",
+    "proxies",
+}
+"""How diffusers reads a file, or where from: of no consequence for a local folder read whole."""
+
+
+def load_folder_of(
+    model_class: type[ModelT],
+    folder: str | os.PathLike[str] | None,
+    subfolder: str | None = None,
+    torch_dtype: torch.dtype | None = None,
+    variant: str | None = None,
+    **options: Any,
+) -> ModelT:
+    """Build a model from `config.json` and put the weights of the folder in; it is in evaluation mode.
+
+    Args:
+        model_class: `AutoencoderKLMagvit` or a subclass of it.
+        folder: a local folder.
+        subfolder: where in it, for example "vae".
+        torch_dtype: of the weights; float32 by default, whatever the file has.
+        variant: part of the file's name, such as "fp16".
+        **options: diffusers' others, accepted if they are about reading, or None.
+
+    Raises:
+        CheckpointError: no such folder, another model, weights missing, left over, of other shapes, or not finite.
+        ConfigError: an option that is not known here.
+    """
+    unknown = sorted(k for k, value in options.items() if k not in _READING_OPTIONS and value is not None)
+    if unknown:
+        raise ConfigError(f"{model_class.__name__}.from_pretrained has no option {', '.join(unknown)}.")
+    path = Path(folder or "") / (subfolder or "")
+    if folder is None or not path.is_dir():
+        raise CheckpointError(f"There is no folder {path}; give the local folder of a {model_class.__name__}.")
+    settings = _read_settings(model_class, path)
+    try:
+        with torch.device("meta"):
+            model = model_class(**settings)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path / 'config.json'} does not describe a {model_class.__name__}: {error}") from error
+    state = _read_state(path, variant)
+    nn.Module.to(model, dtype=torch_dtype or torch.float32).to_empty(device="cpu")  # diffusers' own `to` warns
+    load_strictly(model, state, str(path))
+    model.register_to_config(_name_or_path=str(path))
+    return model.eval()
+
+
+def _read_settings(model_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
+    """The settings that the model knows; others, such as those of an average of weights, are leftovers."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json; it is not the folder of a VAE.")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a {type(config).__name__}, not the settings of a VAE.")
+    found = config.get("_class_name", CLASS_NAMES[0])
+    if found not in CLASS_NAMES:
+        raise CheckpointError(f"{folder} holds a {found}, not one of {', '.join(CLASS_NAMES)}.")
+    known = signature(model_class.__init__).parameters.keys() | FIXED_SETTINGS.keys()
+    return {name: value for name, value in config.items() if name in known}
+
+
+def _read_state(folder: Path, variant: str | None) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(folder, variant):
+        state |= read_weights(path)
+    return {name: value for name, value in state.items() if not name.startswith(_TRAINING_LEFTOVERS)}
+
+
+def _weight_files(folder: Path, variant: str | None) -> list[Path]:
+    stem = f"{_STANDARD_NAME}.{variant}" if variant else _STANDARD_NAME
+    for suffix in _SUFFIXES:
+        if (folder / f"{stem}{suffix}").is_file():
+            return [folder / f"{stem}{suffix}"]
+        index = folder / f"{_STANDARD_NAME}{suffix}.index{'.' + variant if variant else ''}.json"
+        if index.is_file():
+            return [folder / name for name in _parts(index)]
+    found = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    if len(found) != 1 or variant:
+        names = ", ".join(path.name for path in found) or "none"
+        raise CheckpointError(f"{folder} must hold one weight file, or {stem}.safetensors; it holds {names}.")
+    return found
+
+
+def _parts(index: Path) -> list[str]:
+    try:
+        names = json.loads(index.read_text())["weight_map"]
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} cannot be read ({error!r}).") from error
+    if not isinstance(names, Mapping):
+        raise CheckpointError(f"{index} has no map from weights to files.")
+    return sorted(set(names.values()))

@@ -1,0 +1,155 @@
+"""Convolutions of a picture in tiles, exactly: each tile is read with the pixels around it that it needs.
+
+Group norms take their statistics from the whole picture, so there are no seams and the result is that of the whole
+picture; but only the input, the output and one tile of normalised features exist at a time. Nothing here records
+gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from muybridge.vae.magvit.layers import GroupNorm, Statistics, VideoConvolution, enlarge, silu
+
+_KERNEL = 3
+
+Rectangle = tuple[int, int, int, int]
+"""Top, bottom, left and right, in pixels of the features; bottom and right are outside."""
+
+
+class Source(Protocol):
+    """The input of a convolution, made where it is read."""
+
+    height: int
+    width: int
+
+    def read(self, where: Rectangle) -> Tensor:
+        """The features of a rectangle inside the picture, `[b, c, t, h, w]`."""
+        ...
+
+
+class Plain:
+    """Features as they are."""
+
+    def __init__(self, x: Tensor) -> None:
+        """`x [b, c, t, h, w]`."""
+        self._x = x
+        self.height, self.width = x.shape[-2:]
+
+    def read(self, where: Rectangle) -> Tensor:
+        """A view."""
+        top, bottom, left, right = where
+        return self._x[..., top:bottom, left:right]
+
+
+class Activated(Plain):
+    """SiLU of the normalised features."""
+
+    def __init__(self, x: Tensor, norm: GroupNorm, tile_size: int) -> None:
+        """Reads `x` once for the statistics, tile by tile."""
+        super().__init__(x)
+        self._norm = norm
+        self._dtype = x.dtype
+        self._statistics = group_statistics(x, norm.num_groups, norm.eps, tile_size)
+
+    def read(self, where: Rectangle) -> Tensor:
+        """A fresh tensor in the dtype of the features."""
+        return silu(self._norm(super().read(where), self._statistics)).to(self._dtype)
+
+
+class Enlarged(Plain):
+    """Features at twice the height and width, nearest neighbour."""
+
+    def __init__(self, x: Tensor) -> None:
+        """`x` is at the small size."""
+        super().__init__(x)
+        self.height, self.width = 2 * self.height, 2 * self.width
+
+    def read(self, where: Rectangle) -> Tensor:
+        """A view of the enlarged neighbourhood of the rectangle."""
+        top, bottom, left, right = where
+        small = super().read((top // 2, (bottom + 1) // 2, left // 2, (right + 1) // 2))
+        return enlarge(small)[..., top % 2 : top % 2 + bottom - top, left % 2 : left % 2 + right - left]
+
+
+def tiles(height: int, width: int, tile_size: int) -> Iterator[Rectangle]:
+    """Rectangles of at most `tile_size` that cover a picture without overlap."""
+    for top in range(0, height, tile_size):
+        for left in range(0, width, tile_size):
+            yield top, min(top + tile_size, height), left, min(left + tile_size, width)
+
+
+def group_statistics(x: Tensor, num_groups: int, eps: float, tile_size: int) -> Statistics:
+    """Mean and reciprocal standard deviation of groups of channels of `[b, c, t, h, w]`, float32 `[b, groups]`.
+
+    Computed in float32 on one tile at a time and merged, so that large half-precision features are never copied.
+    """
+    grouped = x.unflatten(1, (num_groups, -1))
+    weights, means, variances = [], [], []
+    for top, bottom, left, right in tiles(x.shape[-2], x.shape[-1], tile_size):
+        tile = grouped[..., top:bottom, left:right].flatten(2).float()
+        # In two passes: on a CPU, torch.var_mean takes five times as long.
+        mean = tile.mean(dim=2, keepdim=True)
+        weights.append((bottom - top) * (right - left) / (x.shape[-2] * x.shape[-1]))
+        means.append(mean[..., 0])
+        variances.append((tile - mean).square_().mean(dim=2))
+    mean = torch.stack([weight * part for weight, part in zip(weights, means, strict=True)]).sum(0)
+    variance = torch.stack(
+        [
+            weight * (inside + (part - mean).square())
+            for weight, part, inside in zip(weights, means, variances, strict=True)
+        ]
+    ).sum(0)
+    return mean, (variance + eps).rsqrt()
+
+
+def convolve(
+    convolution: VideoConvolution,
+    source: Source,
+    tile_size: int,
+    add_to: Tensor | None = None,
+    finish: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """A convolution in tiles of `tile_size` pixels of its output.
+
+    Args:
+        convolution: of any stride.
+        source: its input.
+        tile_size: edge of a tile; each also reads a margin of one pixel.
+        add_to: where the result is added to, in place; a new tensor by default.
+        finish: what to do with each tile that comes out, as long as it leaves height and width alone.
+
+    Returns:
+        `[b, d, t', h', w']`: `add_to`, if given.
+    """
+    left, right, top, bottom = convolution.borders
+    _, stride_y, stride_x = convolution.stride
+    height = (source.height + top + bottom - _KERNEL) // stride_y + 1
+    width = (source.width + left + right - _KERNEL) // stride_x + 1
+    result = add_to
+    for where in tiles(height, width, tile_size):
+        above, below, y0, y1 = _reach(where[0], where[1], stride_y, top, source.height)
+        before, behind, x0, x1 = _reach(where[2], where[3], stride_x, left, source.width)
+        tile = convolution(source.read((y0, y1, x0, x1)), (before, behind, above, below))
+        tile = tile if finish is None else finish(tile)
+        if result is None:
+            result = tile.new_empty(*tile.shape[:3], height, width)
+        target = result[..., where[0] : where[1], where[2] : where[3]]
+        if add_to is None:
+            target.copy_(tile)
+        else:
+            target.add_(tile)
+    if result is None:
+        raise ValueError("There is nothing to convolve.")
+    return result
+
+
+def _reach(start: int, stop: int, stride: int, border: int, size: int) -> tuple[int, int, int, int]:
+    """Zeros before and after, and the pixels that outputs `start..stop` are made of, along one axis."""
+    low = start * stride - border
+    high = (stop - 1) * stride - border + _KERNEL
+    return max(0, -low), max(0, high - size), max(0, low), min(high, size)

@@ -1,0 +1,162 @@
+"""The layers of EasyAnimate's video VAE. Features are `[b, c, t, h, w]`, contiguous in that order."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import AttentionModuleMixin
+from torch import Tensor, nn
+
+from muybridge.motion.attention import AttentionProcessor
+from muybridge.vae.magvit.config import MagvitConfig, TemporalMode
+
+NORM_EPS = 1e-6
+
+Borders = tuple[int, int, int, int]
+"""Zeros to add at the left, right, top and bottom, as torch's padding counts them."""
+
+Statistics = tuple[Tensor, Tensor]
+"""Mean and reciprocal standard deviation of each group, float32 `[b, groups]`."""
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU, in place when no gradient is recorded; `x` must be a fresh tensor."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def add(x: Tensor, change: Tensor) -> Tensor:
+    """Sum, into `change` when no gradient is recorded; `change` must be a fresh tensor."""
+    return x + change if torch.is_grad_enabled() else change.add_(x)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm over channel group, time, height and width; of a part of the picture, if the statistics are given."""
+
+    def __init__(self, config: MagvitConfig, channels: int) -> None:
+        """For features of `channels` channels."""
+        super().__init__(config.norm_groups, channels, eps=NORM_EPS)
+
+    def forward(self, input: Tensor, statistics: Statistics | None = None) -> Tensor:  # noqa: A002  # torch's name
+        """`[b, c, t, h, w]` to a fresh tensor of the same shape.
+
+        With `statistics` (of the whole picture, for a tile of it) the result is float32 where the input is narrower.
+        """
+        if statistics is None:
+            if torch.is_grad_enabled() and input.device.type == "cpu":
+                # torch's CPU backward is slow on channels-last input, and in 2.13 it can crash there.
+                input = input.contiguous()  # noqa: A001
+            return super().forward(input)
+        mean, reciprocal_std = statistics
+        per_group = self.num_channels // self.num_groups
+        scale = reciprocal_std.repeat_interleave(per_group, dim=1) * self.weight
+        shift = self.bias - mean.repeat_interleave(per_group, dim=1) * scale
+        return torch.addcmul(shift[:, :, None, None, None], input, scale[:, :, None, None, None])
+
+
+class VideoConvolution(nn.Conv3d):
+    """A 3 x 3 x 3 convolution that keeps the number of frames (or halves it, rounding up, at a stride of 2).
+
+    In time it is padded as the temporal mode says. Source: `CausalConv3d` of the original, whose mode is a flag left
+    over from the last call.
+    """
+
+    def __init__(
+        self,
+        config: MagvitConfig,
+        in_channels: int,
+        out_channels: int,
+        stride: tuple[int, int, int] = (1, 1, 1),
+        borders: Borders = (1, 1, 1, 1),
+    ) -> None:
+        """`borders` are the zeros around a whole picture."""
+        super().__init__(in_channels, out_channels, 3, stride=stride)
+        self.is_causal = config.mode is TemporalMode.MAGVIT
+        self.borders = borders
+
+    def forward(self, input: Tensor, borders: Borders | None = None) -> Tensor:  # noqa: A002  # torch's name
+        """`[b, c, t, h, w]` to `[b, d, t', h', w']`; a tile inside a picture has other `borders` than the picture."""
+        left, right, top, bottom = self.borders if borders is None else borders
+        frames = 1
+        if self.is_causal:
+            input = torch.cat([input[:, :, :1].expand(-1, -1, 2, -1, -1), input], dim=2)  # noqa: A001
+            frames = 0
+        if left == right and top == bottom:  # padded by the convolution itself, without a copy
+            return _convolution(input, self, (frames, top, left))
+        return _convolution(F.pad(input, (left, right, top, bottom)), self, (frames, 0, 0))
+
+
+def _convolution(x: Tensor, layer: nn.Conv3d, padding: tuple[int, int, int]) -> Tensor:
+    weight, bias = layer.weight, layer.bias
+    if _can_use_onednn(x, weight):
+        # torch itself turns to oneDNN for large inputs only; for small ones its own takes four to twelve times as long.
+        stride, dilation = layer.stride, layer.dilation
+        return torch.ops.aten.mkldnn_convolution(x.contiguous(), weight, bias, padding, stride, dilation, 1)
+    return F.conv3d(x, weight, bias, layer.stride, padding)
+
+
+def _can_use_onednn(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and type(weight) in {Tensor, nn.Parameter}  # not a quantised or sharded one
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+class SpaceTimeAttention(nn.Module, AttentionModuleMixin):
+    """One head over all positions of all frames of a chunk, after a group norm, added to the input."""
+
+    _default_processor_cls = AttentionProcessor
+    _available_processors = [AttentionProcessor]
+    _supports_qkv_fusion = False
+
+    def __init__(self, config: MagvitConfig, width: int) -> None:
+        """`width` channels in and out."""
+        super().__init__()
+        self.heads = 1
+        self.is_cross_attention = False
+        self.use_bias = True
+        self.group_norm = GroupNorm(config, width)
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.Linear(width, width)
+        self.processor = AttentionProcessor()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[b, c, t, h, w]` to the same shape."""
+        tokens = self.group_norm(x).flatten(2).mT
+        query, key, value = (project(tokens).unsqueeze(2) for project in (self.to_q, self.to_k, self.to_v))
+        attended = self.to_out(self.processor(query, key, value).squeeze(2))
+        return x + attended.mT.unflatten(2, x.shape[2:])
+
+
+def enlarge(x: Tensor) -> Tensor:
+    """Nearest-neighbour enlargement to twice the height and width, in one copy."""
+    b, c, t, h, w = x.shape
+    return x[..., :, None, :, None].expand(b, c, t, h, 2, w, 2).reshape(b, c, t, 2 * h, 2 * w)
+
+
+def double_frames(x: Tensor) -> Tensor:
+    """Linear interpolation to twice as many frames, half-pixel centres: `[b, c, t, h, w]` to `[b, c, 2 t, h, w]`."""
+    if torch.is_grad_enabled():
+        before = torch.cat([x[:, :, :1], x[:, :, :-1]], dim=2)
+        after = torch.cat([x[:, :, 1:], x[:, :, -1:]], dim=2)
+        return torch.stack([torch.lerp(x, before, 0.25), torch.lerp(x, after, 0.25)], dim=3).flatten(2, 3)
+    b, c, t, h, w = x.shape
+    doubled = x.new_empty(b, c, 2 * t, h, w)
+    doubled[:, :, 0] = x[:, :, 0]
+    doubled[:, :, -1] = x[:, :, -1]
+    torch.lerp(x[:, :, 1:], x[:, :, :-1], 0.25, out=doubled[:, :, 2::2])
+    torch.lerp(x[:, :, :-1], x[:, :, 1:], 0.25, out=doubled[:, :, 1:-1:2])
+    return doubled
+
+
+def double_frames_after_first(x: Tensor) -> Tensor:
+    """As `double_frames`, but the first frame stays single: t frames become 2 t - 1."""
+    if x.shape[2] == 1:
+        return x
+    return torch.cat([x[:, :, :1], double_frames(x[:, :, 1:])], dim=2)

@@ -1,0 +1,73 @@
+"""Videos in and out of the VAE as streams, so that memory does not grow with their length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from muybridge.errors import ShapeError
+from muybridge.vae.magvit.chunks import encoder_chunks, require_frames_that_return
+from muybridge.vae.magvit.config import MagvitConfig
+from muybridge.vae.magvit.model import AutoencoderKLMagvit
+
+
+@torch.no_grad()
+def decode_frames(vae: AutoencoderKLMagvit, latents: Tensor) -> Iterator[Tensor]:
+    """The frames of `vae.decode`, chunk by chunk; each chunk is finished and never changes.
+
+    Args:
+        vae: with any tiling.
+        latents: `[c, n, h, w]` or `[b, c, n, h, w]`, with the scaling factor taken off.
+
+    Yields:
+        `[3, f, h, w]` or `[b, 3, f, h, w]`, not clamped, on the device and in the dtype of the VAE; f is 1 or
+        `vae.frame_multiple` for numbers of frames that `vae.num_latent_frames` accepts.
+
+    Raises:
+        ShapeError: latents of another shape, when the first chunk is asked for.
+    """
+    if latents.ndim != 4:
+        yield from vae.decode_chunks(latents)
+        return
+    for frames in vae.decode_chunks(latents[None]):
+        yield frames[0]
+
+
+@torch.no_grad()
+def encode_frames(vae: AutoencoderKLMagvit, pieces: Iterable[Tensor], num_frames: int) -> Iterator[Tensor]:
+    """The moments of `vae.encode`, chunk by chunk, of a video that comes in pieces.
+
+    Args:
+        vae: with any tiling.
+        pieces: pixels `[b, 3, f, h, w]` in [-1, 1] of any numbers of frames, `num_frames` together. One is asked for
+            only when it is needed, and kept until its last frame is encoded.
+        num_frames: of the whole video; an odd one, in slice mode, has its first frame encoded alone.
+
+    Yields:
+        `[b, 2 c, n, h / 8, w / 8]`: mean and log variance of the next n latents.
+
+    Raises:
+        ShapeError: frames that would not come back, pieces of another shape, or more or fewer frames than announced.
+    """
+    config: MagvitConfig = vae.shape
+    require_frames_that_return(config, num_frames)
+    source, waiting, given = iter(pieces), [], 0
+    for chunk in encoder_chunks(config, num_frames):
+        while given < chunk.stop:
+            piece = next(source, None)
+            if piece is None:
+                raise ShapeError(f"The video was announced with {num_frames} frames and ended after {given}.")
+            if piece.ndim != 5:
+                raise ShapeError(f"Pieces must be [b, 3, f, h, w]; given {tuple(piece.shape)}.")
+            waiting.append(piece)
+            given += piece.shape[2]
+        frames = waiting[0] if len(waiting) == 1 else torch.cat(waiting, dim=2)
+        ready = chunk.stop - chunk.start
+        waiting = [frames[:, :, ready:]]
+        # A chunk on its own is a video of one chunk.
+        posterior = vae.encode(frames[:, :, :ready], return_dict=False)[0]
+        yield posterior.parameters
+    if given > num_frames or next(source, None) is not None:
+        raise ShapeError(f"The video was announced with {num_frames} frames and has more.")

@@ -1,0 +1,152 @@
+"""Equality with EasyAnimate's pipeline: conditions, text, guidance, solvers and decoding, on small random weights."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
+
+from muybridge.backbones.dit import Transformer3DModel
+from muybridge.conditioning import EncodedPrompts, PinnedVideo, nothing_pinned
+from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.pipelines.easyanimate import Task
+from muybridge.sampling import make_plain_scheduler
+from muybridge.sampling.schedulers import EASYANIMATE_BETAS
+from muybridge.vae import AutoencoderKLMagvit
+
+CASE = "easyanimate_v3_pipeline_small"
+RUNS = ("i2v_ddim", "i2v_dpm", "i2v_euler", "t2v_euler")
+SOLVERS = {"ddim": "ddim", "dpm": "dpm++2m", "euler": "euler"}
+
+
+def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"weights/{name}."
+    return {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.fixture(scope="module")
+def case(golden: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return golden(CASE)
+
+
+@pytest.fixture(scope="module")
+def pipeline(case: Any, tmp_path_factory: pytest.TempPathFactory) -> EasyAnimatePipeline:
+    tensors, meta = case
+    config, folder = meta["config"], tmp_path_factory.mktemp("easyanimate")
+    for name in ("transformer", "vae"):
+        (folder / name).mkdir()
+        save_file(part(tensors, name), folder / name / "diffusion_pytorch_model.safetensors")
+        (folder / name / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKLMagvit", **config[name]}))
+    text_encoder = T5EncoderModel(T5Config(**config["text_encoder_T5Config"]))
+    weights = part(tensors, "text_encoder")
+    text_encoder.load_state_dict({**weights, "encoder.embed_tokens.weight": weights["shared.weight"]})
+    image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**config["image_encoder_CLIPVisionConfig"]))
+    image_encoder.load_state_dict(part(tensors, "image_encoder"), strict=False)
+    pipe = EasyAnimatePipeline(
+        vae=AutoencoderKLMagvit.from_pretrained(folder / "vae").eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=None,  # type: ignore[arg-type]  # the case has token ids
+        transformer=Transformer3DModel.from_pretrained(folder / "transformer"),
+        scheduler=make_plain_scheduler("euler", EASYANIMATE_BETAS),  # type: ignore[arg-type]
+        image_encoder=image_encoder.eval(),
+        image_processor=CLIPImageProcessorPil(),
+        default_size=(48, 64),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def encoded(pipeline: EasyAnimatePipeline, tensors: dict[str, Tensor]) -> EncodedPrompts:
+    states = {}
+    for name in ("prompt", "negative"):
+        ids, mask = (tensors[f"inputs/{name}.{kind}"] for kind in ("input_ids", "attention_mask"))
+        with torch.no_grad():
+            states[name] = pipeline.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    masks = [tensors[f"inputs/{name}.attention_mask"].float() for name in ("prompt", "negative")]
+    return EncodedPrompts(states["prompt"], states["negative"], *masks)
+
+
+def task_of(tensors: dict[str, Tensor], run: dict[str, Any]) -> Task:
+    pinned = nothing_pinned(16, 48, 64)
+    if run["mode"] == "i2v":
+        frames = (tensors["inputs/video"][0] * 255).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
+        picture = Image.fromarray(tensors["inputs/clip_image_uint8"].numpy())
+        pinned = PinnedVideo(frames, tensors["inputs/mask_video"][0, 0].numpy() > 127, picture)
+    return Task(16, 48, 64, pinned, 1.0, "reference", run["clip_apply_ratio"])
+
+
+def test_text_states_equal_the_original(pipeline: EasyAnimatePipeline, case: Any) -> None:
+    tensors, _ = case
+    found = encoded(pipeline, tensors)
+    assert found.negative is not None
+    assert error(found.positive, tensors["outputs/prompt_embeds"]) <= 1e-5
+    assert error(found.negative, tensors["outputs/negative_embeds"]) <= 1e-5
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs_equal_the_original(pipeline: EasyAnimatePipeline, case: Any, name: str) -> None:
+    tensors, meta = case
+    run = meta["runs"][name]
+    expected = {k.removeprefix(f"outputs/{name}/"): v for k, v in tensors.items() if k.startswith(f"outputs/{name}/")}
+    after: list[Tensor] = []
+    timesteps: list[float] = []
+    first: list[Tensor] = []
+    masks: list[Any] = []
+
+    def keep(_pipe: object, _index: int, timestep: Tensor, values: dict[str, Tensor]) -> None:
+        after.append(values["latents"])
+        timesteps.append(float(timestep))
+
+    def watch(_module: object, _arguments: object, given: dict[str, Any], output: Any) -> None:
+        first.append(output.sample)
+        masks.append(given.get("clip_attention_mask"))
+
+    common = pipeline._common(
+        run["steps"],
+        run["guidance_scale"],
+        0,
+        num_videos_per_prompt=1,
+        scheduler=SOLVERS[run["scheduler"]],
+        eta=0.0,
+        motion_strength=1.0,
+        fps=24.0,
+        output_type="pt",
+        batched_guidance=True,
+        callback=keep,
+    )
+    task = task_of(tensors, run)
+    hook = pipeline.transformer.register_forward_hook(watch, with_kwargs=True)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # diffusers' Euler hands an array of one number to numpy where it wants a number.
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module="diffusers")
+            latents = pipeline._make(task, common, encoded(pipeline, tensors), tensors["inputs/latents"])
+    finally:
+        hook.remove()
+    assert np.allclose(timesteps, expected["timesteps"].numpy())
+    assert error(first[0], expected["noise_pred_raw_each_step"][0]) <= 1e-5
+    assert error(torch.stack(after), expected["latents_after_each_step"].view_as(torch.stack(after))) <= 1e-3
+    if run["mode"] == "i2v":
+        wanted = expected["clip_attention_mask_each_step"]
+        assert all(torch.equal(mask, row.view_as(mask)) for mask, row in zip(masks, wanted, strict=True))
+    if "video" in expected:
+        video = pipeline._finish(latents, common, {}, pipeline._decoder(task, common.seed))
+        assert error(video.transpose(1, 2), expected["video"].view_as(video.transpose(1, 2))) <= 1e-3

@@ -1,0 +1,243 @@
+"""EasyAnimate end to end at tiny size: every task, folders, and the command line."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import T5Config, T5EncoderModel
+
+from muybridge import load_pipeline
+from muybridge.backbones.dit import Transformer3DModel
+from muybridge.cli.main import main
+from muybridge.demo.models import make_tokenizer
+from muybridge.errors import ConfigError, ShapeError
+from muybridge.motion import HybridConfig, MotionAdapter
+from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.sampling import make_plain_scheduler
+from muybridge.sampling.schedulers import EASYANIMATE_BETAS
+from muybridge.vae import AutoencoderKLMagvit
+from muybridge.video import Video, read_video
+
+PROMPT = "a red circle moving left"
+
+
+def make_pipeline(in_channels: int = 12) -> EasyAnimatePipeline:
+    torch.manual_seed(0)
+    vae = AutoencoderKLMagvit(
+        down_block_types=["SpatialTemporalDownBlock3D"] * 3,
+        up_block_types=["SpatialTemporalUpBlock3D"] * 3,
+        block_out_channels=(8, 8, 16),
+        norm_num_groups=4,
+        slice_compression_vae=True,
+    )
+    transformer = Transformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=in_channels,
+        out_channels=4,
+        num_layers=6,
+        sample_size=8,
+        caption_channels=16,
+        clip_channels=None,
+    )
+    config = HybridConfig(num_heads=2)
+    adapter = MotionAdapter.for_sites(transformer.motion_sites().values(), "hybrid", config, numerics="easyanimate")
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    transformer.set_motion_adapter(adapter)
+    tokenizer = make_tokenizer()
+    text = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    pipeline = EasyAnimatePipeline(
+        vae=vae.eval(),
+        text_encoder=T5EncoderModel(text).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
+        scheduler=make_plain_scheduler("ddim", EASYANIMATE_BETAS),  # type: ignore[arg-type]
+        default_size=(32, 32),
+        default_num_frames=8,
+        default_steps=2,
+        default_guidance=2.0,
+        max_tokens=16,
+        profile="clean",
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> EasyAnimatePipeline:
+    return make_pipeline()
+
+
+@pytest.fixture(scope="module")
+def folder(pipeline: EasyAnimatePipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    pipeline.save_pretrained(path)
+    return path
+
+
+def picture(colour: tuple[int, int, int], size: tuple[int, int] = (32, 32)) -> Image.Image:
+    return Image.new("RGB", size, colour)
+
+
+def test_text_to_video_and_to_picture(pipeline: EasyAnimatePipeline) -> None:
+    video = pipeline(PROMPT, seed=1)
+    assert video.frames.shape == (8, 32, 32, 3)
+    assert pipeline(PROMPT, seed=1, num_frames=1).frames.shape == (1, 32, 32, 3)
+    assert np.array_equal(pipeline(PROMPT, seed=1).frames, video.frames)
+    assert not np.array_equal(pipeline(PROMPT, seed=2).frames, video.frames)
+    assert not np.array_equal(pipeline("a blue heart", seed=1).frames, video.frames)
+
+
+@pytest.mark.parametrize("keyframes", [{0: "first"}, {0: "first", -1: "last"}, {0: "first", 1: "last", 2: "first"}])
+def test_keyframes_change_the_video(pipeline: EasyAnimatePipeline, keyframes: dict[int, str]) -> None:
+    pictures = {"first": picture((200, 30, 30)), "last": picture((30, 30, 200), (50, 20))}
+    given = {frame: pictures[name] for frame, name in keyframes.items()}
+    video = pipeline(PROMPT, seed=1, keyframes=given)
+    assert not np.array_equal(video.frames, pipeline(PROMPT, seed=1).frames)
+    assert video.request["unrecorded"] == ["keyframes"]
+
+
+def test_video_to_video_keeps_more_at_lower_strength(pipeline: EasyAnimatePipeline) -> None:
+    source = np.random.default_rng(0).integers(0, 255, (10, 40, 40, 3), dtype=np.uint8)
+    settings: dict[str, Any] = {"seed": 1, "num_inference_steps": 10, "output_type": "latent"}
+    weak, strong = (
+        pipeline(PROMPT, init_video=Video(source), strength=strength, **settings) for strength in (0.1, 0.9)
+    )
+    start = pipeline.vae.encode(
+        torch.from_numpy(np.stack([np.asarray(Image.fromarray(f).resize((32, 32), 3)) for f in source[:8]]))
+        .permute(3, 0, 1, 2)[None]
+        .float()
+        .div(127.5)
+        .sub(1)
+    ).latent_dist.mean * float(pipeline.vae.config["scaling_factor"])
+    assert (weak - start).abs().mean() < (strong - start).abs().mean()
+
+
+def test_a_mask_is_obeyed_by_models_without_channels_for_it() -> None:
+    pipeline = make_pipeline(in_channels=4)
+    source = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, 16:] = 255
+    settings: dict[str, Any] = {"seed": 1, "init_video": source, "mask": mask, "output_type": "latent"}
+    one, other = pipeline(PROMPT, **settings), pipeline("a blue heart", **{**settings, "seed": 9})
+    assert torch.allclose(one[..., :3], other[..., :3], atol=1e-5)
+    assert not torch.allclose(one[..., 5:], other[..., 5:], atol=1e-2)
+    with pytest.raises(ConfigError, match=r"4 channels.*12"):
+        pipeline(PROMPT, keyframes={0: picture((0, 0, 0))})
+
+
+def test_batched_and_single_guidance_agree(pipeline: EasyAnimatePipeline) -> None:
+    one, other = (
+        pipeline([PROMPT, "a blue heart"], seed=3, batched_guidance=batched, output_type="latent")
+        for batched in (True, False)
+    )
+    assert one.shape == (2, 4, 2, 8, 8)
+    assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_profiles_differ_in_smoothing(pipeline: EasyAnimatePipeline) -> None:
+    clean, reference = (pipeline(PROMPT, seed=1, num_frames=16, profile=name).frames for name in ("clean", "reference"))
+    assert not np.array_equal(clean, reference)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_frames": 12}, ShapeError, r"multiple of 8.*given 12"),
+        ({"width": 36}, ShapeError, r"multiples of 8; given 36x32.*(32x32|40x32)"),
+        ({"keyframes": {0: "a"}, "init_video": np.zeros((8, 32, 32, 3), np.uint8)}, ConfigError, "not both"),
+        ({"mask": np.zeros((32, 32))}, ConfigError, "init_video"),
+        ({"strength": 0.5}, ConfigError, "init_video"),
+        ({"init_video": np.zeros((4, 32, 32, 3), np.uint8)}, ShapeError, "4 frames"),
+        (
+            {"init_video": np.zeros((8, 32, 32, 3), np.uint8), "mask": np.zeros((32, 32))},
+            ConfigError,
+            "black everywhere",
+        ),
+        ({"init_video": np.zeros((8, 32, 32, 3), np.uint8), "mask": np.ones((9, 9))}, ShapeError, r"\[9, 9\]|9, 9"),
+        ({"keyframes": {9: "a"}}, ShapeError, "outside the video, which has 8"),
+        ({"profile": "fast"}, ConfigError, "reference"),
+        ({"clip_apply_ratio": 2.0}, ConfigError, "between 0 and 1"),
+    ],
+)
+def test_wrong_calls_say_what_is_allowed(
+    pipeline: EasyAnimatePipeline, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        pipeline(PROMPT, **arguments)
+
+
+def test_keyframes_at_both_ends_need_room() -> None:
+    pipeline = make_pipeline()
+    pipeline.register_to_config(known_frames=5)
+    with pytest.raises(ShapeError, match="no room"):
+        pipeline(PROMPT, keyframes={0: picture((0, 0, 0)), -1: picture((9, 9, 9))})
+
+
+def test_a_prompt_that_is_too_long_is_reported(pipeline: EasyAnimatePipeline) -> None:
+    with pytest.warns(UserWarning, match=r"tokens, of which this model reads 16"):
+        pipeline(" ".join(["red circle"] * 12), seed=1, output_type="latent")
+
+
+def test_a_folder_comes_back(pipeline: EasyAnimatePipeline, folder: Path) -> None:
+    again = load_pipeline(folder)
+    assert isinstance(again, EasyAnimatePipeline)
+    again.set_progress_bar_config(disable=True)
+    assert np.array_equal(again(PROMPT, seed=5).frames, pipeline(PROMPT, seed=5).frames)
+    assert again.config["profile"] == "clean"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
+        main(list(arguments))
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def test_command_line_pins_keyframes(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture((200, 30, 30), (60, 40)).save("start.png")
+    command = ["generate", PROMPT, "--model", str(folder), "--seed", "1", "--keyframe", "0=start.png", "--json"]
+    status, out, err = run(capsys, *command, "-o", "short.mp4", "--size", "fit:64")
+    assert status == 0, err
+    settings = json.loads(out)["settings"]
+    assert (settings["height"], settings["width"]) == (48, 72)
+    status, out, err = run(capsys, *command, "-o", "long.mp4", "--frames", "20", "--overlap", "2")
+    assert status == 0, err
+    assert read_video(tmp_path / "long.mp4").frames.shape == (20, 32, 32, 3)
+    before = (tmp_path / "long.mp4").read_bytes()
+    assert run(capsys, *command, "-o", "long.mp4", "--frames", "20", "--overlap", "2")[0] == 0
+    assert (tmp_path / "long.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keyframe", "start.png"], "FRAME=FILE"),
+        (["--keyframe", "0=missing.png"], "no picture"),
+        (["--size", "fit:512"], "first keyframe"),
+        (["--frames", "13", "--segment", "16"], "multiple of 8"),
+    ],
+)
+def test_command_line_mistakes(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    status, _, err = run(capsys, "generate", PROMPT, "--model", str(folder), *arguments)
+    assert status == 2
+    assert message in err
+
+
+def test_animatediff_refuses_what_it_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "generate", PROMPT, "--keyframe", "0=a.png")
+    assert status == 2
+    assert "keyframes" in err

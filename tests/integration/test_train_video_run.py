@@ -1,0 +1,86 @@
+"""A whole training run of the transformer's recipe with tiny numbers, from the run file to a model that generates."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from muybridge import load_pipeline
+from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.service.training import run_training
+
+RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-easyanimate.yaml"
+STAGES = ("vae", "video-vae", "video-text", "video")
+TINY = [f"{stage}.{setting}" for stage in STAGES for setting in ("steps=1", "batch_size=1", "log_every=1")]
+TINY += ["video.steps=2", "video.processes=1", "video.first_still_share=1", "video.last_still_share=0"]
+TINY += ["default_steps=2", "default_guidance=3.5"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "video"
+    assert run_training(RUN_FILE, TINY, output) == output / "model"
+    return output
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {key: value for file in folder.glob("*.safetensors") for key, value in load_file(file).items()}
+
+
+def test_the_model_generates(trained):
+    pipeline = load_pipeline(trained / "model")
+    assert isinstance(pipeline, EasyAnimatePipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = np.full((64, 64, 3), 200, np.uint8)
+
+    video = pipeline("a red circle", keyframes={0: picture}, seed=1)
+
+    assert video.frames.shape == (16, 64, 64, 3)
+    assert pipeline.config["default_guidance"] == 3.5
+    assert pipeline.transformer.motion_adapter is not None
+
+
+def test_each_part_comes_from_its_stage(trained):
+    parts = {"vae": "video-vae", "transformer": "video", "text_encoder": "video"}
+    for part, stage in parts.items():
+        exported = weights(trained / stage / "exported" / part)
+        shipped = weights(trained / "model" / part)
+        assert shipped.keys() == exported.keys()
+        assert all(torch.equal(shipped[key], exported[key].half()) for key in shipped), part
+
+
+def test_every_stage_has_trained(trained):
+    for stage in STAGES:
+        lines = [json.loads(line) for line in (trained / stage / "log.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == ([1, 2] if stage == "video" else [1])
+    assert json.loads((trained / "video-vae/exported/vae/config.json").read_text())["scaling_factor"] != 1.0
+
+
+def test_nothing_unfinished_is_left(trained):
+    assert {path.name for path in trained.iterdir()} == {*STAGES, "model"}
+    assert not list(trained.rglob("*.part*"))
+
+
+def test_an_interrupted_run_continues_where_it_was(trained, tmp_path):
+    whole = Path(shutil.copytree(trained, tmp_path / "run"))
+    shutil.rmtree(whole / "video")
+    seen: list[tuple[str, int]] = []
+
+    def stop_at_first(stage: str, step: int, _: int, __: dict[str, float]) -> None:
+        seen.append((stage, step))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(RUN_FILE, TINY, whole, stop_at_first)
+    run_training(RUN_FILE, TINY, whole, stop_at_first)
+
+    assert seen == [("video", 1), ("video", 2)]
+    first, second = (weights(folder / "model/transformer") for folder in (trained, whole))
+    assert all(torch.equal(first[key], second[key]) for key in first)
