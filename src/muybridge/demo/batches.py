@@ -82,6 +82,108 @@ class ClipBatches:
         }
 
 
+class VideoBatches:
+    """Clips without captions, and now and then single frames: `pixels [b, f, 3, h, w]`, one length a batch.
+
+    Of four batches two have stretches of 8 frames, one has whole clips, and one has stills; a still stands for a
+    quarter of a stretch, so that batches take about equally long.
+    """
+
+    CHUNK_FRAMES = 8
+    STILLS_PER_CHUNK = 4
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        """`batch_size` counts stretches of 8 frames."""
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __call__(self, index: int) -> dict[str, Tensor]:
+        """Render batch number `index`."""
+        rng = np.random.default_rng((self.seed, index))
+        kind = rng.integers(4)
+        num_frames = (1, render.CLIP_FRAMES, self.CHUNK_FRAMES, self.CHUNK_FRAMES)[kind]
+        count = (
+            self.batch_size * self.STILLS_PER_CHUNK
+            if num_frames == 1
+            else self.batch_size * self.CHUNK_FRAMES // num_frames
+        )
+        scenes = world.sample_scenes(max(1, count), rng)
+        first = rng.integers(render.CLIP_FRAMES - num_frames + 1, size=(len(scenes), 1))
+        frames = render.render(scenes, first + np.arange(num_frames), render.place(scenes, rng))
+        return {"pixels": to_pixels(frames)}
+
+
+class ConditionedVideoBatches:
+    """Stills or whole clips with captions, and which of their frames are known.
+
+    Batches: `pixels [b, f, 3, h, w]`, `input_ids [b, n]`, `attention_mask [b, n]`, and `unknown [b, f]`, true for the
+    frames that are to be made. A clip is worth four stills, so that batches take about equally long.
+    """
+
+    STILLS_PER_CLIP = 4
+    KNOWN = {"nothing": 0.5, "start": 0.25, "both ends": 0.15, "continuation": 0.1}
+    """How often a clip is given with what of it."""
+    MOST_KNOWN = 4
+    """Frames known at an end, at most; a continuation knows as many, of the clip before it."""
+
+    def __init__(
+        self,
+        batch_size: int,
+        seed: int,
+        tokenizer: PreTrainedTokenizerFast,
+        caption_dropout: float = 0.1,
+        still_shares: tuple[float, float] = (1.0, 1.0),
+        num_batches: int = 1,
+    ) -> None:
+        """Of the first batches, and of those from `num_batches` on, `still_shares` are stills; linear in between.
+
+        `batch_size` counts clips; `caption_dropout` is the share of empty captions.
+        """
+        self.batch_size = batch_size
+        self.seed = seed
+        self.tokenizer = tokenizer
+        self.caption_dropout = caption_dropout
+        self.still_shares = still_shares
+        self.num_batches = num_batches
+
+    def __call__(self, index: int) -> dict[str, Tensor]:
+        """Render batch number `index`."""
+        rng = np.random.default_rng((self.seed, index))
+        first, last = self.still_shares
+        is_still = rng.random() < first + (last - first) * min(1.0, index / self.num_batches)
+        count = self.batch_size * (self.STILLS_PER_CLIP if is_still else 1)
+        scenes = world.sample_scenes(count, rng)
+        if is_still:
+            frame_indices = rng.integers(render.CLIP_FRAMES, size=(count, 1))
+            unknown = np.ones((count, 1), bool)
+        else:
+            pairs = [self._known_frames(rng) for _ in range(count)]
+            frame_indices = np.stack([start + np.arange(render.CLIP_FRAMES) for start, _ in pairs])
+            unknown = np.stack([mask for _, mask in pairs])
+        frames = render.render(scenes, frame_indices, render.place(scenes, rng))
+        captions = ["" if rng.random() < self.caption_dropout else world.caption(scene, rng) for scene in scenes]
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        return {
+            "pixels": to_pixels(frames),
+            "input_ids": tokens.input_ids,
+            "attention_mask": tokens.attention_mask,
+            "unknown": torch.from_numpy(unknown),
+        }
+
+    def _known_frames(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        """Where a clip starts (later than 0 where it continues another), and which of its frames are to be made."""
+        unknown = np.ones(render.CLIP_FRAMES, bool)
+        task = rng.choice(list(self.KNOWN), p=list(self.KNOWN.values()))
+        if task == "continuation":
+            unknown[: self.MOST_KNOWN] = False
+            return int(rng.integers(1, render.CLIP_FRAMES - self.MOST_KNOWN + 1)), unknown
+        if task != "nothing":
+            unknown[: rng.integers(1, self.MOST_KNOWN + 1)] = False
+        if task == "both ends":
+            unknown[-rng.integers(1, self.MOST_KNOWN + 1) :] = False
+        return 0, unknown
+
+
 def _positions(num_frames: int, rng: np.random.Generator) -> np.ndarray:
     stride = 2 if num_frames * 2 <= render.CLIP_FRAMES and rng.random() < 0.7 else 1
     first = rng.integers(render.CLIP_FRAMES - stride * (num_frames - 1))

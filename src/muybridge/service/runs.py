@@ -89,7 +89,48 @@ class MotionStage(StageSettings):
     motion: MotionSettings = MotionSettings()
 
 
-Stage = Annotated[VAEStage | TextStage | ImageStage | MotionStage, Field(discriminator="method")]
+class VideoVAEStage(StageSettings):
+    """Train the video VAE, which begins as the image VAE, on clips and stills."""
+
+    needs: ClassVar[tuple[str, ...]] = ("vae",)
+    parts: ClassVar[tuple[str, ...]] = ("vae",)
+
+    method: Literal["video-vae"]
+
+
+class VideoTextStage(StageSettings):
+    """Train a T5 text encoder against pictures, as CLIP is; the size of a batch counts four pictures each."""
+
+    parts: ClassVar[tuple[str, ...]] = ("text_encoder",)
+
+    method: Literal["video-text"]
+
+
+class VideoStage(StageSettings):
+    """Train the video transformer, its motion modules and the text encoder, on stills and clips.
+
+    The size of a batch counts clips; a batch of stills has four times as many.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("video-vae", "video-text")
+    parts: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder")
+
+    method: Literal["video"]
+    first_still_share: float = Field(default=0.85, ge=0, le=1)
+    """Share of batches with stills at the beginning; from there it changes evenly."""
+    last_still_share: float = Field(default=0.25, ge=0, le=1)
+    timestep_shift: float = Field(default=2.0, ge=1)
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+Stage = Annotated[
+    VAEStage | TextStage | ImageStage | MotionStage | VideoVAEStage | VideoTextStage | VideoStage,
+    Field(discriminator="method"),
+]
+
+Family = Literal["animatediff", "easyanimate"]
+_LAST_STAGES: dict[str, Family] = {"motion": "animatediff", "video": "easyanimate"}
+"""The stage that ends the training of a family's model."""
 
 
 class TrainingRun(_Strict):
@@ -100,6 +141,11 @@ class TrainingRun(_Strict):
     stages: list[Stage] = Field(min_length=1)
     default_steps: int = Field(default=20, ge=1)
     default_guidance: float = Field(default=4.0, ge=0)
+
+    @property
+    def family(self) -> Family:
+        """The kind of model that the stages make."""
+        return next(_LAST_STAGES[stage.method] for stage in self.stages if stage.method in _LAST_STAGES)
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
@@ -139,8 +185,18 @@ def _check_stages(run: TrainingRun, path: Path) -> None:
         if missing := [need for need in stage.needs if need not in before]:
             raise ConfigError(f"{path}: stage {stage.method!r} needs the stages {', '.join(missing)} before it.")
         before.append(stage.method)
-    if "motion" not in before:
-        raise ConfigError(f"{path} makes no video model: it has no stage 'motion'.")
+    last = [method for method in before if method in _LAST_STAGES]
+    if not last:
+        raise ConfigError(f"{path} makes no video model: it has no stage {' or '.join(map(repr, _LAST_STAGES))}.")
+    if len(last) > 1:
+        raise ConfigError(f"{path} makes two models, by its stages {' and '.join(last)}; write a run file for each.")
+    if idle := [method for method in before if method not in _needed(run, last[0])]:
+        raise ConfigError(f"{path}: nothing comes of the stages {', '.join(idle)}, as {last[0]!r} does not need them.")
+
+
+def _needed(run: TrainingRun, method: str) -> set[str]:
+    stage = next(stage for stage in run.stages if stage.method == method)
+    return {method}.union(*(_needed(run, need) for need in stage.needs))
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

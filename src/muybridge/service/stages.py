@@ -9,14 +9,23 @@ from typing import Any, Protocol
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, T5EncoderModel
 
 from muybridge.backbones.unet import UNet3DConditionModel
-from muybridge.demo import models
-from muybridge.demo.batches import ClipBatches, StillBatches
+from muybridge.demo import easyanimate_models, models
+from muybridge.demo.batches import ClipBatches, ConditionedVideoBatches, StillBatches, VideoBatches
 from muybridge.motion import MotionAdapter
 from muybridge.motion.registry import make_config
-from muybridge.service.runs import ImageStage, MotionStage, Stage, TextStage, VAEStage
+from muybridge.service.runs import (
+    ImageStage,
+    MotionStage,
+    Stage,
+    TextStage,
+    VAEStage,
+    VideoStage,
+    VideoTextStage,
+    VideoVAEStage,
+)
 from muybridge.training.methods import (
     ContrastiveTextMethod,
     DiffusionObjective,
@@ -25,7 +34,13 @@ from muybridge.training.methods import (
     MotionMethod,
 )
 from muybridge.training.trainer import BatchSource
-from muybridge.vae import encode_images
+from muybridge.training.video_methods import (
+    ContrastiveT5Method,
+    VideoDiffusionMethod,
+    VideoVAEMethod,
+    encode_videos,
+)
+from muybridge.vae import AutoencoderKLMagvit, encode_images
 
 
 class SavablePart(Protocol):
@@ -67,6 +82,12 @@ def prepare_stage(stage: Stage, output: Path) -> StageWork:
         return _VAEWork(stage)
     if isinstance(stage, TextStage):
         return _TextWork(stage)
+    if isinstance(stage, VideoVAEStage):
+        return _VideoVAEWork(stage, output)
+    if isinstance(stage, VideoTextStage):
+        return _VideoTextWork(stage)
+    if isinstance(stage, VideoStage):
+        return _VideoWork(stage, output)
     return _ImageWork(stage, output) if isinstance(stage, ImageStage) else _MotionWork(stage, output)
 
 
@@ -134,3 +155,53 @@ class _MotionWork(StageWork):
 
     def trained_parts(self) -> dict[str, SavablePart]:
         return {"motion_adapter": self.adapter}
+
+
+class _VideoVAEWork(StageWork):
+    def __init__(self, stage: VideoVAEStage, output: Path) -> None:
+        image_vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
+        self.vae = easyanimate_models.make_video_vae(image_vae)
+        self.method = VideoVAEMethod(self.vae)
+        self.batches = VideoBatches(stage.batch_size, stage.seed)
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        self.vae.register_to_config(scaling_factor=self._unit_scale())
+        return {"vae": self.vae}
+
+    def _unit_scale(self) -> float:
+        """The factor that gives latents unit variance, measured on clips and stills the VAE has not seen."""
+        videos = [self.batches(2**31 + i)["pixels"].to(self.vae.device) for i in range(32)]
+        with torch.no_grad():
+            latents = torch.cat([encode_videos(self.vae, pixels).flatten() for pixels in videos])
+        return round(float(self.vae.config["scaling_factor"] / latents.std()), 5)
+
+
+class _VideoTextWork(StageWork):
+    def __init__(self, stage: VideoTextStage) -> None:
+        tokenizer = models.make_tokenizer()
+        self.text_encoder = easyanimate_models.make_text_encoder(tokenizer)
+        self.method = ContrastiveT5Method(self.text_encoder, easyanimate_models.make_vision_encoder())
+        self.batches = ConditionedVideoBatches(stage.batch_size, stage.seed, tokenizer, caption_dropout=0.0)
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        return {"text_encoder": self.text_encoder}
+
+
+class _VideoWork(StageWork):
+    def __init__(self, stage: VideoStage, output: Path) -> None:
+        vae = AutoencoderKLMagvit.from_pretrained(exported_part(output, "video-vae", "vae"))
+        self.text_encoder = T5EncoderModel.from_pretrained(exported_part(output, "video-text", "text_encoder"))
+        self.transformer = easyanimate_models.make_transformer()
+        objective = DiffusionObjective(models.make_scheduler(), stage.timestep_shift)
+        self.method = VideoDiffusionMethod(self.transformer, self.text_encoder, vae, objective)
+        self.batches = ConditionedVideoBatches(
+            stage.batch_size,
+            stage.seed,
+            models.make_tokenizer(),
+            stage.caption_dropout,
+            (stage.first_still_share, stage.last_still_share),
+            stage.steps * stage.processes,
+        )
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        return {"transformer": self.transformer, "text_encoder": self.text_encoder}

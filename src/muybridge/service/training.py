@@ -14,17 +14,19 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, T5EncoderModel
 
-from muybridge.demo import models
+from muybridge.backbones.dit import Transformer3DModel
+from muybridge.demo import models, render
 from muybridge.errors import ConfigError, OutputError, TrainingError
 from muybridge.motion import MotionAdapter
-from muybridge.pipelines import AnimateDiffPipeline
+from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
 from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.runs import Stage, TrainingRun, load_run
 from muybridge.service.stages import StageWork, check_stage, exported_part, prepare_stage
 from muybridge.training.stopping import stop_signals
 from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig
+from muybridge.vae import AutoencoderKLMagvit
 
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, steps done, steps in all, smoothed metrics)."""
@@ -112,7 +114,18 @@ def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path) ->
 
 def assemble(run: TrainingRun, output: Path) -> Path:
     """Put the exported parts together as a pipeline in half precision."""
-    pipeline = AnimateDiffPipeline(
+    pipeline = (_easyanimate if run.family == "easyanimate" else _animatediff)(run, output)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            nn.Module.to(part, torch.float16)
+    folder = output / "model"
+    with _new_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary)
+    return folder
+
+
+def _animatediff(run: TrainingRun, output: Path) -> AnimateDiffPipeline:
+    return AnimateDiffPipeline(
         vae=AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae")),
         text_encoder=CLIPTextModel.from_pretrained(exported_part(output, "image", "text_encoder")),
         tokenizer=models.make_tokenizer(),
@@ -122,13 +135,24 @@ def assemble(run: TrainingRun, output: Path) -> Path:
         default_steps=run.default_steps,
         default_guidance=run.default_guidance,
     )
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            nn.Module.to(part, torch.float16)
-    folder = output / "model"
-    with _new_folder(folder) as temporary:
-        pipeline.save_pretrained(temporary)
-    return folder
+
+
+def _easyanimate(run: TrainingRun, output: Path) -> EasyAnimatePipeline:
+    return EasyAnimatePipeline(
+        vae=AutoencoderKLMagvit.from_pretrained(exported_part(output, "video-vae", "vae")),
+        text_encoder=T5EncoderModel.from_pretrained(exported_part(output, "video", "text_encoder")),
+        tokenizer=models.make_tokenizer(),
+        transformer=Transformer3DModel.from_pretrained(exported_part(output, "video", "transformer")),
+        scheduler=models.make_scheduler(),
+        default_size=(render.FRAME_SIZE, render.FRAME_SIZE),
+        default_num_frames=render.CLIP_FRAMES,
+        default_steps=run.default_steps,
+        default_guidance=run.default_guidance,
+        max_tokens=models.MAX_TOKENS,
+        clean_captions=False,
+        known_frames=1,
+        profile="clean",
+    )
 
 
 def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:

@@ -21,6 +21,10 @@ def run_values(**changes: Any) -> dict[str, Any]:
     return {"name": "tiny", "data": "demo-world", "stages": stages, **changes}
 
 
+def video_stages() -> list[dict[str, Any]]:
+    return [stage(method) for method in ("vae", "video-vae", "video-text", "video")]
+
+
 def written(folder: Path, values: Any) -> Path:
     path = folder / "run.yaml"
     path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
@@ -32,6 +36,18 @@ def test_a_run_file_is_read(tmp_path):
 
     assert [each.method for each in run.stages] == ["vae", "text", "image", "motion"]
     assert run.default_steps == 7
+
+
+def test_the_stages_say_which_family_the_model_is_of(tmp_path):
+    families = [load_run(written(tmp_path, run_values(**c))).family for c in ({}, {"stages": video_stages()})]
+
+    assert families == ["animatediff", "easyanimate"]
+
+
+def test_a_stage_with_a_hyphen_can_be_overridden(tmp_path):
+    run = load_run(written(tmp_path, run_values(stages=video_stages())), ["video-vae.steps=7", "video.steps=9"])
+
+    assert [each.steps for each in run.stages] == [2, 7, 2, 9]
 
 
 def test_overrides_are_applied_in_order(tmp_path):
@@ -96,7 +112,15 @@ def test_overrides_that_mean_nothing_are_refused(tmp_path, override, message):
         (run_values(stages=[stage("vae"), stage("image")]), "'image' needs the stages text before"),
         (run_values(stages=[stage("motion")]), "needs the stages vae, image"),
         (run_values(stages=[stage("vae"), stage("vae")]), "two stages 'vae'"),
-        (run_values(stages=[stage("vae")]), "no stage 'motion'"),
+        (run_values(stages=[stage("vae")]), "no stage 'motion' or 'video'"),
+        (run_values(stages=video_stages()[:-1]), "no stage 'motion' or 'video'"),
+        (run_values(stages=video_stages()[1:]), "'video-vae' needs the stages vae before"),
+        (run_values(stages=[stage("video")]), "'video' needs the stages video-vae, video-text before"),
+        (run_values(stages=[*video_stages(), stage("text")]), "nothing comes of the stages text"),
+        (
+            run_values(stages=[*video_stages(), stage("text"), stage("image"), stage("motion")]),
+            "two models, by its stages video and motion",
+        ),
     ],
 )
 def test_wrong_run_files_are_refused(tmp_path, values, message):
