@@ -50,7 +50,7 @@ def peak_bytes(model: Transformer3DModel, height: int, width: int, num_frames: i
 
 def main() -> None:
     """Print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Activation peaks on the meta device.")
     parser.add_argument("--size", action="append", help="HEIGHTxWIDTHxFRAMES; may be repeated")
     parser.add_argument("--branches", type=int, default=1, help="2 is batched guidance")
     arguments = parser.parse_args()
