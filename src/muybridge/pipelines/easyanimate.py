@@ -108,7 +108,7 @@ class EasyAnimatePipeline(VideoPipeline):
             scheduler: its noise levels are those the model was trained on.
             image_encoder: CLIP, for models that take an image embedding.
             image_processor: what that encoder wants of its pictures.
-            default_size: (height, width) of a call that names none; another size warns.
+            default_size: (height, width) of a call that names none.
             default_num_frames: of a call that names none.
             default_steps: likewise.
             default_guidance: likewise.
