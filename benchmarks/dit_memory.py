@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 
 import torch
 
@@ -29,7 +28,7 @@ def full_size_model() -> Transformer3DModel:
         specs = {}
         for index, (name, site) in enumerate(model.motion_sites().items()):
             preset = hybrid_preset("easyanimate_v3_odd" if index % 2 else "easyanimate_v3_even")
-            specs[name] = vars(ModuleSpec("hybrid", site.width, replace(preset).to_dict()))
+            specs[name] = vars(ModuleSpec("hybrid", site.width, preset.to_dict()))
         model.set_motion_adapter(MotionAdapter(specs, numerics="easyanimate"))
     torch.nn.Module.to(model, torch.bfloat16)
     return model.eval()

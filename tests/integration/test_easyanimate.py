@@ -241,3 +241,25 @@ def test_animatediff_refuses_what_it_does_not_have(capsys: pytest.CaptureFixture
     status, _, err = run(capsys, "generate", PROMPT, "--keyframe", "0=a.png")
     assert status == 2
     assert "keyframes" in err
+
+
+def test_a_file_of_easyanimate_is_repeated(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "generate", PROMPT, "--model", str(folder), "-o", "a.mp4")[0] == 0
+    status, _, err = run(capsys, "generate", "--like", "a.mp4", "-o", "b.mp4")
+    assert status == 0, err
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_video_does_not_depend_on_its_batch(pipeline: EasyAnimatePipeline) -> None:
+    settings: dict[str, Any] = {"num_frames": 16, "profile": "reference", "output_type": "np"}
+    both = pipeline([PROMPT, PROMPT], seed=3, **settings)
+    alone = pipeline([PROMPT], seed=4, **settings)
+    assert np.allclose(both[1], alone[0], atol=1e-3)
+
+
+def test_a_keyframe_cannot_be_held_for_no_frame() -> None:
+    with pytest.raises(ConfigError, match="known_frames must be at least 1; given 0"):
+        EasyAnimatePipeline(**make_pipeline().components, known_frames=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
@@ -18,7 +19,7 @@ from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.vae import AutoencoderKLMagvit
-from muybridge.weights.loading import load_folder
+from muybridge.weights.loading import load_folder, require_finite
 
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
 _SETTINGS = (
@@ -118,11 +119,16 @@ def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
 def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     path = parts.part_folder(folder, "image_encoder")
     # The published folder holds the whole of CLIP, of which the text tower is not wanted.
-    loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    try:
+        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"The CLIP image encoder cannot be loaded from {path}: {reason}") from error
     model, info = loaded
     foreign = [k for k in map(str, info["unexpected_keys"]) if not re.match(r"text_|logit_scale|.*position_ids$", k)]
     if wrong := sorted(map(str, info["missing_keys"])) + sorted(foreign):
         raise CheckpointError(f"{path} does not hold a CLIP image encoder: {', '.join(wrong[:3])}.")
+    require_finite(model.named_parameters(), str(path))
     return model
 
 

@@ -12,7 +12,17 @@ from muybridge.errors import CheckpointError
 SHIPPED_MODELS: dict[str, str] = {"demo/animatediff": "demo/animatediff"}
 """Models inside the package: the name to ask for, and the folder below the package."""
 
-_PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "motion_adapter")
+_PARTS = (
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "unet",
+    "transformer",
+    "scheduler",
+    "motion_adapter",
+    "image_encoder",
+    "image_processor",
+)
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -50,7 +60,7 @@ def _download(hub_id: str) -> Path:
     # Repositories of Stable Diffusion also hold the whole model as single files, and each part in several precisions.
     wanted = [
         "model_index.json",
-        *(f"{part}/*{suffix}" for part in _PARTS for suffix in (".json", ".txt", ".safetensors")),
+        *(f"{part}/*{suffix}" for part in _PARTS for suffix in (".json", ".txt", ".model", ".safetensors")),
     ]
     try:
         return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*.fp16.*", "*.non_ema.*"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -253,7 +252,8 @@ class AnimateDiffPipeline(VideoPipeline):
             "height": shape.height * self.scale_factors.spatial,
             "width": shape.width * self.scale_factors.spatial,
         }
-        videos = self._finish(result, common, self._request(common, own, unrecorded), partial(decode_frames, self.vae))
+        request = self._request(common, own, unrecorded)
+        videos = self._finish(result, common, request, lambda each, _index: decode_frames(self.vae, each))
         single = isinstance(prompt, str) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
 

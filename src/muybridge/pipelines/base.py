@@ -27,8 +27,11 @@ from muybridge.video.value import MAX_FPS, MIN_FPS
 
 OutputType = Literal["video", "pil", "np", "pt", "latent"]
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-Decode = Callable[[Tensor], Iterator[Tensor]]
-"""Latents `[c, f, h, w]` of one video to its frames, `float32 [n, 3, h, w]` in [0, 1] on the CPU, a few at a time."""
+Decode = Callable[[Tensor, int], Iterator[Tensor]]
+"""From latents `[c, f, h, w]` of one video, and its number in the batch, to its frames a few at a time.
+
+Frames are `float32 [n, 3, h, w]` in [0, 1], on the CPU.
+"""
 OUTPUT_TYPES = ("video", "pil", "np", "pt", "latent")
 
 
@@ -164,10 +167,12 @@ class VideoPipeline(DiffusionPipeline):
             self.maybe_free_model_hooks()
             return latents
         if common.output_type in ("pt", "np"):
-            pixels = torch.stack([torch.cat(list(decode(each))) for each in latents])
+            pixels = torch.stack([torch.cat(list(decode(each, index))) for index, each in enumerate(latents)])
             self.maybe_free_model_hooks()
             return pixels if common.output_type == "pt" else pixels.movedim(2, -1).numpy()
-        frames = [np.concatenate([to_uint8(piece) for piece in decode(each)]) for each in latents]
+        frames = [
+            np.concatenate([to_uint8(piece) for piece in decode(each, index)]) for index, each in enumerate(latents)
+        ]
         self.maybe_free_model_hooks()
         prompts, per_prompt = request["prompt"], common.num_videos_per_prompt
         videos = []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -119,7 +118,12 @@ class EasyAnimatePipeline(VideoPipeline):
                 video that hides the seams between its pieces. "clean" takes means and makes no second pass.
         """
         super().__init__()
-        require({f"profile must be one of {PROFILES}; given {profile!r}.": profile in PROFILES})
+        require(
+            {
+                f"profile must be one of {PROFILES}; given {profile!r}.": profile in PROFILES,
+                f"known_frames must be at least 1; given {known_frames}.": known_frames >= 1,
+            }
+        )
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -272,7 +276,7 @@ class EasyAnimatePipeline(VideoPipeline):
             "num_frames": task.num_frames,
             "height": task.height,
             "width": task.width,
-            "strength": task.strength,
+            "strength": None if init_video is None else task.strength,
             "clip_apply_ratio": clip_apply_ratio,
             "profile": task.profile,
         }
@@ -291,8 +295,11 @@ class EasyAnimatePipeline(VideoPipeline):
         return videos[0] if single else videos
 
     def _decoder(self, task: Task, seed: int) -> Decode:
-        smoothing = video_generators(seed, 1)[0] if task.profile == "reference" else None
-        return partial(decode_video, self.vae, smoothing=smoothing)
+        def decode(latents: Tensor, index: int) -> Iterator[Tensor]:
+            smoothing = video_generators(seed + index, 1)[0] if task.profile == "reference" else None
+            return decode_video(self.vae, latents, smoothing)
+
+        return decode
 
     def make_solver(self, name: str) -> Scheduler:
         """As the original makes them, of its noise schedule and the solver's own defaults; or like the model's own."""
@@ -374,7 +381,7 @@ class EasyAnimatePipeline(VideoPipeline):
             task.width // self.vae.spatial_factor,
         )
         noise = self._start(draw_noise(generators, shape), latents)
-        sampled = generators[0] if task.profile == "reference" else None
+        sampled = generators if task.profile == "reference" else ()
         given = encode_pinned(self.vae, task.pinned, sampled, self._takes_pictures, task.strength < 1.0)
         start = noise * float(solver.init_noise_sigma)
         if given.video is not None:

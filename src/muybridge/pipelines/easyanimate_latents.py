@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,11 @@ from muybridge.vae.magvit import decode_frames, smooth_output
 
 @dataclass(frozen=True)
 class LatentVideo:
-    """Latents of one video's conditions, scaled, float32.
+    """Latents of a batch's conditions, scaled, float32; b is 1 where the videos share them.
 
     Attributes:
-        video: of the source video, `[1, c, f, h, w]`, or None where denoising starts from noise alone.
-        inpaint: of the mask, then of the masked video, `[1, 2c, f, h, w]`; None for models without channels for it.
+        video: of the source video, `[b, c, f, h, w]`, or None where denoising starts from noise alone.
+        inpaint: of the mask, then of the masked video, `[b, 2c, f, h, w]`; None for models without channels for it.
     """
 
     video: Tensor | None
@@ -34,7 +34,7 @@ class LatentVideo:
 def encode_pinned(
     vae: AutoencoderKLMagvit,
     pinned: PinnedVideo,
-    generator: torch.Generator | None,
+    generators: Sequence[torch.Generator],
     with_inpaint: bool,
     with_video: bool,
 ) -> LatentVideo:
@@ -46,17 +46,18 @@ def encode_pinned(
     Args:
         vae: of the model.
         pinned: what is given.
-        generator: for sampling the posteriors, in the original's order; None takes their means.
+        generators: one for each video of the batch, which samples the posteriors in the original's order; none takes
+            their means, which are the same for all.
         with_inpaint: whether the transformer has channels for mask and masked video.
         with_video: whether denoising starts from the source video.
     """
     pixels = _to_pixels(vae, pinned)
     unknown = torch.from_numpy(pinned.unknown).to(pixels)[None, None]
-    video = _encode(vae, pixels, generator) if with_video else None
+    video = _encode(vae, pixels, generators) if with_video else None
     if not with_inpaint:
         return LatentVideo(video, None)
-    mask = _encode(vae, unknown.expand(-1, 3, -1, -1, -1), generator)
-    masked = _encode(vae, torch.where(unknown > 0.5, -1.0, pixels), generator)
+    mask = _encode(vae, unknown.expand(-1, 3, -1, -1, -1), generators)
+    masked = _encode(vae, torch.where(unknown > 0.5, -1.0, pixels), generators)
     return LatentVideo(video, torch.cat((mask, masked), dim=1))
 
 
@@ -69,7 +70,7 @@ def known_kept(
     callback: StepCallback | None,
 ) -> StepCallback:
     """A step callback that puts the known part back after every step, for models without channels for a mask."""
-    clean = _encode(vae, _to_pixels(vae, pinned), None).to(noise).expand_as(noise)
+    clean = _encode(vae, _to_pixels(vae, pinned), ()).to(noise).expand_as(noise)
     unknown = torch.from_numpy(pinned.unknown).to(noise)[None, None]
     share = F.interpolate(unknown, size=noise.shape[2:], mode="trilinear", align_corners=True)
 
@@ -121,8 +122,9 @@ def _to_pixels(vae: AutoencoderKLMagvit, pinned: PinnedVideo) -> Tensor:
     return frames.permute(3, 0, 1, 2)[None].float().div_(127.5).sub_(1.0)
 
 
-def _encode(vae: AutoencoderKLMagvit, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+def _encode(vae: AutoencoderKLMagvit, pixels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     with torch.no_grad():
         posterior: Any = vae.encode(pixels.to(vae.dtype), return_dict=False)[0]
-    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    drawn = [posterior.sample(generator) for generator in generators]
+    latents = torch.cat(drawn) if drawn else posterior.mode()
     return latents.float() * vae.config["scaling_factor"]
