@@ -5,11 +5,13 @@ from muybridge.conditioning.pinned import PinnedVideo, nothing_pinned, pin_keyfr
 from muybridge.conditioning.sizes import fit_size
 from muybridge.conditioning.t5 import encode_prompts_t5
 from muybridge.conditioning.text import EncodedPrompts, encode_prompts
+from muybridge.conditioning.travel import check_travel, travelled
 
 __all__ = [
     "EncodedPrompts",
     "Picture",
     "PinnedVideo",
+    "check_travel",
     "embed_picture",
     "encode_prompts",
     "encode_prompts_t5",
@@ -18,4 +20,5 @@ __all__ = [
     "open_picture",
     "pin_keyframes",
     "pin_video",
+    "travelled",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
@@ -14,9 +15,17 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model
-from muybridge.conditioning import EncodedPrompts, encode_prompts
+from muybridge.conditioning import EncodedPrompts, check_travel, encode_prompts, travelled
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
+from muybridge.pipelines.animatediff_conditions import (
+    ControlledUNet,
+    check_source,
+    control_names,
+    dense_controls,
+    encode_frames,
+    source_frames,
+)
 from muybridge.pipelines.base import (
     OutputType,
     StepCallback,
@@ -25,11 +34,13 @@ from muybridge.pipelines.base import (
     negative_list,
     prompt_list,
     step_options,
+    timesteps_of,
 )
+from muybridge.pipelines.controls import DenseControl
 from muybridge.pipelines.decoding import decode_frames
 from muybridge.sampling import Guidance, draw_noise, video_generators
-from muybridge.sampling.guidance import Predict
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
+from muybridge.video import Video
 
 
 class AnimateDiffPipeline(VideoPipeline):
@@ -154,12 +165,15 @@ class AnimateDiffPipeline(VideoPipeline):
     @torch.no_grad()
     def __call__(  # noqa: PLR0913  # the one place where everything a user can ask for comes together
         self,
-        prompt: str | Sequence[str] | None = None,
+        prompt: str | Sequence[str] | Mapping[int, str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
+        init_video: Video | np.ndarray | None = None,
+        strength: float | None = None,
+        controls: Sequence[DenseControl] = (),
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | None = None,
@@ -178,11 +192,17 @@ class AnimateDiffPipeline(VideoPipeline):
         """Generate.
 
         Args:
-            prompt: one, or a list; each gives `num_videos_per_prompt` videos.
+            prompt: one, or a list; each gives `num_videos_per_prompt` videos. Or prompts by frame, as in
+                `{0: "a red circle", 32: "a blue circle"}`, for one video that travels from each to the next.
             negative_prompt: what not to show; one for all, or one for each prompt.
             num_frames: frames of the video.
             height: in pixels, a multiple of `scale_factors.spatial`; by default what the model was trained at.
             width: likewise.
+            init_video: a video to start from (`uint8 [f, h, w, 3]` too), stretched to the size; its first `num_frames`
+                frames are used.
+            strength: with `init_video`, the share of the noise levels that is run through, 0 to 1: how far it may
+                change; 0.8 by default.
+            controls: ControlNets, each with a picture for every frame.
             num_inference_steps: denoising steps; by default the model's.
             guidance_scale: how strongly the prompt is followed; 1 turns guidance off; by default the model's.
             seed: of the first video; video number i uses `seed + i`. By default random. Same seed, same start on any
@@ -219,25 +239,47 @@ class AnimateDiffPipeline(VideoPipeline):
             batched_guidance=batched_guidance,
             callback=callback_on_step_end,
         )
+        share = check_source(init_video, strength)
         shape = self._latent_shape(num_frames, height, width)
-        prompts = prompt_list(prompt)
+        pixels = self._pixel_shape(shape)
+        travel = dict(prompt) if isinstance(prompt, Mapping) else None
+        if travel is not None:
+            check_travel(travel, num_frames)
+        prompts = prompt_list(cast("Any", prompt)) if travel is None else list(travel.values())
         given = None if prompt_embeds is None else EncodedPrompts(prompt_embeds, negative_prompt_embeds)
         check_prompts(prompts, negative_prompt, given, negative_prompt_embeds, common.guidance_scale != 1.0)
-        encoded = given or self._encode(prompts or [], negative_prompt, common.guidance_scale != 1.0)
-        encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
         solver = self._solver(scheduler, common.steps)
-        generators = video_generators(common.seed, encoded.positive.shape[0])
-        start = self._start(draw_noise(generators, shape), latents) * float(solver.init_noise_sigma)
+        timesteps = timesteps_of(solver, share)
+        ready = dense_controls(controls, pixels, timesteps)
+        source = None if init_video is None else source_frames(init_video, pixels)
+        encoded = given or self._encode(prompts or [], negative_prompt, common.guidance_scale != 1.0)
+        if travel is not None:
+            encoded = _travelled(encoded, list(travel), num_frames)
+        encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
+        count = encoded.positive.shape[0]
+        generators = video_generators(common.seed, count)
+        noise = self._start(draw_noise(generators, shape), latents)
+        start = noise * float(solver.init_noise_sigma)
+        if source is not None:
+            clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
+            start = solver.add_noise(clean, noise, timesteps[:1].expand(count))
+        shown = {
+            name: each.condition.to(self._execution_device, self.unet.dtype).expand(count, -1, -1, -1, -1)
+            for name, each in zip(control_names(ready), ready, strict=True)
+        }
+        positive = {"encoder_hidden_states": encoded.positive, **shown}
         guidance = Guidance(
-            self._predictor(motion_strength),
-            {"encoder_hidden_states": encoded.positive},
-            None if encoded.negative is None else {"encoder_hidden_states": encoded.negative},
+            ControlledUNet(self.unet, {"motion_strength": motion_strength}, ready),
+            positive,
+            None if encoded.negative is None else {**positive, "encoder_hidden_states": encoded.negative},
             common.guidance_scale,
             batched_guidance,
         )
         options = step_options(solver, eta, generators)
-        result = self._denoise(guidance, solver, start, options, callback_on_step_end)
+        result = self._denoise(guidance, solver, start, options, callback_on_step_end, timesteps)
         unrecorded = {
+            "init_video": init_video,
+            "controls": controls or None,
             "latents": latents,
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
@@ -246,15 +288,16 @@ class AnimateDiffPipeline(VideoPipeline):
         }
         own = {
             "motion_adapter": self.motion_adapter_name,
-            "prompt": prompts,
+            "prompt": prompts if travel is None else [travel],
             "negative_prompt": negative_prompt,
             "num_frames": num_frames,
-            "height": shape.height * self.scale_factors.spatial,
-            "width": shape.width * self.scale_factors.spatial,
+            "height": pixels.height,
+            "width": pixels.width,
+            "strength": None if init_video is None else share,
         }
         request = self._request(common, own, unrecorded)
         videos = self._finish(result, common, request, lambda each, _index: decode_frames(self.vae, each))
-        single = isinstance(prompt, str) and num_videos_per_prompt == 1 and output_type == "video"
+        single = isinstance(prompt, (str, Mapping)) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
 
     @property
@@ -275,11 +318,14 @@ class AnimateDiffPipeline(VideoPipeline):
             height, width = size if height is None else height, size if width is None else width
         return self.scale_factors.latent_shape(VideoShape(num_frames, height, width), self.unet.in_channels)
 
-    def _predictor(self, motion_strength: float) -> Predict:
-        unet, dtype = self.unet, self.unet.dtype
+    def _pixel_shape(self, shape: LatentShape) -> VideoShape:
+        factor = self.scale_factors.spatial
+        return VideoShape(shape.num_latent_frames, shape.height * factor, shape.width * factor)
 
-        def predict(latents: Tensor, timestep: Tensor, /, **conditions: Tensor) -> Tensor:
-            # Latents stay float32 between the steps, whatever the network computes in.
-            return unet(latents.to(dtype), timestep, **conditions, motion_strength=motion_strength).sample.float()
 
-        return predict
+def _travelled(encoded: EncodedPrompts, frames: list[int], num_frames: int) -> EncodedPrompts:
+    negative = encoded.negative
+    return EncodedPrompts(
+        travelled(encoded.positive, frames, num_frames),
+        None if negative is None else travelled(negative, frames, num_frames),
+    )

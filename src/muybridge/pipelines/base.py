@@ -185,6 +185,12 @@ class VideoPipeline(DiffusionPipeline):
         return [video.to_pil() for video in videos] if common.output_type == "pil" else videos
 
 
+def timesteps_of(solver: Scheduler, share: float) -> Tensor:
+    """The last `share` (above 0, at most 1) of a solver's timesteps, at least one."""
+    count = len(solver.timesteps)
+    return solver.timesteps[min(count - 1, int(count * (1 - share))) :]
+
+
 def require(conditions: Mapping[str, bool]) -> None:
     """Raise a `ConfigError` with the first message whose condition does not hold."""
     for message, holds in conditions.items():

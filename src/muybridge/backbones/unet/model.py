@@ -158,7 +158,8 @@ class UNet3DConditionModel(MotionHost):
         Args:
             sample: noisy latents `[b, c, f, h, w]`; any height and width.
             timestep: one for all, or `[b]`.
-            encoder_hidden_states: text states `[b, n, d]`, shared by the frames of a video.
+            encoder_hidden_states: text states `[b, n, d]`, shared by the frames of a video, or `[b, f, n, d]`, one text
+                for each frame.
             down_block_additional_residuals: added to the skips, each `[b, c, f, h, w]`, or `[b, c, h, w]` for all
                 frames.
             mid_block_additional_residual: added to the output of the middle, likewise.
@@ -175,19 +176,14 @@ class UNet3DConditionModel(MotionHost):
         """
         if sample.ndim != 5:
             raise ShapeError(f"sample must be [b, c, f, h, w]; given {tuple(sample.shape)}.")
-        if encoder_hidden_states.ndim != 3 or len(encoder_hidden_states) != len(sample):
-            raise ShapeError(
-                f"encoder_hidden_states must be [{len(sample)}, n, d], one text for each video; given "
-                f"{tuple(encoder_hidden_states.shape)}."
-            )
         batch, _, num_frames = sample.shape[:3]
+        text, text_of_video = _texts(encoder_hidden_states, batch, num_frames)
         adapter = self.motion_adapter
         # At strength 0 it is the image model, whatever scope the adapter wants.
         scope = "frame" if adapter is None or motion_strength == 0 else adapter.preset.backbone_norm_scope
         layout = FrameLayout(batch, num_frames, scope)
         time = self._embed_time(timestep, sample)
-        context = self.motion_context(num_frames, frame_positions, time, encoder_hidden_states, motion_strength)
-        text = encoder_hidden_states
+        context = self.motion_context(num_frames, frame_positions, time, text_of_video, motion_strength)
         active = nn.functional.silu(time)
 
         x = self.conv_in(layout.fold(sample.permute(0, 2, 3, 4, 1).contiguous()))
@@ -214,6 +210,18 @@ class UNet3DConditionModel(MotionHost):
     def _embed_time(self, timestep: Tensor | float, sample: Tensor) -> Tensor:
         steps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         return self.time_embedding(self.time_proj(steps).to(sample.dtype))
+
+
+def _texts(states: Tensor, batch: int, num_frames: int) -> tuple[Tensor, Tensor]:
+    """What the spatial transformers attend to, `[b or b * f, n, d]`, and what motion modules are told, `[b, n, d]`."""
+    if states.ndim == 3 and len(states) == batch:
+        return states, states
+    if states.ndim == 4 and states.shape[:2] == (batch, num_frames):
+        return states.flatten(0, 1), states.mean(dim=1)
+    raise ShapeError(
+        f"encoder_hidden_states must be [{batch}, n, d], one text for each video, or [{batch}, {num_frames}, n, d], one "
+        f"for each frame; given {tuple(states.shape)}."
+    )
 
 
 def _fold_residual(residual: Tensor, num_frames: int) -> Tensor:

@@ -1,0 +1,56 @@
+"""Prompt travel: one text at one frame, another at a later one, and what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from muybridge.errors import ConfigError, ShapeError
+
+
+def check_travel(prompts: Mapping[int, str], num_frames: int) -> None:
+    """Whether prompts by frame can be travelled through.
+
+    Raises:
+        ConfigError: none, or frames that do not rise.
+        ShapeError: a frame outside the video.
+    """
+    frames = list(prompts)
+    if not frames:
+        raise ConfigError("The prompts by frame are empty; give at least one, as in {0: 'a red circle'}.")
+    if outside := [frame for frame in frames if not 0 <= frame < num_frames]:
+        raise ShapeError(
+            f"The prompt at frame {outside[0]} is outside the video, which has frames 0 to {num_frames - 1}."
+        )
+    if frames != sorted(frames):
+        raise ConfigError(f"Prompts by frame must be in the order of their frames; given {frames}.")
+
+
+def travel_weights(frames: list[int], num_frames: int) -> Tensor:
+    """How much each prompt counts at each frame, `[num_frames, len(frames)]`; rows sum to 1.
+
+    Linear between neighbours; before the first and after the last that one alone.
+
+    Args:
+        frames: of the prompts, rising.
+        num_frames: of the video.
+    """
+    positions = torch.arange(num_frames, dtype=torch.float32)
+    weights = torch.zeros(num_frames, len(frames))
+    weights[positions <= frames[0], 0] = 1.0
+    weights[positions >= frames[-1], -1] = 1.0
+    for index, (start, end) in enumerate(pairwise(frames)):
+        inside = (positions >= start) & (positions < end)
+        share = (positions[inside] - start) / (end - start)
+        weights[inside, index] = 1 - share
+        weights[inside, index + 1] = share
+    return weights
+
+
+def travelled(states: Tensor, frames: list[int], num_frames: int) -> Tensor:
+    """Text states of each frame, `[1, f, n, d]`, between those of the prompts `[k, n, d]`."""
+    weights = travel_weights(frames, num_frames).to(states)
+    return torch.einsum("fk,knd->fnd", weights, states)[None]

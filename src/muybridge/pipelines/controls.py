@@ -1,0 +1,128 @@
+"""Networks beside the U-Net that tell it what a frame looks like, and when they do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel
+from torch import Tensor
+
+from muybridge.conditioning import Picture, open_picture
+from muybridge.conditioning.image import resized
+from muybridge.errors import ConfigError, ShapeError
+from muybridge.video import Video
+
+
+@dataclass(frozen=True, eq=False)
+class DenseControl:
+    """A picture of every frame (edges, depth, a pose) that a ControlNet makes the video follow.
+
+    Attributes:
+        model: the ControlNet, made for the same image model.
+        frames: a video, or a picture for each frame (`uint8 [f, h, w, 3]` too); stretched to the size of the video.
+        strength: how much of what it says is added.
+        start: from which share of the steps on, 0 to 1.
+        end: until which share of the steps.
+    """
+
+    model: ControlNetModel
+    frames: Video | Sequence[Picture] | np.ndarray
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How strongly a network counts, and between which noise levels.
+
+    Attributes:
+        strength: factor of its residuals.
+        highest: noise level (timestep) of the first step in which it counts.
+        lowest: of the last.
+    """
+
+    strength: float
+    highest: float
+    lowest: float
+
+    @classmethod
+    def during(cls, strength: float, start: float, end: float, timesteps: Tensor) -> Influence:
+        """Between two shares of the steps, as diffusers counts them: whole steps inside `[start, end]`.
+
+        Raises:
+            ConfigError: shares outside 0 to 1, a strength that is no number, or no step between the shares.
+        """
+        if not 0 <= start < end <= 1:
+            raise ConfigError(f"Influence must start before it ends, within 0 to 1; given {start} to {end}.")
+        if not math.isfinite(strength):
+            raise ConfigError(f"The strength of a control must be a finite number; given {strength}.")
+        count = len(timesteps)
+        inside = [i for i in range(count) if i / count >= start and (i + 1) / count <= end]
+        if not inside:
+            raise ConfigError(f"None of {count} steps lies whole between {start} and {end} of them; widen the range.")
+        return cls(strength, float(timesteps[inside[0]]), float(timesteps[inside[-1]]))
+
+    def at(self, timestep: Tensor) -> Tensor:
+        """Its factor in a step, on the device of `timestep`, without waiting for it; 0 outside."""
+        return self.strength * ((timestep <= self.highest) & (timestep >= self.lowest))
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What is added to the U-Net's skips and to its middle, each `[b, c, f, h, w]`."""
+
+    down: list[Tensor]
+    mid: Tensor
+
+    def plus(self, other: Residuals | None) -> Residuals:
+        """The sum of both."""
+        if other is None:
+            return self
+        return Residuals([a + b for a, b in zip(self.down, other.down, strict=True)], self.mid + other.mid)
+
+    def times(self, factor: Tensor) -> Residuals:
+        """All scaled by a number."""
+        return Residuals([each * factor.to(each) for each in self.down], self.mid * factor.to(self.mid))
+
+
+def control_pixels(frames: Video | Sequence[Picture] | np.ndarray, num_frames: int, height: int, width: int) -> Tensor:
+    """Pictures of a control as `float32 [1, 3, f, h, w]` in [0, 1].
+
+    Raises:
+        ShapeError: not a picture for each frame.
+        InputFileError: a picture that cannot be read.
+    """
+    pictures: Any = frames.frames if isinstance(frames, Video) else frames
+    if len(pictures) < num_frames:
+        raise ShapeError(f"A dense control needs a picture for each of {num_frames} frames; given {len(pictures)}.")
+    array = np.stack([resized(open_picture(picture), height, width) for picture in pictures[:num_frames]])
+    return torch.from_numpy(array).permute(3, 0, 1, 2)[None].float().div_(255)
+
+
+def dense_residuals(
+    model: ControlNetModel, latents: Tensor, timestep: Tensor, text: Tensor, pixels: Tensor
+) -> Residuals:
+    """Run a ControlNet on every frame by itself.
+
+    Args:
+        model: the ControlNet.
+        latents: `[b, c, f, h, w]`.
+        timestep: one for all.
+        text: `[b, n, d]`, or `[b, f, n, d]` with a text for each frame.
+        pixels: `[b, 3, f, H, W]` in [0, 1].
+    """
+    batch, num_frames = latents.shape[0], latents.shape[2]
+    states = text.flatten(0, 1) if text.ndim == 4 else text.repeat_interleave(num_frames, dim=0)
+    images, pictures = (x.transpose(1, 2).flatten(0, 1).to(model.dtype) for x in (latents, pixels))
+    down, mid = model(images, timestep, states.to(model.dtype), pictures, return_dict=False)
+
+    def unfolded(x: Tensor) -> Tensor:
+        return x.unflatten(0, (batch, num_frames)).transpose(1, 2).to(latents.dtype)
+
+    return Residuals([unfolded(each) for each in down], unfolded(mid))
