@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,21 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from muybridge.errors import CheckpointError, ConfigError, ShapeError
-from muybridge.motion.contract import ModuleSpec, MotionContext, MotionModule, MotionModuleConfig, MotionSite
+from muybridge.errors import CheckpointError, ConfigError
+from muybridge.motion.composite import MixMotionModule
+from muybridge.motion.contract import ModuleSpec, MotionModule, MotionModuleConfig, MotionSite
 from muybridge.motion.keys import ORIGINAL_MOTION_KEYS, describe_motion_file
 from muybridge.motion.numerics import NumericPreset, numeric_preset
-from muybridge.motion.registry import build_motion_module, kind_of
+from muybridge.motion.provenance import (
+    FORMAT_VERSION,
+    Origins,
+    changed_origins,
+    origins_of,
+    require_format,
+    require_kinds,
+)
+from muybridge.motion.registry import build_motion_module, spec_for_site, spec_of
+from muybridge.motion.sites import choose_by_pattern
 from muybridge.weights.files import read_weights
 from muybridge.weights.keymap import apply_key_map
 from muybridge.weights.loading import load_folder, load_strictly
@@ -34,38 +44,118 @@ class MotionAdapter(ModelMixin, ConfigMixin):
     _skip_layerwise_casting_patterns = ["norm"]
 
     @register_to_config
-    def __init__(self, modules_by_site: dict[str, dict[str, Any]], numerics: str = "official-v3") -> None:
+    def __init__(
+        self,
+        modules_by_site: dict[str, dict[str, Any]],
+        numerics: str = "official-v3",
+        origins: Origins | None = None,
+        format_version: int = FORMAT_VERSION,
+    ) -> None:
         """Make fresh modules.
 
         Args:
             modules_by_site: per site the fields of `ModuleSpec`, as plain values so that they can be saved.
             numerics: the preset of norm scopes the weights were trained under, see `motion.numerics`; it decides
                 over a `norm_scope` of the modules.
+            origins: the packages that the kinds came from when the config was written.
+            format_version: of that config.
 
         Raises:
-            ConfigError: no sites, an unknown kind or preset, or settings that do not fit a site.
+            ConfigError: no sites, an unknown kind (says which package to install, where `origins` tells) or preset,
+                settings that do not fit a site, or a config of a newer version.
         """
         super().__init__()
+        require_format(format_version)
         if not modules_by_site:
             raise ConfigError("A motion adapter needs at least one site.")
         self._preset = numeric_preset(numerics)
-        self.sites = {name: MotionSite(name, spec["width"]) for name, spec in modules_by_site.items()}
-        for name, spec in modules_by_site.items():
-            self._hold(name, build_motion_module(ModuleSpec(**spec)))
-        self._apply_motion_scope()
+        if origins:
+            require_kinds(origins)
+        try:
+            specs = {name: ModuleSpec(**spec) for name, spec in modules_by_site.items()}
+            self.sites = {name: MotionSite(name, spec.width, **spec.context_widths) for name, spec in specs.items()}
+            for name, spec in specs.items():
+                self._hold(name, build_motion_module(spec))
+        except ConfigError as error:
+            if origins and (note := changed_origins(origins)):
+                raise ConfigError(f"{error}{note}") from error
+            raise
+        self._complete()
 
     @classmethod
     def for_sites(
         cls,
         sites: Iterable[MotionSite],
         kind: str = "temporal",
-        config: MotionModuleConfig | None = None,
+        config: MotionModuleConfig | Mapping[str, Any] | None = None,
         numerics: str = "official-v3",
     ) -> MotionAdapter:
-        """Fresh modules of one kind for the given sites; attached, they change nothing until trained."""
-        values = config.to_dict() if config is not None else {}
-        specs = {site.name: asdict(ModuleSpec(kind, site.width, values)) for site in sites}
-        return cls(specs, numerics=numerics)
+        """Fresh modules of one kind for the given sites; attached, they change nothing until trained.
+
+        Raises:
+            ConfigError: unknown kind or settings, or a site that lacks an input that the kind reads.
+        """
+        return cls({site.name: asdict(spec_for_site(site, kind, config)) for site in sites}, numerics=numerics)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> MotionAdapter:
+        """Fresh modules by what `settings` returned, as a backbone saves it with itself.
+
+        Raises:
+            ConfigError: as of the constructor.
+        """
+        require_format(settings.get("format_version", FORMAT_VERSION))
+        return cls(**settings)
+
+    @classmethod
+    def of_modules(cls, modules: Mapping[str, MotionModule], numerics: str = "official-v3") -> MotionAdapter:
+        """An adapter of modules that there are already, by site; they stay the same objects, weights and all.
+
+        Raises:
+            ConfigError: none, or one of a class that is not registered.
+        """
+        with torch.device("meta"):
+            adapter = cls({name: asdict(spec_of(module)) for name, module in modules.items()}, numerics=numerics)
+        for name, module in modules.items():
+            adapter._hold(name, module)
+        adapter._complete()
+        return adapter
+
+    @classmethod
+    def mixed(cls, adapters: Sequence[MotionAdapter], weights: Sequence[float]) -> MotionAdapter:
+        """Several adapters as one: at each site their modules side by side, weighted. Parameters are shared with them.
+
+        A site that only some of them have gets the modules of those.
+
+        Args:
+            adapters: for the same backbone; each costs the time that it costs alone.
+            weights: one each; 0 leaves an adapter out, and they need not sum to 1.
+
+        Raises:
+            ConfigError: not as many weights as adapters, or adapters of different widths or norm scopes.
+        """
+        if not adapters or len(adapters) != len(weights):
+            raise ConfigError(f"Mixing needs a weight for each adapter; given {len(adapters)} and {len(weights)}.")
+        first = adapters[0]
+        for other in adapters[1:]:
+            scopes, own = other.preset, first.preset
+            if replace(scopes, name=own.name) != own:
+                raise ConfigError(
+                    f"Adapters of the presets {own.name} and {scopes.name} pool their norms differently; give one "
+                    "the preset of the other with set_numerics before mixing."
+                )
+        parts: dict[str, list[tuple[MotionModule, float]]] = {}
+        for adapter, weight in zip(adapters, weights, strict=True):
+            for name, module in adapter.motion_modules():
+                parts.setdefault(name, []).append((module, weight))
+        for name, found in parts.items():
+            if len(widths := {module.width for module, _ in found}) > 1:
+                raise ConfigError(f"Adapters for different backbones cannot be mixed: {name} has widths {widths}.")
+        mixtures = {
+            name: MixMotionModule.of([module for module, _ in found], weights=[weight for _, weight in found])
+            for name, found in parts.items()
+        }
+        return cls.of_modules(mixtures, first.numerics)
 
     @classmethod
     def from_single_file(
@@ -121,13 +211,45 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         return self._preset
 
     @property
-    def trained_frames(self) -> int:
-        """The smallest number of frames that any module was trained on."""
-        return min(module.config.trained_frames for _, module in self.motion_modules())
+    def trained_frames(self) -> int | None:
+        """The smallest number of frames that any module was trained on; None where every frame is looked at alone."""
+        limits = [module.config.trained_frames for _, module in self.motion_modules()]
+        limited = [limit for limit in limits if limit is not None]
+        return min(limited) if limited else None
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """What `set_strength` gave each site."""
+        return {name: module.strength for name, module in self.motion_modules()}
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the strength is 0 at every site, so that the backbone is its image model."""
+        return not any(module.strength for _, module in self.motion_modules())
+
+    def set_strength(self, strength: float | Mapping[str, float]) -> None:
+        """Multiply the strength of every call, everywhere or by site; 0 leaves a site out altogether.
+
+        It is a setting of this session and not saved with the weights.
+
+        Args:
+            strength: for all sites; or by patterns of their names, such as `{"up_blocks.*": 0.5}`, where the first
+                that fits decides. Sites that none fits have 1.
+
+        Raises:
+            ConfigError: a pattern without effect, or a strength that is not finite.
+        """
+        given = strength if isinstance(strength, Mapping) else {"*": strength}
+        if wrong := [value for value in given.values() if not math.isfinite(value)]:
+            raise ConfigError(f"A motion strength must be a finite number; given {wrong[0]}.")
+        chosen = choose_by_pattern(self.sites, given)
+        for name, module in self.motion_modules():
+            module.strength = float(chosen.get(name, 1.0))
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments that build an adapter of the same modules, as plain values."""
-        return {"modules_by_site": self.config["modules_by_site"], "numerics": self.numerics}
+        names = ("modules_by_site", "numerics", "origins", "format_version")
+        return {name: self.config[name] for name in names}
 
     def motion_modules(self) -> Iterator[tuple[str, MotionModule]]:
         """Pairs of site name and module."""
@@ -141,15 +263,17 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         """Switch to another preset of norm scopes, in every module that has one; the weights stay."""
         self._preset = numeric_preset(name)
         self.register_to_config(numerics=name)
-        self._apply_motion_scope()
+        self._complete()
 
-    def _apply_motion_scope(self) -> None:
+    def _complete(self) -> None:
         specs = {}
         for name, module in self.motion_modules():
-            if hasattr(module.config, "norm_scope"):
-                module.config = module.config.with_changes(norm_scope=self._preset.motion_norm_scope)
-            specs[name] = asdict(ModuleSpec(kind_of(module), module.width, module.config.to_dict()))
-        self.register_to_config(modules_by_site=specs)
+            module.set_norm_scope(self._preset.motion_norm_scope)
+            specs[name] = asdict(spec_of(module))
+            for part in module.modules():
+                if isinstance(part, MotionModule):
+                    part.site_name = name
+        self.register_to_config(modules_by_site=specs, origins=origins_of(self.modules()))
 
     def _hold(self, name: str, module: MotionModule) -> None:
         holder: nn.Module = self
@@ -170,90 +294,3 @@ def _add_part(holder: nn.Module, part: str, module: nn.Module, site: str) -> Non
         holder.add_module(part, module)
     except KeyError as error:  # empty, or the name of something that a module has already
         raise ConfigError(f"No motion site can be called {site!r}: {part!r} cannot be a part of the name.") from error
-
-
-class MotionHost(ModelMixin, ConfigMixin):
-    """Base of backbones: finds the sites, takes and gives back adapters, and makes the context of a forward pass."""
-
-    _attached_adapter: MotionAdapter | None = None
-
-    def motion_sites(self) -> dict[str, MotionSite]:
-        """All sites of the backbone by name, occupied or not."""
-        raise ConfigError(f"{type(self).__name__} declares no motion sites.")
-
-    @property
-    def motion_adapter(self) -> MotionAdapter | None:
-        """The adapter whose modules sit in the sites, or None."""
-        return self._attached_adapter
-
-    def set_motion_adapter(self, adapter: MotionAdapter) -> None:
-        """Put an adapter's modules into the sites, in place of any adapter attached before.
-
-        Raises:
-            ConfigError: the adapter is for another backbone; names the first sites that do not fit.
-        """
-        own = self.motion_sites()
-        wrong = [
-            f"{site.name} ({site.width} channels; here {own[site.name].width if site.name in own else 'no such site'})"
-            for site in adapter.sites.values()
-            if own.get(site.name) != site
-        ]
-        if wrong:
-            raise ConfigError(
-                f"This motion adapter is for another backbone: {len(wrong)} of its {len(adapter.sites)} sites do not "
-                f"fit, first {'; '.join(wrong[:3])}. Use one made for these widths."
-            )
-        self.remove_motion_adapter()
-        for name, module in adapter.motion_modules():
-            self._put(name, module)
-        object.__setattr__(self, "_attached_adapter", adapter)
-        self.register_to_config(motion_adapter=adapter.settings())
-
-    def remove_motion_adapter(self) -> MotionAdapter | None:
-        """Take the modules out of the sites; the image model is left, frame by frame. Returns the adapter."""
-        adapter = self._attached_adapter
-        if adapter is not None:
-            for name in adapter.sites:
-                self._put(name, None)
-            object.__setattr__(self, "_attached_adapter", None)
-            self.register_to_config(motion_adapter=None)
-        return adapter
-
-    def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Write the config, with the settings that the attached adapter has now."""
-        if self._attached_adapter is not None:
-            self.register_to_config(motion_adapter=self._attached_adapter.settings())
-        super().save_config(save_directory, push_to_hub, **kwargs)
-
-    def motion_context(
-        self,
-        num_frames: int,
-        frame_positions: Tensor | None,
-        timestep_embedding: Tensor,
-        encoder_hidden_states: Tensor,
-        strength: float,
-    ) -> MotionContext:
-        """What the motion modules of one forward pass are told; positions default to 0, 1, 2 and so on.
-
-        Warns when there are more frames than the attached weights have seen.
-
-        Raises:
-            ShapeError: `frame_positions` is not one number a frame.
-        """
-        device = timestep_embedding.device
-        if frame_positions is None:
-            frame_positions = torch.arange(num_frames, device=device, dtype=torch.float32)
-        if frame_positions.shape != (num_frames,):
-            raise ShapeError(f"frame_positions must be [{num_frames}]; given {tuple(frame_positions.shape)}.")
-        adapter = self._attached_adapter
-        if adapter is not None and num_frames > adapter.trained_frames:
-            warnings.warn(
-                f"{num_frames} frames at once, but these motion modules were trained on {adapter.trained_frames}; "
-                "motion may drift or dissolve.",
-                stacklevel=3,
-            )
-        return MotionContext(frame_positions.to(device), timestep_embedding, encoder_hidden_states, strength)
-
-    def _put(self, name: str, module: MotionModule | None) -> None:
-        parent, index = name.rsplit(".", 1)
-        self.get_submodule(parent).add_module(index, module)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_PLAIN = (Tensor, nn.Parameter, FakeTensor)  # not quantised or sharded; a fake one stands for a plain one
 
 
 def _has_fused_linear() -> bool:
@@ -22,7 +24,7 @@ def _can_fuse(tokens: Tensor, weight: Tensor) -> bool:
         tokens.device.type == "cpu"
         and tokens.dtype == weight.dtype
         and tokens.dtype in _DTYPES
-        and type(weight) in (Tensor, nn.Parameter)  # not a quantised or sharded one
+        and type(weight) in _PLAIN
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -19,3 +19,18 @@ def sinusoidal_positions(positions: Tensor, width: int) -> Tensor:
     )
     angles = positions.float()[:, None] * frequencies
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[:, :width]
+
+
+def stretch_positions(positions: Tensor, trained_frames: int) -> Tensor:
+    """Draw positions `[f]` together so that the last is `trained_frames - 1`, where it would lie beyond.
+
+    The motion of a clip as long as those of training is thereby stretched over more frames. Float32.
+    """
+    positions = positions.float()
+    factor = (trained_frames - 1) / positions.amax().clamp(min=max(trained_frames - 1, 1))
+    return positions * factor
+
+
+def cap_positions(positions: Tensor, trained_frames: int) -> Tensor:
+    """Let all positions `[f]` beyond `trained_frames - 1` be that one. Float32."""
+    return positions.float().clamp(max=trained_frames - 1)

@@ -64,13 +64,33 @@ def test_registering_twice() -> None:
 
 
 def test_unknown_kind_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"'tempral'.*Known kinds: .*temporal"):
+    with pytest.raises(ConfigError, match=r"'tempral'; did you mean 'temporal'\? Known kinds: .*temporal"):
         build_motion_module(ModuleSpec("tempral", 32))
 
 
 def test_unknown_setting_is_named_with_the_known() -> None:
     with pytest.raises(ConfigError, match=r"'temporal' has no setting heads.*norm_groups.*num_heads"):
         build_motion_module(ModuleSpec("temporal", 32, {"heads": 8}))
+
+
+def test_a_class_defined_anew_takes_its_own_place() -> None:
+    def define() -> type[MotionModule]:
+        @register_motion_module("test-anew")
+        class Anew(Shift):
+            pass
+
+        return Anew
+
+    old, new = define(), define()
+    assert motion_module_class("test-anew") is new is not old
+
+
+def test_a_class_has_one_name() -> None:
+    register_motion_module("test-shift")(Shift)
+    with pytest.raises(ConfigError, match=r"Shift is already registered as 'test-shift'"):
+        register_motion_module("test-other-shift")(Shift)
+    with pytest.raises(ConfigError, match=r"Only a subclass of MotionModule.*'test-number'"):
+        register_motion_module("test-number")(5)  # type: ignore[type-var]
 
 
 def test_unregistered_class() -> None:

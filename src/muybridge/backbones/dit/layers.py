@@ -27,7 +27,7 @@ class PatchEmbed(nn.Module):
         across, down = (self._axis(count, patches) for count in (columns, rows))
         half = self.config.width // 2
         features = torch.empty_like(patches, memory_format=torch.contiguous_format)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             places = torch.cat((across.expand(rows, -1, -1), down[:, None].expand(-1, columns, -1)), dim=-1)
             return (patches + places).unflatten(0, (batch, frames))
         torch.add(patches[..., :half], across, out=features[..., :half])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ class Transformer3DModel(MotionHost):
         self.proj_out = nn.Linear(width, config.patch_size**2 * config.out_channels)
         self.gradient_checkpointing = False
         if motion_adapter is not None:
-            self.set_motion_adapter(MotionAdapter(**motion_adapter))
+            self.set_motion_adapter(MotionAdapter.from_settings(motion_adapter))
 
     @classmethod
     def from_transformer2d(
@@ -142,7 +142,7 @@ class Transformer3DModel(MotionHost):
         """One in each block: `transformer_blocks.7.attn_temporal`."""
         width = self.transformer_config.width
         names = (f"transformer_blocks.{index}.attn_temporal" for index in range(self.transformer_config.num_layers))
-        return {name: MotionSite(name, width) for name in names}
+        return {name: MotionSite(name, width, timestep_width=width, text_width=width) for name in names}
 
     def forward(
         self,
@@ -154,8 +154,9 @@ class Transformer3DModel(MotionHost):
         clip_encoder_hidden_states: Tensor | None = None,
         clip_attention_mask: Tensor | None = None,
         added_cond_kwargs: Mapping[str, Tensor | None] | None = None,
-        motion_strength: float = 1.0,
+        motion_strength: float | Sequence[float] | Tensor = 1.0,
         frame_positions: Tensor | None = None,
+        motion_condition: Tensor | None = None,
         return_dict: bool = True,
     ) -> Transformer3DOutput | tuple[Tensor]:
         """Predict noise, and its variance where the model has learned it.
@@ -169,8 +170,10 @@ class Transformer3DModel(MotionHost):
             clip_encoder_hidden_states: an image embedding a video, `[b, e]`.
             clip_attention_mask: `[b, clip_tokens]`, 0 where a video has no image; None counts all.
             added_cond_kwargs: `resolution [b, 2]` and `aspect_ratio [b, 1]`, for models of `sample_size` 128.
-            motion_strength: scales what the motion modules add; 0 is the image model on every frame.
+            motion_strength: scales what the motion modules add, one number or one for each latent frame; 0 is the
+                image model on every frame.
             frame_positions: `[f]` positions in time, in latent frames; by default 0, 1, 2 and so on.
+            motion_condition: `[b, d]`, for motion modules that take one.
             return_dict: False returns a tuple.
 
         Raises:
@@ -193,7 +196,9 @@ class Transformer3DModel(MotionHost):
             modulation=modulation.unflatten(1, (6, -1)),
             text=text,
             text_bias=bias,
-            motion=self.motion_context(hidden_states.shape[2], frame_positions, embedded, text, motion_strength),
+            motion=self.motion_context(
+                hidden_states.shape[2], frame_positions, embedded, text, motion_strength, motion_condition
+            ),
         )
         features = self._blocks(self.pos_embed(hidden_states), conditions)
         shift, scale = (self.scale_shift_table + embedded[:, None])[:, :, None, None, None].unbind(1)
