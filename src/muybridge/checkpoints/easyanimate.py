@@ -73,21 +73,22 @@ def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Ma
     loaded = {name: components[name] if name in components else load() for name, load in loaders.items()}
     settings = {name: index[name] for name in _SETTINGS if name in index}
     if published:
-        settings["default_size"] = _DEFAULT_SIZES.get(_base_resolution(folder), _DEFAULT_SIZES[512])
+        settings["default_size"] = _DEFAULT_SIZES.get(_base_resolution(folder) or 0)
     return {**components, **loaded, **settings}
 
 
-def _base_resolution(folder: Path) -> int:
+def _base_resolution(folder: Path) -> int | None:
     # Nothing inside a published folder says it; the networks are the same.
     match = re.search(r"(512|768|960)x\1", folder.resolve().name)
-    return int(match.group(1)) if match else 512
+    return int(match.group(1)) if match else None
 
 
 def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
     path = parts.part_folder(folder, "text_encoder")
     options: dict[str, Any] = {"dtype": dtype}
     # The published shards are named after their precision.
-    if any(path.glob("model.fp16*.safetensors")) and not any(path.glob("model.safetensors*")):
+    plain = ("model.safetensors", "model.safetensors.index.json")
+    if any(path.glob("model.fp16*.safetensors")) and not any((path / name).is_file() for name in plain):
         options["variant"] = "fp16"
     return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", options)
 

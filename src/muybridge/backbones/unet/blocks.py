@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,11 @@ from torch.utils.checkpoint import checkpoint
 from muybridge.backbones.unet.config import UNetConfig
 from muybridge.backbones.unet.layers import Downsample, FrameLayout, ResidualBlock, SpatialTransformer, Upsample
 from muybridge.motion.contract import MotionContext
+
+if TYPE_CHECKING:
+    from muybridge.backbones.unet.image_prompt import TextAndImage
+
+    Text = Tensor | TextAndImage
 
 
 class Level(nn.Module):
@@ -41,7 +46,13 @@ class Level(nn.Module):
             yield f"motion_modules.{index}"
 
     def _run_row(
-        self, index: int, x: Tensor, time: Tensor, text: Tensor, context: MotionContext, layout: FrameLayout
+        self,
+        index: int,
+        x: Tensor,
+        time: Tensor,
+        text: Text,
+        context: MotionContext,
+        layout: FrameLayout,
     ) -> Tensor:
         x = self.resnets[index](x, time, layout)
         if self.has_attention:
@@ -84,7 +95,7 @@ class DownLevel(Level):
         self.downsamplers = None if last else nn.ModuleList([Downsample(channels[level])])
 
     def forward(
-        self, x: Tensor, time: Tensor, text: Tensor, context: MotionContext, layout: FrameLayout
+        self, x: Tensor, time: Tensor, text: Text, context: MotionContext, layout: FrameLayout
     ) -> tuple[Tensor, list[Tensor]]:
         """The output, and the skips in order."""
         skips = []
@@ -108,7 +119,7 @@ class MidLevel(Level):
         self._make_rows(config, level, [ResidualBlock(config, width, width)], attention=True)
         self.resnets.append(ResidualBlock(config, width, width))
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, context: MotionContext, layout: FrameLayout) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, text: Text, context: MotionContext, layout: FrameLayout) -> Tensor:
         """`[b * f, c, h, w]` to the same shape."""
         x = self._row(0, x, time, text, context, layout)
         if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -143,7 +154,7 @@ class UpLevel(Level):
         skips: list[Tensor],
         size: tuple[int, int],
         time: Tensor,
-        text: Tensor,
+        text: Text,
         context: MotionContext,
         layout: FrameLayout,
     ) -> Tensor:

@@ -26,7 +26,7 @@ FIXED_SETTINGS: dict[str, tuple[Any, ...]] = {
     "num_attention_heads": (None,),
     "dual_cross_attention": (False,),
     "class_embed_type": (None,),
-    "addition_embed_type": (None,),
+    "addition_embed_type": (None, "text_time"),
     "num_class_embeds": (None,),
     "upcast_attention": (False, None),
     "resnet_time_scale_shift": ("default",),
@@ -48,6 +48,19 @@ FIXED_SETTINGS: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
+class AdditionConfig:
+    """What SDXL adds to the timestep embedding: the whole text as one vector, and six numbers about sizes.
+
+    Attributes:
+        time_width: channels for each of the numbers.
+        input_width: channels of the vector and all numbers together.
+    """
+
+    time_width: int
+    input_width: int
+
+
+@dataclass(frozen=True)
 class UNetConfig:
     """What distinguishes one SD-type U-Net from another.
 
@@ -56,6 +69,7 @@ class UNetConfig:
         cross_attention_levels: which levels have spatial transformers; the middle always has.
         transformer_depths: transformer blocks of each level's spatial transformers.
         num_heads: attention heads of each level.
+        addition: of SDXL, else None.
     """
 
     in_channels: int
@@ -71,6 +85,7 @@ class UNetConfig:
     linear_projection: bool
     flip_sin_to_cos: bool
     freq_shift: int
+    addition: AdditionConfig | None = None
 
     @property
     def time_embedding_dim(self) -> int:
@@ -118,7 +133,21 @@ class UNetConfig:
             linear_projection=values["use_linear_projection"],
             flip_sin_to_cos=values["flip_sin_to_cos"],
             freq_shift=values["freq_shift"],
+            addition=_addition(values),
         )
+
+
+def _addition(values: Mapping[str, Any]) -> AdditionConfig | None:
+    kind = values.get("addition_embed_type")
+    if kind is None:
+        return None
+    time_width, input_width = values.get("addition_time_embed_dim"), values.get("projection_class_embeddings_input_dim")
+    if kind != "text_time" or not isinstance(time_width, int) or not isinstance(input_width, int):
+        raise ConfigError(
+            f"addition_embed_type must be None or 'text_time' with both of its widths; given {kind!r} with "
+            f"addition_time_embed_dim={time_width!r} and projection_class_embeddings_input_dim={input_width!r}."
+        )
+    return AdditionConfig(time_width, input_width)
 
 
 def _per_level(value: Any, levels: int) -> tuple[int, ...]:

@@ -22,11 +22,15 @@ _SETTINGS = (
     "norm_num_groups",
     "norm_eps",
     "use_linear_projection",
+    "transformer_layers_per_block",
+    "addition_embed_type",
+    "addition_time_embed_dim",
+    "projection_class_embeddings_input_dim",
 )
 
 
 def from_unet_motion_model(source: UNetMotionModel) -> UNet3DConditionModel:
-    """Make our model of a `UNetMotionModel` of Stable Diffusion 1.5's layout; the two then share their weights.
+    """Make our model of a `UNetMotionModel` laid out as Stable Diffusion 1.5 or XL; the two share their weights.
 
     The numeric preset is `diffusers`, so both give the same numbers (float32: to about 1e-6 of the largest value).
 

@@ -7,16 +7,20 @@ and `[b * f, h * w, c]` for attention; nothing is copied to change the view.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muybridge.backbones.unet.config import UNetConfig
+from muybridge.errors import ConfigError
 from muybridge.motion.attention import Attention, FeedForward
 from muybridge.motion.linear import Linear, linear
 from muybridge.motion.normalisation import NormScope, group_norm
+
+if TYPE_CHECKING:
+    from muybridge.backbones.unet.image_prompt import ImageAttention, TextAndImage
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialTransformerBlock(nn.Module):
-    """Self-attention within each frame, attention to the text, gated feed-forward."""
+    """Self-attention within each frame, attention to the text (and a picture), gated feed-forward."""
+
+    image_attention: ImageAttention | None
 
     def __init__(self, width: int, num_heads: int, cross_attention_dim: int) -> None:
         """Weights for tokens of `width` channels."""
@@ -81,15 +87,22 @@ class SpatialTransformerBlock(nn.Module):
         self.attn1 = Attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width)
         self.attn2 = Attention(width, num_heads, cross_attention_dim)
+        self.register_module("image_attention", None)
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, text: Tensor | TextAndImage) -> Tensor:
         """`tokens [b * f, h * w, c]`, `text [b, n, d]`: the frames of a video share one set of keys and values."""
         tokens = _add(tokens, self.attn1(self.norm1(tokens)))
-        of_video = self.norm2(tokens).view(text.shape[0], -1, tokens.shape[-1])
-        tokens = _add(tokens, self.attn2(of_video, text).view_as(tokens))
+        tokens = _add(tokens, self._attend(self.norm2(tokens), text))
         return _add(tokens, self.ff(self.norm3(tokens)))
+
+    def _attend(self, tokens: Tensor, text: Tensor | TextAndImage) -> Tensor:
+        if isinstance(text, Tensor):
+            return self.attn2(tokens.view(text.shape[0], -1, tokens.shape[-1]), text).view_as(tokens)
+        if self.image_attention is None:
+            raise ConfigError("This block has no attention to pictures.")
+        return self.image_attention.beside(self.attn2, tokens, text)
 
 
 class PointwiseConvolution(nn.Conv2d):
@@ -122,7 +135,7 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = make_projection(width, width)
 
-    def forward(self, x: Tensor, text: Tensor, layout: FrameLayout) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor | TextAndImage, layout: FrameLayout) -> Tensor:
         """`x [b * f, c, h, w]`, `text [b, n, d]`."""
         n, c, h, w = x.shape
         normed = layout.fold(group_norm(layout.unfold(x), self.norm))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from muybridge.backbones.unet.blocks import DownLevel, Level, MidLevel, UpLevel
 from muybridge.backbones.unet.config import FIXED_SETTINGS, UNetConfig
+from muybridge.backbones.unet.image_prompt import text_and_image
 from muybridge.backbones.unet.layers import FrameLayout
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite
@@ -60,6 +61,9 @@ class UNet3DConditionModel(MotionHost):
         norm_eps: float = 1e-5,
         flip_sin_to_cos: bool = True,
         freq_shift: int = 0,
+        addition_embed_type: str | None = None,
+        addition_time_embed_dim: int | None = None,
+        projection_class_embeddings_input_dim: int | None = None,
         motion_adapter: dict[str, Any] | None = None,
     ) -> None:
         """The defaults are Stable Diffusion 1.5.
@@ -76,6 +80,10 @@ class UNet3DConditionModel(MotionHost):
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_proj = Timesteps(channels[0], config.flip_sin_to_cos, config.freq_shift)
         self.time_embedding = TimestepEmbedding(channels[0], config.time_embedding_dim)
+        self.add_time_proj, self.add_embedding = None, None
+        if (addition := config.addition) is not None:
+            self.add_time_proj = Timesteps(addition.time_width, config.flip_sin_to_cos, config.freq_shift)
+            self.add_embedding = TimestepEmbedding(addition.input_width, config.time_embedding_dim)
         levels = range(len(channels))
         self.down_blocks = nn.ModuleList(DownLevel(config, level) for level in levels)
         self.mid_block = MidLevel(config)
@@ -84,7 +92,7 @@ class UNet3DConditionModel(MotionHost):
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
         self.in_channels = config.in_channels
         if motion_adapter is not None:
-            self.set_motion_adapter(MotionAdapter(**motion_adapter))
+            self.set_motion_adapter(MotionAdapter.from_settings(motion_adapter))
 
     @classmethod
     def from_unet2d(
@@ -139,7 +147,13 @@ class UNet3DConditionModel(MotionHost):
     def motion_sites(self) -> dict[str, MotionSite]:
         """All sites, named as in AnimateDiff's files: `down_blocks.0.motion_modules.1`."""
         levels = ((name, module) for name, module in self.named_modules() if isinstance(module, Level))
-        sites = (MotionSite(f"{prefix}.{name}", level.width) for prefix, level in levels for name in level.site_names())
+        config = UNetConfig.from_keywords(self.config)
+        context = (config.time_embedding_dim, config.cross_attention_dim)
+        sites = (
+            MotionSite(f"{prefix}.{name}", level.width, *context)
+            for prefix, level in levels
+            for name in level.site_names()
+        )
         return {site.name: site for site in sites}
 
     def forward(
@@ -149,8 +163,13 @@ class UNet3DConditionModel(MotionHost):
         encoder_hidden_states: Tensor,
         down_block_additional_residuals: Sequence[Tensor] | None = None,
         mid_block_additional_residual: Tensor | None = None,
-        motion_strength: float = 1.0,
+        motion_strength: float | Sequence[float] | Tensor = 1.0,
         frame_positions: Tensor | None = None,
+        motion_condition: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        image_prompt: Tensor | None = None,
+        image_prompt_strength: float = 1.0,
         return_dict: bool = True,
     ) -> UNet3DConditionOutput | tuple[Tensor]:
         """Predict noise (or velocity).
@@ -163,8 +182,16 @@ class UNet3DConditionModel(MotionHost):
             down_block_additional_residuals: added to the skips, each `[b, c, f, h, w]`, or `[b, c, h, w]` for all
                 frames.
             mid_block_additional_residual: added to the output of the middle, likewise.
-            motion_strength: scales what the motion modules add; 0 is the image model on every frame.
+            motion_strength: scales what the motion modules add, one number or one for each frame; 0 is the image model
+                on every frame.
             frame_positions: `[f]` positions in time; by default 0, 1, 2 and so on.
+            motion_condition: `[b, d]`, for motion modules that take one.
+            text_embeds: of SDXL, the whole text as one vector, `[b, d]`.
+            time_ids: of SDXL, `[b, 6]`: height and width of the original picture, top and left of the crop, height and
+                width asked for.
+            image_prompt: tokens of a picture to attend to beside the text, `[b, m, d]`, where an image prompt adapter
+                is loaded.
+            image_prompt_strength: what the attention to the picture is multiplied with; 0 is the text alone.
             return_dict: False returns a tuple.
 
         Returns:
@@ -173,27 +200,29 @@ class UNet3DConditionModel(MotionHost):
         Raises:
             ShapeError: `sample` is not five-dimensional, the text states are not one for each video, or the residuals
                 not one for each skip.
+            ConfigError: SDXL's conditions are missing, or given to another model; a picture without an image prompt
+                adapter.
         """
         if sample.ndim != 5:
             raise ShapeError(f"sample must be [b, c, f, h, w]; given {tuple(sample.shape)}.")
         batch, _, num_frames = sample.shape[:3]
         text, text_of_video = _texts(encoder_hidden_states, batch, num_frames)
-        adapter = self.motion_adapter
-        # At strength 0 it is the image model, whatever scope the adapter wants.
-        scope = "frame" if adapter is None or motion_strength == 0 else adapter.preset.backbone_norm_scope
-        layout = FrameLayout(batch, num_frames, scope)
-        time = self._embed_time(timestep, sample)
-        context = self.motion_context(num_frames, frame_positions, time, text_of_video, motion_strength)
+        prompt = text_and_image(self, text, image_prompt, image_prompt_strength, batch)
+        time = self._embed_time(timestep, sample, text_embeds, time_ids)
+        context = self.motion_context(
+            num_frames, frame_positions, time, text_of_video, motion_strength, motion_condition
+        )
+        layout = FrameLayout(batch, num_frames, self.backbone_norm_scope(context))
         active = nn.functional.silu(time)
 
         x = self.conv_in(layout.fold(sample.permute(0, 2, 3, 4, 1).contiguous()))
         skips = [x]
         for block in self.down_blocks:
-            x, more = block(x, active, text, context, layout)
+            x, more = block(x, active, prompt, context, layout)
             skips += more
         if down_block_additional_residuals is not None:
             skips = _add_residuals(skips, down_block_additional_residuals, num_frames)
-        x = self.mid_block(x, active, text, context, layout)
+        x = self.mid_block(x, active, prompt, context, layout)
         if mid_block_additional_residual is not None:
             x = x + _fold_residual(mid_block_additional_residual, num_frames)
         for block in self.up_blocks:
@@ -201,15 +230,25 @@ class UNet3DConditionModel(MotionHost):
             rows = len(cast("UpLevel", block).resnets)
             own, skips = skips[-rows:], skips[:-rows]
             height, width = (skips or own)[-1].shape[-2:]
-            x = block(x, own, (height, width), active, text, context, layout)
+            x = block(x, own, (height, width), active, prompt, context, layout)
         x = group_norm(layout.unfold(x), self.conv_norm_out, layout.norm_scope)
         x = self.conv_out(layout.fold(nn.functional.silu(x)))
         prediction = layout.unfold(x).permute(0, 4, 1, 2, 3)
         return UNet3DConditionOutput(sample=prediction) if return_dict else (prediction,)
 
-    def _embed_time(self, timestep: Tensor | float, sample: Tensor) -> Tensor:
+    def _embed_time(
+        self, timestep: Tensor | float, sample: Tensor, text_embeds: Tensor | None, time_ids: Tensor | None
+    ) -> Tensor:
         steps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
-        return self.time_embedding(self.time_proj(steps).to(sample.dtype))
+        time = self.time_embedding(self.time_proj(steps).to(sample.dtype))
+        if self.add_time_proj is None or self.add_embedding is None:
+            if text_embeds is not None or time_ids is not None:
+                raise ConfigError("text_embeds and time_ids are conditions of SDXL; this U-Net has none of them.")
+            return time
+        if text_embeds is None or time_ids is None:
+            raise ConfigError("This U-Net is of the kind of SDXL: it needs text_embeds and time_ids.")
+        sizes = self.add_time_proj(time_ids.flatten()).unflatten(0, time_ids.shape).flatten(1)
+        return time + self.add_embedding(torch.cat([text_embeds, sizes.to(text_embeds)], dim=-1).to(time.dtype))
 
 
 def _texts(states: Tensor, batch: int, num_frames: int) -> tuple[Tensor, Tensor]:
@@ -219,8 +258,8 @@ def _texts(states: Tensor, batch: int, num_frames: int) -> tuple[Tensor, Tensor]
     if states.ndim == 4 and states.shape[:2] == (batch, num_frames):
         return states.flatten(0, 1), states.mean(dim=1)
     raise ShapeError(
-        f"encoder_hidden_states must be [{batch}, n, d], one text for each video, or [{batch}, {num_frames}, n, d], one "
-        f"for each frame; given {tuple(states.shape)}."
+        f"encoder_hidden_states must be [{batch}, n, d], one text for each video, or [{batch}, {num_frames}, n, d], "
+        f"one for each frame; given {tuple(states.shape)}."
     )
 
 

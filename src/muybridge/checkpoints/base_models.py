@@ -1,0 +1,165 @@
+"""Image models in one file, as they are shared: the U-Net, with or without VAE and text encoders.
+
+Names are translated by diffusers. Settings are read from the shapes, so nothing is fetched to read a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.checkpoints.detect import detect_weights
+from muybridge.checkpoints.ldm_configs import clip_settings, open_clip_settings, unet_settings, vae_settings
+from muybridge.errors import CheckpointError, ConfigError
+from muybridge.weights.files import read_weights
+from muybridge.weights.loading import load_strictly
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+_UNET = "model.diffusion_model."
+_VAES = ("first_stage_model.", "vae.")
+_OPEN_CLIP = "conditioner.embedders.1.model."
+_IMAGE_CHANNELS = 4
+_EMA_KEYS = 100  # as diffusers counts them before it believes that there are averaged weights
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The networks that a single file holds; None where it lacks one. A tokenizer is never in it.
+
+    Attributes:
+        variant: "base-sd15" or "base-sdxl".
+        unet: without motion modules.
+        vae: in float32 for SDXL, whose VAE overflows in half precision.
+        text_encoder: CLIP ViT-L.
+        text_encoder_2: of SDXL.
+    """
+
+    variant: str
+    unet: UNet3DConditionModel
+    vae: AutoencoderKL | None = None
+    text_encoder: CLIPTextModel | None = None
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+
+    def components(self) -> dict[str, nn.Module]:
+        """What there is, by the names that pipelines use."""
+        parts = {
+            "unet": self.unet,
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "text_encoder_2": self.text_encoder_2,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def read_base_model(
+    path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, averaged: bool = False
+) -> BaseModel:
+    """Read a single file of Stable Diffusion 1.x or XL (`.safetensors` or `.ckpt`, wrapped in `state_dict` or not).
+
+    Args:
+        path: the file.
+        dtype: of the networks, whatever the file has.
+        averaged: take the averaged (EMA) weights of the U-Net, where the file has them beside the plain ones.
+
+    Raises:
+        CheckpointError: something else, an inpainting model, Stable Diffusion 2, or weights missing or not finite.
+        ConfigError: `averaged` for a file that has no averaged weights.
+    """
+    path = Path(path)
+    state = read_weights(path)
+    found = detect_weights(state, path.name)
+    if found.variant not in ("base-sd15", "base-sdxl") or found.layout != "ldm":
+        raise CheckpointError(
+            f"{path} is {found.variant} ({found.kind}), not a single file of Stable Diffusion 1.x or XL."
+        )
+    source, is_sdxl = str(path), found.variant == "base-sdxl"
+    projection = state.get(_OPEN_CLIP + "text_projection")
+    unet = _read_unet(state, is_sdxl, None if projection is None else projection.shape[1], averaged, dtype, source)
+    return BaseModel(
+        found.variant,
+        unet,
+        _read_vae(state, is_sdxl, torch.float32 if is_sdxl else dtype, source),
+        _read_clip(state, dtype, source),
+        _read_open_clip(state, dtype, source),
+    )
+
+
+def _read_unet(
+    state: dict[str, Tensor], is_sdxl: bool, text_width: int | None, averaged: bool, dtype: torch.dtype, source: str
+) -> UNet3DConditionModel:
+    if averaged and sum(key.startswith("model_ema") for key in state) <= _EMA_KEYS:
+        raise ConfigError(f"{source} has no averaged (EMA) weights; leave `averaged` out.")
+    settings = unet_settings(_below(state, _UNET), is_sdxl, text_width)
+    if settings["in_channels"] != _IMAGE_CHANNELS:
+        raise CheckpointError(
+            f"{source} takes {settings['in_channels']} channels: an inpainting or editing model, which cannot make "
+            "videos from noise. Use the plain model."
+        )
+    wanted = {key: value for key, value in state.items() if averaged or not key.startswith("model_ema")}
+    translated = convert_ldm_unet_checkpoint(wanted, settings, extract_ema=averaged)
+    with init_empty_weights():
+        unet = UNet2DConditionModel(**settings)
+    return UNet3DConditionModel.from_unet2d(_fill(unet, translated, dtype, source))
+
+
+def _read_vae(state: dict[str, Tensor], is_sdxl: bool, dtype: torch.dtype, source: str) -> AutoencoderKL | None:
+    own = next((part for prefix in _VAES if (part := _below(state, prefix))), None)
+    if own is None:
+        return None
+    settings = vae_settings(own, is_sdxl)
+    translated = convert_ldm_vae_checkpoint({_VAES[0] + key: value for key, value in own.items()}, settings)
+    with init_empty_weights():
+        vae = AutoencoderKL(**settings, force_upcast=is_sdxl)
+    return _fill(vae, translated, dtype, source)
+
+
+def _read_clip(state: dict[str, Tensor], dtype: torch.dtype, source: str) -> CLIPTextModel | None:
+    found = convert_ldm_clip_checkpoint(state)
+    own = {key.removeprefix("text_model."): value for key, value in found.items() if not _is_left_over(key)}
+    if not own:
+        return None
+    with init_empty_weights():
+        encoder = CLIPTextModel(CLIPTextConfig(**clip_settings(own)))
+    return _fill(encoder, own, dtype, source)
+
+
+def _read_open_clip(state: dict[str, Tensor], dtype: torch.dtype, source: str) -> CLIPTextModelWithProjection | None:
+    own = _below(state, _OPEN_CLIP)
+    if not own:
+        return None
+    with init_empty_weights():
+        encoder = CLIPTextModelWithProjection(CLIPTextConfig(**open_clip_settings(own)))
+    return _fill(encoder, convert_open_clip_checkpoint(encoder, state, prefix=_OPEN_CLIP), dtype, source)
+
+
+def _is_left_over(key: str) -> bool:
+    # Positions that older programs saved as if they were weights, and a number that only training uses.
+    return key.endswith(("position_ids", "logit_scale"))
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _fill(model: ModelT, translated: Mapping[str, Any], dtype: torch.dtype, source: str) -> ModelT:
+    # What diffusers looked for and did not find it gives as None.
+    state = {key: value.to(dtype) for key, value in translated.items() if value is not None}
+    load_strictly(model, state, source, assign=True)
+    return model.eval()

@@ -1,0 +1,146 @@
+"""What a weight file is, from its keys and shapes alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
+
+State = Mapping[str, Tensor]
+
+_LORA = re.compile(r"(\.processor\.|^lora_|_lora\.|\.lora_(A|B|down|up)\.|\.lora\.(down|up)\.|\.lora_linear_layer\.)")
+_DOMAIN_ADAPTER_RANK = 128
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a file turned out to be.
+
+    Attributes:
+        kind: motion-module, lora, sparse-control, base-model, vae, transformer, pipeline or unknown.
+        variant: which of the kind.
+        layout: whose names the keys have.
+        candidates: the variants that keys and shapes cannot tell apart, the chosen one first; one where they can.
+        decided_by: "keys and shapes"; "file name" where that chose among the candidates; "guess" where it said
+            nothing and the likeliest was taken.
+        notes: what else a reader should know.
+    """
+
+    kind: str
+    variant: str
+    layout: str = "original"
+    candidates: tuple[str, ...] = ()
+    decided_by: str = "keys and shapes"
+    notes: tuple[str, ...] = ()
+
+
+def detect_weights(state: State, name: str = "") -> Detection:
+    """Tell what a flat dictionary of weights is.
+
+    Args:
+        state: keys and tensors; only their shapes and dtypes are looked at, so they may be on the meta device.
+        name: of the file, or of the folder around a file that is always called the same. It only chooses among
+            variants that keys and shapes cannot tell apart.
+
+    Returns:
+        The answer; kind "unknown" where no rule knows the keys.
+    """
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    rules: tuple[Callable[[State, str], Detection | None], ...] = (
+        _lora,
+        _sparse_control,
+        _easyanimate,
+        _motion,
+        _base_model,
+    )
+    for rule in rules:
+        if (found := rule(state, name)) is not None:
+            return found
+    first = ", ".join(list(state)[:3])
+    return Detection("unknown", "unknown", "unknown", notes=(f"no rule knows its keys; the first are {first}",))
+
+
+def _lora(state: State, name: str) -> Detection | None:
+    keys = [key for key in state if _LORA.search(key)]
+    if not keys:
+        return None
+    if any(key.startswith(("lora_unet_", "lora_te")) for key in keys):
+        # EasyAnimate's has two underscores, as its network has no name of its own.
+        of_easyanimate = any(key.startswith(("lora_unet__", "lora_te_encoder_block")) for key in keys)
+        return Detection("lora", "easyanimate-lora" if of_easyanimate else "kohya-lora", "kohya")
+    layout = "original" if any(".processor." in key for key in keys) else "diffusers"
+    if any("motion_modules." in key for key in keys):
+        return Detection("lora", "motion-lora", layout)
+    ranks = {min(state[key].shape) for key in keys if state[key].ndim == 2}
+    if layout == "original" and all(re.search(r"\.attn[12]\.processor\.", key) for key in keys):
+        # Old LoRAs of diffusers have the same names; the published adapter has rank 128.
+        adapter_first = _DOMAIN_ADAPTER_RANK in ranks or "adapter" in name.lower()
+        order = ("domain-adapter", "diffusers-lora")
+        by = "file name" if "adapter" in name.lower() else "guess"
+        return Detection("lora", order[not adapter_first], layout, order[:: 1 if adapter_first else -1], by)
+    return Detection("lora", "diffusers-lora", layout)
+
+
+def _sparse_control(state: State, _name: str) -> Detection | None:
+    layout = "diffusers" if any(".attn1.pos_embed." in key or ".norm3." in key for key in state) else "original"
+    if "controlnet_cond_embedding.conv_in.weight" in state and any("motion_modules." in key for key in state):
+        return Detection("sparse-control", "sparsectrl-scribble", layout)
+    if "controlnet_cond_embedding.weight" in state:
+        return Detection("sparse-control", "sparsectrl-rgb", layout)
+    if "controlnet_cond_embedding.conv_in.weight" in state:
+        return Detection("control", "controlnet", "diffusers")
+    return None
+
+
+def _easyanimate(state: State, _name: str) -> Detection | None:
+    if any(".attn_temporal." in key for key in state):
+        own = any(".attn_temporal.temporal_transformer." in key for key in state)
+        return Detection("transformer", "easyanimate-transformer", "original" if own else "muybridge")
+    if any(re.match(r"encoder\.down_blocks\.\d+\.convs\.", key) for key in state):
+        return Detection("vae", "easyanimate-vae")
+    return None
+
+
+def _motion(state: State, name: str) -> Detection | None:
+    layout = motion_layout(state)
+    if layout is MotionLayout.NONE:
+        return None
+    found = detect_motion(state, layout, name)
+    return Detection("motion-module", found.variant, layout.value, found.candidates, found.decided_by, found.notes)
+
+
+def _base_model(state: State, _name: str) -> Detection | None:
+    if any(key.startswith("model.diffusion_model.") for key in state):
+        return _ldm_base(state)
+    if "conv_in.weight" in state and any(key.startswith("down_blocks.0.resnets.") for key in state):
+        variant = "base-sdxl" if "add_embedding.linear_1.weight" in state else "base-sd15"
+        return Detection("base-model", variant, "diffusers", notes=("the U-Net alone",))
+    if "encoder.conv_in.weight" in state and "quant_conv.weight" in state:
+        layout = "diffusers" if any(".down_blocks." in key for key in state) else "ldm"
+        return Detection("vae", "image-vae", layout)
+    return None
+
+
+def _ldm_base(state: State) -> Detection:
+    unet = "model.diffusion_model."
+    linear = any(key.startswith(unet) and key.endswith(".1.proj_in.weight") and v.ndim == 2 for key, v in state.items())
+    if unet + "label_emb.0.0.weight" in state:
+        variant = "base-sdxl"
+    else:
+        variant = "base-sd2" if linear or "cond_stage_model.model.token_embedding.weight" in state else "base-sd15"
+    prefixes = {
+        "VAE": ("first_stage_model.", "vae."),
+        "text encoder": ("cond_stage_model.", "conditioner."),
+        "averaged weights (EMA) besides the plain ones": ("model_ema.",),
+    }
+    present = {part: any(key.startswith(start) for key in state) for part, start in prefixes.items()}
+    notes = [f"holds the {part}" if part[0] != "a" else f"holds {part}" for part, there in present.items() if there]
+    notes += [f"holds no {part}" for part, there in present.items() if not there and part[0] != "a"]
+    entry = state.get(unet + "input_blocks.0.0.weight")
+    if entry is not None and entry.ndim == 4 and entry.shape[1] == 9:
+        notes.append("an inpainting model: its first convolution takes 9 channels")
+    return Detection("base-model", variant, "ldm", notes=tuple(notes))

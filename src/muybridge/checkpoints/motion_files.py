@@ -1,0 +1,249 @@
+"""Motion adapters read from everybody's files, whatever their layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
+from muybridge.checkpoints.motion_variants import VARIANTS, MotionVariant, hinted_variant, motion_variant
+from muybridge.errors import CheckpointError
+from muybridge.motion import MotionAdapter
+from muybridge.motion.keys import DIFFUSERS_MOTION_KEYS, ORIGINAL_MOTION_KEYS, describe_motion_file
+from muybridge.motion.positions import sinusoidal_positions
+from muybridge.weights.files import read_folder_weights, read_weights
+from muybridge.weights.keymap import KeyMap, apply_key_map
+from muybridge.weights.loading import load_strictly
+
+_HOTSHOT_KEYS = KeyMap(
+    strip_prefixes=("module.",),
+    replace=(
+        (r"(^|\.)temporal_attentions\.(\d+)\.", r"\1motion_modules.\2.temporal_transformer."),
+        (r"\.pos_encoder\.positional_encoding$", ".pos_encoder.pe"),
+    ),
+)
+"""From HotshotXL's names to AnimateDiff's."""
+_DIFFUSERS_KEYS = replace(DIFFUSERS_MOTION_KEYS, strip_prefixes=("module.", "unet."))
+_TABLE_TOLERANCE = 1e-2  # bfloat16 keeps values near 1 to 4e-3
+
+
+@dataclass(frozen=True)
+class LoadedMotion:
+    """A motion adapter, and how its family is run."""
+
+    adapter: MotionAdapter
+    variant: MotionVariant
+
+
+def read_motion(
+    path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    numerics: str | None = None,
+    num_heads: int = 8,
+) -> LoadedMotion:
+    """Read a motion adapter from a file or folder in any known layout.
+
+    Files: the original's names (`.ckpt`, `.pth`, `.safetensors`), in its training's wrappers and with a whole U-Net
+    around them or not; diffusers' names; HotshotXL's. Folders: a `MotionAdapter` of diffusers or of this package.
+
+    Args:
+        path: the file or folder.
+        dtype: of the weights; by default as they are stored.
+        numerics: norm scopes to run under; by default those of the variant found.
+        num_heads: attention heads, which a file does not tell (a folder does); 8 in all published ones.
+
+    Raises:
+        CheckpointError: unreadable, no motion modules in it, incomplete, or of a related model that is not supported.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, dtype, numerics)
+    found = read_weights(path)
+    return adapter_from_weights(found, path.name, dtype=dtype, numerics=numerics, num_heads=num_heads)
+
+
+def adapter_from_weights(
+    found: Mapping[str, Tensor],
+    name: str = "",
+    *,
+    dtype: torch.dtype | None = None,
+    numerics: str | None = None,
+    num_heads: int = 8,
+    settings: Mapping[str, Any] | None = None,
+) -> LoadedMotion:
+    """The adapter in a flat dictionary of weights, whose tensors it shares without `dtype`.
+
+    Args:
+        found: keys of any known layout.
+        name: of the file, for messages and for what keys cannot tell.
+        dtype: of the weights; by default as they are.
+        numerics: as of `read_motion`.
+        num_heads: as of `read_motion`.
+        settings: of every module, decided by a config file instead of by the weights.
+
+    Raises:
+        CheckpointError: as of `read_motion`.
+    """
+    empty, weights = plan_adapter(found, name, numerics=numerics, num_heads=num_heads, settings=settings)
+    cast = {key: value if dtype is None else value.to(dtype) for key, value in weights.items()}
+    load_strictly(empty.adapter, cast, name, assign=True)
+    return LoadedMotion(empty.adapter.eval(), empty.variant)
+
+
+def plan_adapter(
+    found: Mapping[str, Tensor],
+    name: str = "",
+    *,
+    numerics: str | None = None,
+    num_heads: int = 8,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[LoadedMotion, dict[str, Tensor]]:
+    """The adapter for a dictionary of weights on the meta device, and the weights under its names.
+
+    No value is looked at except those of position tables, so the tensors of `found` may be on the meta device too.
+
+    Raises:
+        CheckpointError: as of `read_motion`; whether all weights are there and fit is not checked.
+    """
+    state = {key.removeprefix("module."): value for key, value in found.items()}
+    layout = motion_layout(state)
+    if layout is MotionLayout.NONE:
+        raise CheckpointError(
+            f"{name} has no motion modules: none of its {len(found)} keys contains 'motion_modules.' "
+            f"(first keys: {', '.join(list(found)[:3])})."
+        )
+    detection = detect_motion(state, layout, name)
+    if detection.variant not in VARIANTS:
+        raise CheckpointError(
+            f"{name} is a motion module of the kind {detection.variant}, which has parts besides motion modules and is "
+            f"not supported. Supported: {', '.join(VARIANTS)}."
+        )
+    variant = motion_variant(detection.variant, name)
+    tables, weights = _our_names(layout, state)
+    _check_tables(tables, name)
+    description = describe_motion_file(tables, weights, num_heads)
+    trained = {} if variant.trained_frames is None else {"trained_frames": variant.trained_frames}
+    changes = trained | dict(settings or {})
+    specs = {
+        site: asdict(replace(spec, config={**spec.config, **changes})) for site, spec in description.modules.items()
+    }
+    with torch.device("meta"):
+        adapter = MotionAdapter(specs, numerics=numerics or variant.numerics)
+    return LoadedMotion(adapter, variant), weights
+
+
+def _our_names(layout: MotionLayout, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The position tables under the original's names, and all other weights of motion modules under ours."""
+    if layout is MotionLayout.HOTSHOT:
+        state = apply_key_map(_HOTSHOT_KEYS, state)
+    key_map = _DIFFUSERS_KEYS if layout is MotionLayout.DIFFUSERS else ORIGINAL_MOTION_KEYS
+    tables = {
+        key.replace(".pos_embed.pe", ".pos_encoder.pe"): value
+        for key, value in state.items()
+        if key.endswith((".pos_encoder.pe", ".pos_embed.pe")) and "motion_modules." in key
+    }
+    return tables, apply_key_map(key_map, state)
+
+
+def _check_tables(tables: Mapping[str, Tensor], name: str) -> None:
+    """Warn where a position table is not the one that is computed in its place."""
+    for key, table in tables.items():
+        if table.ndim != 3 or table.is_meta:
+            continue
+        expected = position_table(table.shape[1], table.shape[2])
+        if not torch.allclose(table.float(), expected, atol=_TABLE_TOLERANCE):
+            warnings.warn(
+                f"{name} has position tables of its own ({key}); they are not used, as in the original, which computes "
+                "them. Motion may differ from programs that load them.",
+                stacklevel=4,
+            )
+            return
+
+
+def position_table(num_frames: int, width: int) -> Tensor:
+    """The sinusoidal table `[1, num_frames, width]` that motion files carry, float32."""
+    return sinusoidal_positions(torch.arange(num_frames, dtype=torch.float32), width)[None]
+
+
+def _read_folder(folder: Path, dtype: torch.dtype | None, numerics: str | None) -> LoadedMotion:
+    config = read_motion_config(folder)
+    if "modules_by_site" in config:
+        adapter = MotionAdapter.from_pretrained(folder, torch_dtype=dtype or _stored_dtype(folder))
+        if numerics is not None:
+            adapter.set_numerics(numerics)
+        variant = variant_of_settings(config, folder.name)
+        return LoadedMotion(adapter, variant or VARIANTS["animatediff-v3"])
+    if config.get("conv_in_channels"):
+        raise CheckpointError(f"{folder} is a motion adapter of PIA, which has a first convolution; not supported.")
+    heads = config.get("motion_num_attention_heads", 8)
+    if not isinstance(heads, int):
+        if len(set(heads)) != 1:
+            raise CheckpointError(f"{folder} has other numbers of heads at each level ({heads}); not supported.")
+        heads = heads[0]
+    settings = {
+        "norm_groups": config.get("motion_norm_num_groups", 32),
+        "trained_frames": config.get("motion_max_seq_length", 32),
+    }
+    weights = _folder_weights(folder)
+    return adapter_from_weights(
+        weights, folder.name, dtype=dtype, numerics=numerics, num_heads=heads, settings=settings
+    )
+
+
+def read_motion_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a motion adapter's folder, of diffusers or of this package.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another class.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json; it is not the folder of a motion adapter.")
+    try:
+        config = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}).") from error
+    found = config.get("_class_name") if isinstance(config, dict) else None
+    if found != "MotionAdapter":
+        raise CheckpointError(f"{folder} holds a {found}, not a MotionAdapter.")
+    return config
+
+
+def _folder_weights(folder: Path) -> dict[str, Tensor]:
+    plain = "diffusion_pytorch_model"
+    names = (plain, f"{plain}.fp16")  # some published folders hold nothing but half precision
+    present = (name for name in names if any(folder.glob(f"{name}.safetensors*")) or any(folder.glob(f"{name}.bin*")))
+    return read_folder_weights(folder, next(present, plain))
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    dtypes = {value.dtype for value in _folder_weights(folder).values()}
+    return dtypes.pop() if len(dtypes) == 1 else torch.float32
+
+
+def variant_of_settings(config: Mapping[str, Any], name: str = "") -> MotionVariant | None:
+    """How an adapter saved by this package is run: its config says the norm scopes, and its sites say the rest.
+
+    None where the config is diffusers', which says neither.
+    """
+    sites = config.get("modules_by_site")
+    if not isinstance(sites, Mapping):
+        return None
+    numerics = config.get("numerics", "official-v3")
+    by_numerics = {variant.numerics: variant.name for variant in reversed(VARIANTS.values()) if not variant.distilled}
+    found = by_numerics.get(numerics, "animatediff-v3")
+    if numerics == "diffusers" and any(site.startswith("down_blocks.3.") for site in sites):
+        found = "animatediff-v2" if any(site.startswith("mid_block.") for site in sites) else "animatediff-v3"
+    hint = hinted_variant(name)
+    if found == "animatediff-v2" and hint is not None and VARIANTS[hint].distilled:
+        found = hint
+    return motion_variant(found, name)

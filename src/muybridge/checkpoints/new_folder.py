@@ -1,0 +1,33 @@
+"""Model folders that appear complete or not at all."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from muybridge.errors import OutputError
+from muybridge.video.atomic import check_folder_above, output_error
+
+
+@contextmanager
+def new_model_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` when the block ends well and vanishes when it does not.
+
+    Raises:
+        OutputError: `path` exists, or cannot be written.
+    """
+    if path.exists():
+        raise OutputError(f"{path} is there already. Choose another name, or remove it first.")
+    check_folder_above(path)
+    temporary = path.parent / f".muybridge-{secrets.token_hex(8)}.part"
+    try:
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""The networks of a model folder without their weights: shapes and precisions alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
+
+from muybridge.backbones.dit import Transformer3DModel
+from muybridge.backbones.dit.published import is_published, published_keywords
+from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.checkpoints.parts import part_folder
+from muybridge.errors import CheckpointError
+from muybridge.motion import MotionAdapter
+from muybridge.vae import AutoencoderKLMagvit
+from muybridge.vae.magvit.folder import read_settings
+
+
+def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:
+    """Build every network of a folder from its settings; no weight file is opened, or needs to be there.
+
+    On the meta device they have no numbers. On another they have random ones, or, under a `FakeTensorMode`, none, but
+    the kernels of that device.
+
+    Args:
+        folder: of a pipeline.
+        family: "AnimateDiffPipeline" or "EasyAnimatePipeline".
+        dtype: of the weights that are not there.
+        device: of them.
+
+    Raises:
+        CheckpointError: a part is missing, or its settings do not describe the network that it should be.
+    """
+    makers = _EASYANIMATE if family == "EasyAnimatePipeline" else _ANIMATEDIFF
+    parts: dict[str, nn.Module] = {}
+    for name, make in makers.items():
+        if name in _OPTIONAL and not (folder / name).is_dir():
+            continue
+        path = part_folder(folder, name)
+        try:
+            with torch.device(device), _default_dtype(dtype):
+                parts[name] = make(path).eval()
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever a library finds wrong with settings
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{path / 'config.json'} does not describe a network: {reason}") from error
+    return parts
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Made in a precision, since fake weights cannot be cast afterwards."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / 'config.json'} cannot be read ({error}).") from error
+
+
+def _unet(path: Path) -> nn.Module:
+    settings = _settings(path)
+    if settings.get("_class_name") == "UNet3DConditionModel":
+        return _one(UNet3DConditionModel.from_config(settings))
+    return UNet3DConditionModel.from_unet2d(_one(UNet2DConditionModel.from_config(settings)))
+
+
+def _transformer(path: Path) -> nn.Module:
+    settings = _settings(path)
+    if is_published(settings):
+        return Transformer3DModel(**published_keywords(settings))
+    return _one(Transformer3DModel.from_config(settings))
+
+
+def _one(made: Any) -> Any:
+    """`from_config` gives a model, or a model and what it did not use."""
+    return made[0] if isinstance(made, tuple) else made
+
+
+_OPTIONAL = ("motion_adapter", "image_encoder")
+_ANIMATEDIFF: dict[str, Callable[[Path], nn.Module]] = {
+    "text_encoder": lambda path: CLIPTextModel(CLIPTextConfig.from_pretrained(path)),
+    "unet": _unet,
+    "motion_adapter": lambda path: _one(MotionAdapter.from_config(_settings(path))),
+    "vae": lambda path: _one(AutoencoderKL.from_config(_settings(path))),
+}
+_EASYANIMATE: dict[str, Callable[[Path], nn.Module]] = {
+    "text_encoder": lambda path: T5EncoderModel(T5Config.from_pretrained(path)),
+    "image_encoder": lambda path: CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(path)),
+    "transformer": _transformer,
+    "vae": lambda path: AutoencoderKLMagvit(**read_settings(AutoencoderKLMagvit, path)),
+}

@@ -1,0 +1,157 @@
+"""Pictures of a few frames as the input of a SparseCtrl: what is known, zeros elsewhere, and where is which."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from muybridge.conditioning.image import Picture, open_picture, resized
+from muybridge.errors import ConfigError, InputFileError, ShapeError
+
+_MAX_STRETCH = 0.02  # what rounding to the multiples of a VAE does to an ordinary picture; not seen
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def place_pictures(pictures: Mapping[int, Picture], num_frames: int, height: int, width: int) -> dict[int, Image.Image]:
+    """Read pictures, and put them in the order of their frames.
+
+    Pictures turned by a camera (EXIF) are turned upright, 16 bits become 8, an alpha channel that is opaque is dropped.
+
+    Args:
+        pictures: by frame; negative indexes count from the end.
+        num_frames: of the video.
+        height: of the video in pixels.
+        width: likewise.
+
+    Returns:
+        Pictures by frame from 0, in their own sizes.
+
+    Raises:
+        ConfigError: no pictures, two for one frame, or one that is partly transparent.
+        ShapeError: a frame outside the video, or a picture of another aspect ratio (more than 2 % off).
+        InputFileError: a picture that is missing, damaged, or none.
+    """
+    if not pictures:
+        raise ConfigError("There are no pictures; leave them out, or give one, as in {0: picture}.")
+    placed: dict[int, Image.Image] = {}
+    given: dict[int, int] = {}
+    for index in pictures:
+        frame = index + num_frames if index < 0 else index
+        if not 0 <= frame < num_frames:
+            raise ShapeError(
+                f"Frame {index} is outside the video, which has frames 0 to {num_frames - 1} (or {-num_frames} to -1, "
+                "from the end)."
+            )
+        if frame in given:
+            raise ConfigError(f"Indexes {given[frame]} and {index} both mean frame {frame}; give one picture for it.")
+        given[frame] = index
+    for frame, index in sorted(given.items()):
+        placed[frame] = open_upright(pictures[index], f"The picture of frame {index}")
+        _check_aspect(placed[frame], index, height, width)
+    return placed
+
+
+def keyframe_condition(
+    keyframes: Mapping[int, Image.Image],
+    num_frames: int,
+    height: int,
+    width: int,
+    encode: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The condition of a SparseCtrl for "rgb": latents of the pictures.
+
+    Args:
+        keyframes: by frame from 0, of `place_pictures`; stretched to the size of the video.
+        num_frames: of the video.
+        height: in pixels.
+        width: in pixels.
+        encode: pixels `[n, 3, h, w]` in [-1, 1] to scaled latents `[n, c, h', w']`; `vae.encode_images` takes their
+            mean, so that the same pictures give the same video.
+
+    Returns:
+        `float32 [1, c + 1, f, h', w']`, on the device of the latents; the last channel is the mask.
+    """
+    latents = torch.cat([encode(_pixels(picture, height, width) * 2 - 1) for picture in keyframes.values()])
+    return _with_mask(latents.float(), list(keyframes), num_frames)
+
+
+def sketch_condition(sketches: Mapping[int, Image.Image], num_frames: int, height: int, width: int) -> Tensor:
+    """The condition of a SparseCtrl for "scribble": pixels in [0, 1], white lines on black.
+
+    Args:
+        sketches: by frame from 0, of `place_pictures`; stretched to the size of the video.
+        num_frames: of the video.
+        height: in pixels.
+        width: in pixels.
+
+    Returns:
+        `float32 [1, 4, f, h, w]`; the last channel is the mask.
+    """
+    pixels = torch.cat([_pixels(picture, height, width) for picture in sketches.values()])
+    return _with_mask(pixels, list(sketches), num_frames)
+
+
+def _with_mask(known: Tensor, frames: list[int], num_frames: int) -> Tensor:
+    _, channels, height, width = known.shape
+    condition = known.new_zeros(1, channels + 1, num_frames, height, width)
+    condition[0, :channels, frames] = known.transpose(0, 1)
+    condition[0, channels, frames] = 1
+    return condition
+
+
+def _pixels(picture: Image.Image, height: int, width: int) -> Tensor:
+    array = resized(picture, height, width)
+    return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def open_upright(picture: Picture, name: str) -> Image.Image:
+    """Read a picture as `place_pictures` does; `name` stands for it in messages.
+
+    Raises:
+        ConfigError: it is partly transparent, or has values beyond 16 bits.
+        InputFileError: it is missing, damaged, or none.
+    """
+    if isinstance(picture, np.ndarray):
+        return open_picture(picture)
+    if isinstance(picture, Image.Image):
+        return _as_rgb(ImageOps.exif_transpose(picture), name)
+    path = Path(os.fspath(picture))
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _as_rgb(ImageOps.exif_transpose(image), f"{name}, {path},")
+    except FileNotFoundError as error:
+        raise InputFileError(f"There is no picture {path}.") from error
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputFileError(f"{path} cannot be read as a picture ({error}). Save it again.") from error
+
+
+def _as_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise ConfigError(f"{name} is partly transparent; put it on a background and save it without transparency.")
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65_535:
+            raise ConfigError(f"{name} has values beyond 16 bits; save it with 8 or 16.")
+        # Pillow would cut all above 255 off.
+        image = Image.fromarray((values / 257).round().astype(np.uint8))
+    return open_picture(image)
+
+
+def _check_aspect(picture: Image.Image, index: int, height: int, width: int) -> None:
+    ratio = (picture.width * height) / (picture.height * width)
+    if abs(ratio - 1) <= _MAX_STRETCH:
+        return
+    crop_width = min(picture.width, round(picture.height * width / height))
+    crop_height = min(picture.height, round(picture.width * height / width))
+    raise ShapeError(
+        f"The picture of frame {index} is {picture.width}x{picture.height} and the video {width}x{height}: another "
+        f"aspect ratio. Crop the picture to {crop_width}x{crop_height}, or make the video about "
+        f"{width}x{round(width * picture.height / picture.width)}."
+    )
