@@ -50,6 +50,7 @@ def denoise(
     on_step: OnStep | None = None,
     step_options: Mapping[str, Any] | None = None,
     diagnose: Diagnose | None = None,
+    before_step: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Run a scheduler's steps.
 
@@ -65,6 +66,8 @@ def denoise(
         on_step: called after every step.
         step_options: further arguments of `scheduler.step`, such as `eta` or `generator`.
         diagnose: finds the layer where values first went wrong, for the error message.
+        before_step: told the index of each step before it, for wrappers that change from step to step, as
+            `ContextWindows.begin_step`.
 
     Raises:
         NonFiniteError: a prediction was NaN, infinite or all zero, or latents were NaN or infinite; names step and
@@ -73,6 +76,8 @@ def denoise(
     on_device = timesteps.to(latents.device)
     watch = _Watch(on_device, latents, diagnose)
     for index, timestep in enumerate(timesteps):
+        if before_step is not None:
+            before_step(index)
         model_input = scheduler.scale_model_input(latents, timestep)
         prediction = denoiser(model_input, on_device[index])
         latents = scheduler.step(prediction, timestep, latents, **(step_options or {}), return_dict=False)[0]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 from diffusers import (
     ConfigMixin,
@@ -62,16 +66,118 @@ EASYANIMATE_BETAS: dict[str, Any] = {
 """EasyAnimate V2 and V3. Source: `config/easyanimate_video_slicevae_motion_module_v3.yaml`."""
 
 _LEADING: dict[str, Any] = {"timestep_spacing": "leading", "steps_offset": 1}
-_SCHEDULERS: dict[str, tuple[type, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {**_LEADING, "clip_sample": False, "set_alpha_to_one": True}),
-    "euler": (EulerDiscreteScheduler, _LEADING),
-    "euler-a": (EulerAncestralDiscreteScheduler, _LEADING),
-    "dpm++2m": (DPMSolverMultistepScheduler, _LEADING),
-    "dpm++2m-karras": (DPMSolverMultistepScheduler, {**_LEADING, "use_karras_sigmas": True}),
-    "pndm": (PNDMScheduler, {**_LEADING, "skip_prk_steps": True}),
-    "unipc": (UniPCMultistepScheduler, _LEADING),
-    "lcm": (LCMScheduler, {}),
-}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A solver by name.
+
+    Attributes:
+        name: what `make_scheduler` knows it as.
+        title: its usual name.
+        description: what it is good for, in one sentence.
+        steps: a good number of denoising steps.
+        guidance_scale: a good strength of guidance; 1 is none.
+        scheduler_class: of diffusers.
+        settings: its own, where a model says nothing else.
+        fixed: its own, whatever a model says.
+    """
+
+    name: str
+    title: str
+    description: str
+    steps: int
+    guidance_scale: float
+    scheduler_class: type
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def setting_names(self) -> set[str]:
+        """All settings that its class has."""
+        return set(cast("Any", self.scheduler_class)._get_init_keys(self.scheduler_class))
+
+
+SAMPLERS: tuple[Sampler, ...] = (
+    Sampler(
+        "ddim",
+        "DDIM",
+        "AnimateDiff's own; plain and deterministic.",
+        25,
+        7.5,
+        DDIMScheduler,
+        {**_LEADING, "clip_sample": False, "set_alpha_to_one": True},
+    ),
+    Sampler(
+        "euler", "Euler", "As fast as DDIM, in the scale of noise levels.", 25, 7.5, EulerDiscreteScheduler, _LEADING
+    ),
+    Sampler(
+        "euler-a",
+        "Euler ancestral",
+        "Draws fresh noise in every step: livelier, and never settles.",
+        25,
+        7.5,
+        EulerAncestralDiscreteScheduler,
+        _LEADING,
+    ),
+    Sampler(
+        "euler-trailing",
+        "Euler, trailing",
+        "For AnimateDiff-Lightning: starts at the noisiest level; steps as its file was distilled for (1, 2, 4, 8).",
+        4,
+        1.0,
+        EulerDiscreteScheduler,
+        {"steps_offset": 1},
+        {"timestep_spacing": "trailing"},
+    ),
+    Sampler(
+        "dpm++2m",
+        "DPM++ 2M",
+        "Second order: as good in fewer steps.",
+        20,
+        7.5,
+        DPMSolverMultistepScheduler,
+        _LEADING,
+    ),
+    Sampler(
+        "dpm++2m-karras",
+        "DPM++ 2M Karras",
+        "The same, with more of its steps at low noise.",
+        20,
+        7.5,
+        DPMSolverMultistepScheduler,
+        _LEADING,
+        {"use_karras_sigmas": True},
+    ),
+    Sampler(
+        "pndm",
+        "PNDM",
+        "Stable Diffusion's own; takes its second step twice.",
+        25,
+        7.5,
+        PNDMScheduler,
+        _LEADING,
+        {"skip_prk_steps": True},
+    ),
+    Sampler(
+        "unipc",
+        "UniPC",
+        "Corrects each step by the next; good in few steps.",
+        15,
+        7.5,
+        UniPCMultistepScheduler,
+        _LEADING,
+    ),
+    Sampler(
+        "lcm",
+        "LCM",
+        "For AnimateLCM and other consistency models: 4 to 8 steps, guidance 1 to 2.",
+        6,
+        2.0,
+        LCMScheduler,
+    ),
+)
+"""All samplers. Steps and guidance are for motion modules that are not distilled, save where a description says so."""
 _OF_THE_MODEL = (
     "num_train_timesteps",
     "beta_start",
@@ -83,11 +189,24 @@ _OF_THE_MODEL = (
     "steps_offset",
 )
 """Settings that belong to what a model was trained with, which another solver must take over."""
+_WHAT_A_SAMPLER_IS = ("use_karras_sigmas", "timestep_spacing")
 
 
 def scheduler_names() -> list[str]:
     """The names `make_scheduler` knows."""
-    return sorted(_SCHEDULERS)
+    return sorted(sampler.name for sampler in SAMPLERS)
+
+
+def find_sampler(name: str) -> Sampler:
+    """A sampler by name.
+
+    Raises:
+        ConfigError: unknown name (lists the known ones).
+    """
+    for sampler in SAMPLERS:
+        if sampler.name == name:
+            return sampler
+    raise ConfigError(f"Unknown scheduler {name!r}. Known: {', '.join(scheduler_names())}.")
 
 
 def make_scheduler(name: str, model_scheduler: ConfigMixin | Scheduler | None = None) -> Scheduler:
@@ -95,27 +214,25 @@ def make_scheduler(name: str, model_scheduler: ConfigMixin | Scheduler | None = 
 
     Args:
         name: one of `scheduler_names()`.
-        model_scheduler: the scheduler a model came with; its noise schedule, prediction type and spacing are kept.
-            Without it, AnimateDiff's settings for Stable Diffusion 1.5 are used.
+        model_scheduler: the scheduler a model came with; its noise schedule, prediction type and spacing are kept, save
+            what the sampler is made of (the spacing of "euler-trailing"). Without it, AnimateDiff's settings for Stable
+            Diffusion 1.5 are used.
 
     Raises:
         ConfigError: unknown name (lists the known ones), or a solver that cannot start from pure noise where the
             model was trained to.
     """
-    if name not in _SCHEDULERS:
-        raise ConfigError(f"Unknown scheduler {name!r}. Known: {', '.join(scheduler_names())}.")
-    scheduler_class, settings = _SCHEDULERS[name]
+    sampler = find_sampler(name)
     if model_scheduler is None:
-        return scheduler_class(**{**ANIMATEDIFF_BETAS, **settings})
+        return _make(sampler, {**ANIMATEDIFF_BETAS, **sampler.settings, **sampler.fixed})
     own = {key: value for key, value in dict(model_scheduler.config).items() if key in _OF_THE_MODEL}
-    accepted = _init_names(scheduler_class)
-    if own.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in accepted:
+    if own.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in sampler.setting_names:
+        able = [each.name for each in SAMPLERS if "rescale_betas_zero_snr" in each.setting_names]
         raise ConfigError(
             f"Scheduler {name!r} cannot start from zero signal, which this model was trained for. Use one of "
-            f"{', '.join(n for n, (c, _) in _SCHEDULERS.items() if 'rescale_betas_zero_snr' in _init_names(c))}."
+            f"{', '.join(able)}."
         )
-    merged = {**settings, **own}
-    return scheduler_class(**{key: value for key, value in merged.items() if key in accepted})
+    return _make(sampler, {**sampler.settings, **own, **sampler.fixed})
 
 
 def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
@@ -126,13 +243,37 @@ def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
     Raises:
         ConfigError: unknown name (lists the known ones).
     """
-    if name not in _SCHEDULERS:
-        raise ConfigError(f"Unknown scheduler {name!r}. Known: {', '.join(scheduler_names())}.")
-    scheduler_class, settings = _SCHEDULERS[name]
-    accepted = _init_names(scheduler_class)
-    karras = {key: value for key, value in settings.items() if key == "use_karras_sigmas"}
-    return scheduler_class(**karras, **{key: value for key, value in schedule.items() if key in accepted})
+    sampler = find_sampler(name)
+    kept = {key: value for key, value in sampler.fixed.items() if key in _WHAT_A_SAMPLER_IS}
+    return _make(sampler, {**schedule, **kept})
 
 
-def _init_names(scheduler_class: Any) -> set[str]:
-    return set(scheduler_class._get_init_keys(scheduler_class))
+def set_timesteps(scheduler: Scheduler, num_steps: int) -> Tensor:
+    """Choose the noise levels of a run; returns them, on the CPU.
+
+    Raises:
+        ConfigError: a number of steps that the solver cannot make.
+    """
+    most = scheduler.config["num_train_timesteps"]
+    if not 1 <= num_steps <= most:
+        raise ConfigError(f"The number of steps must be from 1 to {most}; given {num_steps}.")
+    try:
+        with _tensors_to_numpy():
+            scheduler.set_timesteps(num_steps)
+    except ValueError as error:
+        raise ConfigError(f"{type(scheduler).__name__} cannot make {num_steps} steps: {error}") from error
+    return scheduler.timesteps
+
+
+def _make(sampler: Sampler, settings: Mapping[str, Any]) -> Scheduler:
+    with _tensors_to_numpy():
+        return sampler.scheduler_class(**{k: v for k, v in settings.items() if k in sampler.setting_names})
+
+
+@contextlib.contextmanager
+def _tensors_to_numpy() -> Iterator[None]:
+    """Quiet about diffusers' schedulers handing tensors to numpy in a way that numpy will give up."""
+    with warnings.catch_warnings():
+        message = re.escape("__array__ implementation doesn't accept a copy keyword")
+        warnings.filterwarnings("ignore", message, DeprecationWarning, r"diffusers\.schedulers\.")
+        yield

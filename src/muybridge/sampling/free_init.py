@@ -1,0 +1,130 @@
+"""FreeInit: denoise several times, each time from what the last result had in its low frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from muybridge.errors import ConfigError
+from muybridge.sampling.noise import draw_noise
+from muybridge.sampling.schedulers import Scheduler, set_timesteps
+from muybridge.types import LatentShape
+
+FilterKind = Literal["butterworth", "gaussian", "ideal"]
+_AXES = (-3, -2, -1)
+
+
+@dataclass(frozen=True)
+class FreeInit:
+    """How to repeat. Source: arXiv 2312.07537; the defaults are those of its authors.
+
+    Attributes:
+        passes: how often the video is denoised; 1 is as without.
+        kind: shape of the low-pass filter.
+        order: steepness of "butterworth"; the others have none.
+        spatial_stop: frequency above which noise is drawn anew, 0 to 1 of the highest, along height and width.
+        temporal_stop: the same along time.
+        coarse_to_fine: fewer steps in the first passes: the share i / passes of them in pass i.
+    """
+
+    passes: int = 3
+    kind: FilterKind = "butterworth"
+    order: int = 4
+    spatial_stop: float = 0.25
+    temporal_stop: float = 0.25
+    coarse_to_fine: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        if self.passes < 1 or self.order < 1:
+            raise ConfigError(f"FreeInit needs at least 1 pass and order 1; given {self.passes} and {self.order}.")
+        if not (0 < self.spatial_stop <= 1 and 0 < self.temporal_stop <= 1):
+            raise ConfigError(
+                f"The stop frequencies of FreeInit must be above 0 and at most 1; given {self.spatial_stop} and "
+                f"{self.temporal_stop}."
+            )
+        if self.kind not in get_args(FilterKind):
+            raise ConfigError(f"The filter must be one of {', '.join(get_args(FilterKind))}; given {self.kind!r}.")
+
+    def steps_of(self, index: int, num_steps: int) -> int:
+        """Steps of pass `index`, from 0."""
+        return max(1, num_steps * (index + 1) // self.passes) if self.coarse_to_fine else num_steps
+
+
+def low_pass(settings: FreeInit, num_frames: int, height: int, width: int) -> Tensor:
+    """How much of each frequency is kept, `[f, h, w]` in [0, 1], float32; frequency zero is in the centre.
+
+    As the authors have it, the "ideal" filter compares a squared distance with twice the stop frequency.
+    """
+    t, h, w = (2 * torch.arange(size, dtype=torch.float64) / size - 1 for size in (num_frames, height, width))
+    ratio = settings.spatial_stop / settings.temporal_stop
+    distance = (ratio * t)[:, None, None] ** 2 + h[:, None] ** 2 + w**2
+    if settings.kind == "butterworth":
+        kept = 1 / (1 + (distance / settings.spatial_stop**2) ** settings.order)
+    elif settings.kind == "gaussian":
+        kept = torch.exp(-distance / (2 * settings.spatial_stop**2))
+    else:
+        kept = distance <= 2 * settings.spatial_stop
+    return kept.float()
+
+
+def mix_frequencies(low: Tensor, high: Tensor, kept: Tensor) -> Tensor:
+    """What `kept [f, h, w]` keeps of `low [b, c, f, h, w]`, and of `high` the rest."""
+    low, high = (torch.fft.fftshift(torch.fft.fftn(x, dim=_AXES), dim=_AXES) for x in (low, high))
+    mixed = low * kept + high * (1 - kept)
+    return torch.fft.ifftn(torch.fft.ifftshift(mixed, dim=_AXES), dim=_AXES).real
+
+
+def denoise_repeatedly(
+    settings: FreeInit,
+    run: Callable[[Tensor, Tensor], Tensor],
+    scheduler: Scheduler,
+    noise: Tensor,
+    generators: Sequence[torch.Generator],
+    num_steps: int,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """The loop around the denoising loop.
+
+    Works on noise of unit variance, so it is the same for every solver; diffusers', which noises in the solver's own
+    scale, agrees with it where that scale is the same (DDIM and the like).
+
+    Args:
+        settings: how to repeat.
+        run: (latents at the scheduler's first noise level, timesteps) -> denoised latents, for example a call of
+            `denoise`.
+        scheduler: its timesteps are set for each pass.
+        noise: `[b, c, f, h, w]` of unit variance; what the first pass starts from.
+        generators: one for each video; fresh noise of every further pass comes from them.
+        num_steps: steps of a whole pass.
+        stopped: asked after every pass; True ends with what there is.
+
+    Returns:
+        The latents of the last pass.
+    """
+    latents = noise
+    for index in range(settings.passes):
+        start = noise if index == 0 else _renewed(settings, scheduler, latents, noise, generators)
+        set_timesteps(scheduler, settings.steps_of(index, num_steps))
+        latents = run(start * float(scheduler.init_noise_sigma), scheduler.timesteps)
+        if stopped():
+            break
+    return latents
+
+
+def _renewed(
+    settings: FreeInit, scheduler: Any, latents: Tensor, noise: Tensor, generators: Sequence[torch.Generator]
+) -> Tensor:
+    signal = float(scheduler.alphas_cumprod[-1])
+    noisy = latents.float() * signal**0.5 + noise.float() * (1 - signal) ** 0.5
+    _, channels, *size = latents.shape
+    fresh = draw_noise(generators, LatentShape(channels, *size)).to(noisy)
+    return mix_frequencies(noisy, fresh, low_pass(settings, *size).to(noisy)).to(noise.dtype)
