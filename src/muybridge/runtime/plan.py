@@ -1,0 +1,164 @@
+"""Which settings fit a budget of memory, at what cost; from figures of stages that something else has counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from muybridge.errors import ConfigError
+
+Guiding = Literal["batched", "sequential"]
+Offload = Literal["none", "model", "group"]
+_BYTES_A_SECOND = 25e9  # what a card's bus moves in practice
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What decides over memory.
+
+    Attributes:
+        dtype: of all networks, "float32" or "bfloat16".
+        guidance: both branches of guidance in one call, or one after the other.
+        tiled_vae: whether the VAE works in tiles.
+        offload: parts ("model") or layers ("group") wait in the memory of the host, or nothing does.
+    """
+
+    dtype: str
+    guidance: Guiding = "batched"
+    tiled_vae: bool = False
+    offload: Offload = "none"
+
+
+@dataclass(frozen=True)
+class StageNeed:
+    """What a stage needs by itself.
+
+    Attributes:
+        weight_bytes: of the parts that work in it.
+        largest_layer_bytes: of the largest of their layers.
+        activation_bytes: most that its tensors take at a time, without weights.
+    """
+
+    weight_bytes: int
+    largest_layer_bytes: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One choice of settings.
+
+    Attributes:
+        settings: the choice.
+        peaks: bytes at most in each stage, weights that are there included.
+        costs: what it costs against the run before it in the plan, in words.
+    """
+
+    settings: PlanSettings
+    peaks: dict[str, int]
+    costs: tuple[str, ...]
+
+    @property
+    def peak(self) -> int:
+        """Of the whole run."""
+        return max(self.peaks.values())
+
+
+CHOICES: tuple[PlanSettings, ...] = (
+    PlanSettings("float32"),
+    PlanSettings("bfloat16"),
+    PlanSettings("bfloat16", "sequential"),
+    PlanSettings("bfloat16", "sequential", True),
+    PlanSettings("bfloat16", "sequential", True, "model"),
+    PlanSettings("bfloat16", "sequential", True, "group"),
+)
+"""From what costs nothing to what costs most."""
+
+
+def plan_runs(
+    count: Callable[[PlanSettings], tuple[int, Mapping[str, StageNeed]]],
+    num_steps: int,
+    choices: Sequence[PlanSettings] = CHOICES,
+) -> list[PlannedRun]:
+    """The peak of every choice.
+
+    Args:
+        count: under some settings, the bytes of all weights together, and what each stage needs, by its name.
+        num_steps: denoising steps, for the cost of moving weights.
+        choices: what to plan.
+    """
+    runs = []
+    for settings in choices:
+        everything, needs = count(settings)
+        peaks = {name: need.activation_bytes + _resident(need, everything, settings) for name, need in needs.items()}
+        runs.append(PlannedRun(settings, peaks, _costs(settings, needs, everything, num_steps)))
+    return runs
+
+
+def choose_run(runs: Sequence[PlannedRun], budget: int) -> PlannedRun:
+    """The first that fits.
+
+    Raises:
+        ConfigError: none does; names the smallest.
+    """
+    for run in runs:
+        if run.peak <= budget:
+            return run
+    smallest = min(runs, key=lambda run: run.peak)
+    stage = max(smallest.peaks, key=lambda name: smallest.peaks[name])
+    raise ConfigError(
+        f"Nothing fits {budget / 1e9:.3g} GB: the least is {smallest.peak / 1e9:.3g} GB, in the stage {stage!r}, with "
+        f"{describe(smallest.settings)}. Ask for a smaller size or fewer frames, or allow {smallest.peak / 1e9:.3g} GB."
+    )
+
+
+def describe(settings: PlanSettings) -> str:
+    """The settings in words."""
+    words = [settings.dtype, f"{settings.guidance} guidance"]
+    words += ["a tiled VAE"] if settings.tiled_vae else []
+    words += [] if settings.offload == "none" else [f"{settings.offload} offload"]
+    return ", ".join(words)
+
+
+def parse_bytes(text: str) -> int:
+    """A number of bytes as people write it: "12GB", "800 MiB", "6e9".
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(|[KMG]I?)B?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"A budget is a number of bytes, as in 12GB or 800MiB; given {text!r}.")
+    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+
+
+def _resident(need: StageNeed, everything: int, settings: PlanSettings) -> int:
+    if settings.offload == "none":
+        return everything
+    if settings.offload == "model":
+        return need.weight_bytes
+    return min(need.weight_bytes, 2 * need.largest_layer_bytes)  # the one at work, and the one that is fetched
+
+
+def _costs(settings: PlanSettings, needs: Mapping[str, StageNeed], everything: int, num_steps: int) -> tuple[str, ...]:
+    costs = []
+    if settings.dtype != "float32":
+        costs.append("rounding of about 1 % in every layer")
+    if settings.guidance == "sequential":
+        costs.append("two calls a step, slower where one does not fill the device")
+    if settings.tiled_vae:
+        costs.append("edges of tiles are computed twice when decoding")
+    if settings.offload == "model":
+        costs.append(f"every part moves once, {_seconds(everything)}")
+    if settings.offload == "group":
+        branches = 2 if settings.guidance == "sequential" else 1
+        moved = everything + needs["denoise"].weight_bytes * (num_steps * branches - 1)
+        costs.append(f"weights move in every step, {_seconds(moved)} where that is not hidden")
+    return tuple(costs)
+
+
+def _seconds(count: int) -> str:
+    return f"{count / 1e9:.3g} GB in about {count / _BYTES_A_SECOND:.2g} s"
