@@ -7,7 +7,8 @@ from muybridge.longvideo.drift import Drift, DriftReport, SegmentStatistics, mea
 from muybridge.longvideo.joining import Join, crossfade, join_frames
 from muybridge.longvideo.plan import Policy, Segment, plan_segments
 from muybridge.longvideo.seeds import segment_seed
-from muybridge.longvideo.work_folder import ContinuationSettings, WorkFolder
+from muybridge.longvideo.segments import PipelineSegments, Strategy
+from muybridge.longvideo.work_folder import ContinuationSettings, WorkFolder, recorded_seed
 
 __all__ = [
     "Carry",
@@ -17,15 +18,18 @@ __all__ = [
     "DriftReport",
     "FrameSink",
     "Join",
+    "PipelineSegments",
     "Policy",
     "Segment",
     "SegmentGenerator",
     "SegmentStatistics",
+    "Strategy",
     "WorkFolder",
     "continue_video",
     "crossfade",
     "join_frames",
     "measure_segment",
     "plan_segments",
+    "recorded_seed",
     "segment_seed",
 ]

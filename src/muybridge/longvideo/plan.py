@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from muybridge.errors import ConfigError, ShapeError
@@ -49,7 +49,7 @@ class Segment:
         return self.start + self.add_stop
 
 
-def plan_segments(
+def plan_segments(  # noqa: PLR0913, PLR0917  # all that a plan depends on
     num_frames: int | None,
     segment_frames: int = 72,
     overlap_frames: int = 4,
@@ -58,6 +58,7 @@ def plan_segments(
     policy: Policy = "exact",
     has_first_keyframe: bool = False,
     has_last_keyframe: bool = False,
+    held_frames: int = 0,
 ) -> Iterator[Segment]:
     """Cut a long video into segments, each of which continues the one before.
 
@@ -66,6 +67,7 @@ def plan_segments(
     - `exact`: the video gets exactly `num_frames`. The last segment is as short as `frame_multiple` allows and begins
       earlier than the others would, so that more of it is known; what `known_multiple` leaves over is cut from its
       end. A video of a single segment is cut at its end, or at its start where only the last frame is a keyframe.
+      Where nothing would be made before the last keyframe, the segment before leaves some of its frames to the last.
     - `reference`: EasyAnimate's arithmetic. The last segment has what is left, rounded down to a multiple of
       `frame_multiple`, known frames included, so that the video may be up to `frame_multiple - 1` frames shorter than
       asked; a segment that would add no frame is left out. Source: EasyAnimate V3, long video of its
@@ -81,6 +83,8 @@ def plan_segments(
         policy: `exact` or `reference`.
         has_first_keyframe: whether the first frame of the video is given.
         has_last_keyframe: whether its last frame is given; needs a `num_frames`.
+        held_frames: for how many frames the model holds a keyframe at either end; where one is, at least one more frame
+            is made. 0 demands no room.
 
     Returns:
         An iterator that computes each segment when it is asked for.
@@ -91,7 +95,9 @@ def plan_segments(
     """
     rules = _Rules(segment_frames, overlap_frames, frame_multiple, known_multiple, policy)
     rules.check()
-    ends = _Ends(has_first_keyframe, has_last_keyframe)
+    if held_frames < 0:
+        raise ShapeError(f"held_frames must not be negative; given {held_frames}. Take those of the model.")
+    ends = _Ends(has_first_keyframe, has_last_keyframe, held_frames)
     if num_frames is None:
         if has_last_keyframe:
             raise ConfigError("A video without end has no last frame. Give num_frames, or no last keyframe.")
@@ -105,6 +111,17 @@ def plan_segments(
 class _Ends:
     first: bool
     last: bool
+    held: int
+
+    @property
+    def first_held(self) -> int:
+        """Frames that the first keyframe takes."""
+        return self.held if self.first else 0
+
+    @property
+    def last_held(self) -> int:
+        """Frames that the last keyframe takes."""
+        return self.held if self.last else 0
 
 
 @dataclass(frozen=True)
@@ -132,15 +149,22 @@ class _Rules:
                 f"segment_frames must be a positive multiple of {self.multiple}; given {self.segment}. "
                 f"The nearest is {_nearest(self.segment, self.multiple)}."
             )
+        unit = self.known_multiple
+        most = (self.segment - 1) // unit * unit
+        if most < 1:
+            raise ShapeError(
+                f"segment_frames must be more than {unit}, the fewest frames that segments can share here; given "
+                f"{self.segment}. The nearest is {unit // self.multiple * self.multiple + self.multiple}."
+            )
+        nearest = min(_nearest(self.overlap, unit), most)
         if not 1 <= self.overlap < self.segment:
             raise ShapeError(
-                f"overlap_frames must be 1 to {self.segment - 1}, fewer than the {self.segment} frames of a segment; "
-                f"given {self.overlap}. The nearest is {min(max(self.overlap, 1), self.segment - 1)}."
+                f"overlap_frames must be {unit} to {most}, fewer than the {self.segment} frames of a segment; given "
+                f"{self.overlap}. The nearest is {nearest}."
             )
-        if self.overlap % self.known_multiple:
+        if self.overlap % unit:
             raise ShapeError(
-                f"overlap_frames must be a multiple of {self.known_multiple}; given {self.overlap}. "
-                f"The nearest is {_nearest(self.overlap, self.known_multiple)}."
+                f"overlap_frames must be a multiple of {unit}; given {self.overlap}. The nearest is {nearest}."
             )
         if self.policy == "reference" and self.known_multiple > 1:
             raise ConfigError("known_multiple has no effect with the policy 'reference'. Leave it out or take 'exact'.")
@@ -172,35 +196,42 @@ class _Rules:
     def _reference_last(self, index: int, num_frames: int, ends: _Ends) -> Segment | None:
         start, known = index * self.stride, self.overlap if index else 0
         frames = (num_frames - start) // self.multiple * self.multiple
-        if frames > known:
+        if frames > known + ends.last_held:
             return Segment(index, start, frames, known, known, frames, ends.first and index == 0, ends.last)
         # The original forgets the last keyframe here; nobody who gave one wants that.
         return None if index == 0 or ends.last else self.whole(index - 1, ends)
 
     def _exact_last(self, index: int, num_frames: int, ends: _Ends) -> Segment | None:
-        covered = (index - 1) * self.stride + self.segment
-        added = num_frames - covered
+        whole = (index - 1) * self.stride + self.segment
+        # One frame at least lies between what is known and the last keyframe.
+        missing = ends.last_held + 1 - (num_frames - whole) if ends.last else 0
+        cut = _round_up(max(0, missing), self.known_multiple)
+        added = num_frames - whole + cut
         frames = _round_up(added + self.overlap, self.multiple)
         known = (frames - added) // self.known_multiple * self.known_multiple
-        if ends.last and known + added < frames:
+        if frames > self.segment or known > self.segment - cut or (ends.last and known + added < frames):
             return None
-        return Segment(index, covered - known, frames, known, known, known + added, False, ends.last)
+        return Segment(index, num_frames - added - known, frames, known, known, known + added, False, ends.last)
 
     def _only(self, num_frames: int, ends: _Ends) -> Segment | None:
         frames = _round_up(num_frames, self.multiple)
         cut = frames - num_frames
+        if (cut and ends.first and ends.last) or frames <= ends.first_held + ends.last_held:
+            return None
         if not ends.last:
             return Segment(0, 0, frames, 0, 0, num_frames, ends.first, False)
-        if cut and ends.first:
-            return None
         return Segment(0, -cut, frames, 0, cut, frames, ends.first, True)
 
 
 def _finite(rules: _Rules, num_frames: int, ends: _Ends) -> Iterator[Segment]:
     last = rules.last(num_frames, ends)
-    if last is not None:
-        yield from (rules.whole(index, ends) for index in range(last.index))
-        yield last
+    if last is None:
+        return
+    known_until = last.start + last.num_known
+    for index in range(last.index):
+        segment = rules.whole(index, ends)
+        yield segment if index < last.index - 1 else replace(segment, add_stop=known_until - segment.start)
+    yield last
 
 
 def _no_plan(rules: _Rules, num_frames: int, ends: _Ends) -> str:

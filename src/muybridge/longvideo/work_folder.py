@@ -50,6 +50,21 @@ class ContinuationSettings:
         segment_seed(self.seed, 0)
 
 
+def recorded_seed(folder: str | os.PathLike[str]) -> int | None:
+    """The seed of the long video in a folder, None where there is no folder or nothing in it.
+
+    Raises:
+        InputFileError: its `settings.json` is damaged.
+    """
+    noted = Path(folder) / "settings.json"
+    if not noted.is_file():
+        return None
+    seed = _read_json(noted).get("seed")
+    if not isinstance(seed, int):
+        raise InputFileError(f"{noted} names no seed. Delete it, or start in another folder.")
+    return seed
+
+
 @dataclass(frozen=True)
 class Record:
     """What is noted about a segment.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -13,37 +14,51 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model
-from muybridge.conditioning import EncodedPrompts, check_travel, encode_prompts, travelled
+from muybridge.conditioning import EncodedPrompts, Picture, check_travel, encode_prompts, travelled
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines.animatediff_conditions import (
+    Control,
     ControlledUNet,
     check_source,
-    control_names,
     dense_controls,
     encode_frames,
+    read_sparse_control,
     source_frames,
+    sparse_control,
 )
+from muybridge.pipelines.animatediff_sampling import Positions, SamplingChoices, Task, strengths_by_frame
 from muybridge.pipelines.base import (
+    CommonSettings,
     OutputType,
     StepCallback,
-    VideoPipeline,
     check_prompts,
     negative_list,
     prompt_list,
+    require,
     step_options,
     timesteps_of,
 )
-from muybridge.pipelines.controls import DenseControl
+from muybridge.pipelines.controls import DenseControl, Influence
 from muybridge.pipelines.decoding import decode_frames
-from muybridge.sampling import Guidance, draw_noise, video_generators
+from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
+from muybridge.sampling import (
+    ContextWindows,
+    FreeInit,
+    Guidance,
+    Scheduler,
+    WindowSettings,
+    denoise_repeatedly,
+    video_generators,
+)
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
 from muybridge.video import Video
 
 
-class AnimateDiffPipeline(VideoPipeline):
+class AnimateDiffPipeline(ImagePromptHost):
     """Text to video with a Stable Diffusion U-Net that holds motion modules.
 
     A diffusers pipeline: folders, device moves, offload of whole models and progress bars work as there. Without a
@@ -51,9 +66,11 @@ class AnimateDiffPipeline(VideoPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
-    _optional_components = ["motion_adapter"]
+    # They run beside the U-Net in every step.
+    _exclude_from_cpu_offload = ["keyframe_control", "sketch_control"]
+    _optional_components = ["motion_adapter", "keyframe_control", "sketch_control"]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # diffusers makes a pipeline of its parts by these names
         self,
         vae: AutoencoderKL,
         text_encoder: CLIPTextModel,
@@ -61,6 +78,8 @@ class AnimateDiffPipeline(VideoPipeline):
         unet: UNet3DConditionModel | UNet2DConditionModel,
         scheduler: SchedulerMixin,
         motion_adapter: MotionAdapter | None = None,
+        keyframe_control: SparseControlModel | None = None,
+        sketch_control: SparseControlModel | None = None,
         default_steps: int = 25,
         default_guidance: float = 7.5,
     ) -> None:
@@ -81,12 +100,14 @@ class AnimateDiffPipeline(VideoPipeline):
             unet=unet,
             scheduler=scheduler,
             motion_adapter=unet.motion_adapter,
+            keyframe_control=keyframe_control,
+            sketch_control=sketch_control,
         )
         if motion_adapter is not None:
             self.set_motion_adapter(motion_adapter)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
         self.motion_adapter_name: str | None = None
-        self._named_adapter = self.unet.motion_adapter
+        self.parts_from: str | None = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # diffusers' takes any keyword; here they are known
@@ -103,7 +124,7 @@ class AnimateDiffPipeline(VideoPipeline):
         """
         folder = locate_model(model)
         index = parts.read_model_index(folder)
-        names = {"vae", "text_encoder", "tokenizer", "unet", "scheduler", "motion_adapter"}
+        names = {"vae", "text_encoder", "tokenizer", "unet", "scheduler", *cls._optional_components}
         if unknown := sorted(components.keys() - names):
             raise ConfigError(
                 f"{', '.join(unknown)} is no part of this pipeline; its parts: {', '.join(sorted(names))}."
@@ -117,10 +138,13 @@ class AnimateDiffPipeline(VideoPipeline):
         }
         if index.get("motion_adapter") not in (None, [None, None]):
             loaders["motion_adapter"] = lambda: parts.load_motion_adapter(folder, torch_dtype)
+        for name in ("keyframe_control", "sketch_control"):
+            if index.get(name) not in (None, [None, None]):
+                loaders[name] = partial(read_sparse_control, parts.part_folder(folder, name), torch_dtype)
         loaded = {name: components[name] if name in components else load() for name, load in loaders.items()}
         settings = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
         pipeline = cls(**{**components, **loaded}, **settings)
-        pipeline.model_name = None if components else str(model)
+        pipeline.remember_parts(None if components else str(model))
         return pipeline
 
     def save_pretrained(
@@ -137,19 +161,30 @@ class AnimateDiffPipeline(VideoPipeline):
         adapter = self.remove_motion_adapter()
         try:
             self.register_modules(motion_adapter=adapter)
-            super().save_pretrained(
-                save_directory, safe_serialization, variant, max_shard_size, push_to_hub, use_flashpack, **kwargs
-            )
+            with self._without_image_prompt_adapter():
+                super().save_pretrained(
+                    save_directory, safe_serialization, variant, max_shard_size, push_to_hub, use_flashpack, **kwargs
+                )
         finally:
             if adapter is not None:
                 self.set_motion_adapter(adapter)
 
     def set_motion_adapter(self, adapter: MotionAdapter) -> None:
         """Attach an adapter in place of the present one; it is moved to the device and precision of the U-Net."""
+        self.check_motion_loras(adapter)
         for module in adapter.children():  # `adapter.to` of diffusers would log a warning about nothing
             module.to(self.unet.device, self.unet.dtype)
         self.unet.set_motion_adapter(adapter)
         self.register_modules(motion_adapter=adapter)
+
+    def set_sparse_control(self, model: SparseControlModel) -> None:
+        """Take a SparseCtrl for keyframes ("rgb") or for sketches ("scribble"), as its kind says.
+
+        It is moved to the device and precision of the U-Net.
+        """
+        nn.Module.to(model, self._execution_device, self.unet.dtype)
+        name = "keyframe_control" if model.kind == "rgb" else "sketch_control"
+        self.register_modules(**{name: model})
 
     def remove_motion_adapter(self) -> MotionAdapter | None:
         """Take the adapter off; what is left draws independent stills."""
@@ -171,16 +206,27 @@ class AnimateDiffPipeline(VideoPipeline):
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
+        keyframes: Mapping[int, Picture] | None = None,
+        sketches: Mapping[int, Picture] | None = None,
+        control_strength: float = 1.0,
+        control_start: float = 0.0,
+        control_end: float = 1.0,
         init_video: Video | np.ndarray | None = None,
         strength: float | None = None,
         controls: Sequence[DenseControl] = (),
+        image_prompt: Picture | Sequence[Picture] | None = None,
+        image_prompt_strength: float = 1.0,
+        windows: WindowSettings | None = None,
+        free_noise: bool = False,
+        free_init: FreeInit | None = None,
+        positions: Positions = "plain",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int | None = None,
         num_videos_per_prompt: int = 1,
         scheduler: str | None = None,
         eta: float = 0.0,
-        motion_strength: float = 1.0,
+        motion_strength: float | Sequence[float] = 1.0,
         batched_guidance: bool = True,
         fps: float = 8.0,
         latents: Tensor | None = None,
@@ -198,11 +244,26 @@ class AnimateDiffPipeline(VideoPipeline):
             num_frames: frames of the video.
             height: in pixels, a multiple of `scale_factors.spatial`; by default what the model was trained at.
             width: likewise.
+            keyframes: pictures by frame, negative indexes from the end, for a SparseCtrl for pictures: `{0: a}`
+                animates a picture, `{0: a, -1: b}` goes from one to another. Of the aspect ratio of the video.
+            sketches: drawings by frame likewise, white lines on black, for a SparseCtrl for drawings.
+            control_strength: how much keyframes and sketches count.
+            control_start: from which share of the steps on they do, 0 to 1.
+            control_end: until which share of the steps.
             init_video: a video to start from (`uint8 [f, h, w, 3]` too), stretched to the size; its first `num_frames`
                 frames are used.
             strength: with `init_video`, the share of the noise levels that is run through, 0 to 1: how far it may
                 change; 0.8 by default.
             controls: ControlNets, each with a picture for every frame.
+            image_prompt: a picture, or several, to take subject and style from beside the text, for an adapter loaded
+                with `load_image_prompt_adapter`; the square in its middle is seen. The same for all videos of the call.
+            image_prompt_strength: how much it counts beside the text; 0 is the text alone.
+            windows: for videos longer than the motion modules know: the U-Net sees some frames at a time. Memory is
+                that of one window.
+            free_noise: with `windows`, noise that repeats from window to window, so that they agree.
+            free_init: denoise several times, each time keeping the low frequencies of the last result.
+            positions: "stretched" draws the frames' positions in time together into the range that the motion modules
+                were trained on, "capped" holds the last of them; "plain" counts on.
             num_inference_steps: denoising steps; by default the model's.
             guidance_scale: how strongly the prompt is followed; 1 turns guidance off; by default the model's.
             seed: of the first video; video number i uses `seed + i`. By default random. Same seed, same start on any
@@ -210,7 +271,7 @@ class AnimateDiffPipeline(VideoPipeline):
             num_videos_per_prompt: videos of each prompt.
             scheduler: another solver by name (see `sampling.scheduler_names()`), with the model's noise schedule.
             eta: of DDIM, 0 is deterministic; other solvers that do not know it refuse it.
-            motion_strength: scales what the motion modules add; 0 gives independent stills.
+            motion_strength: scales what the motion modules add, one number or one a frame; 0 gives independent stills.
             batched_guidance: both branches of guidance at once, or one after the other in half the memory.
             fps: frames per second of the result; changes playback only.
             latents: start from these instead of noise, `[b, c, f, h, w]` of unit variance.
@@ -239,9 +300,14 @@ class AnimateDiffPipeline(VideoPipeline):
             batched_guidance=batched_guidance,
             callback=callback_on_step_end,
         )
+        choices = SamplingChoices(windows, free_noise, free_init, positions)
         share = check_source(init_video, strength)
         shape = self._latent_shape(num_frames, height, width)
         pixels = self._pixel_shape(shape)
+        adapter = self.unet.motion_adapter
+        has_motion = adapter is not None
+        knows_positions = adapter is not None and adapter.trained_frames is not None
+        choices.check(num_frames, init_video is not None, latents is not None, knows_positions)
         travel = dict(prompt) if isinstance(prompt, Mapping) else None
         if travel is not None:
             check_travel(travel, num_frames)
@@ -250,50 +316,61 @@ class AnimateDiffPipeline(VideoPipeline):
         check_prompts(prompts, negative_prompt, given, negative_prompt_embeds, common.guidance_scale != 1.0)
         solver = self._solver(scheduler, common.steps)
         timesteps = timesteps_of(solver, share)
-        ready = dense_controls(controls, pixels, timesteps)
-        source = None if init_video is None else source_frames(init_video, pixels)
+        influence = Influence.during(control_strength, control_start, control_end, timesteps)
+        pinned = {"rgb": keyframes, "scribble": sketches}
+        is_pinned = any(each is not None for each in pinned.values())
+        influences = (control_strength, control_start, control_end) == (1.0, 0.0, 1.0)
+        require(
+            {
+                "control_strength, control_start and control_end are about keyframes and sketches; give some.": (
+                    is_pinned or influences
+                ),
+                "Without motion modules, motion_strength has no effect; leave it out.": (
+                    has_motion or motion_strength in (0, 1)
+                ),
+                "Prompts by frame have one negative prompt for all; give one.": (
+                    travel is None or negative_prompt is None or isinstance(negative_prompt, str)
+                ),
+            }
+        )
+        sparse = self._sparse_controls(pinned, pixels, influence, choices)
+        task = Task(
+            shape,
+            choices,
+            [*sparse, *dense_controls(controls, pixels, timesteps)],
+            None if init_video is None else source_frames(init_video, pixels),
+            strengths_by_frame(motion_strength, num_frames),
+        )
+        pictures = self._prompt_pictures(image_prompt, image_prompt_strength)
         encoded = given or self._encode(prompts or [], negative_prompt, common.guidance_scale != 1.0)
         if travel is not None:
             encoded = _travelled(encoded, list(travel), num_frames)
         encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
-        count = encoded.positive.shape[0]
-        generators = video_generators(common.seed, count)
-        noise = self._start(draw_noise(generators, shape), latents)
-        start = noise * float(solver.init_noise_sigma)
-        if source is not None:
-            clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
-            start = solver.add_noise(clean, noise, timesteps[:1].expand(count))
-        shown = {
-            name: each.condition.to(self._execution_device, self.unet.dtype).expand(count, -1, -1, -1, -1)
-            for name, each in zip(control_names(ready), ready, strict=True)
-        }
-        positive = {"encoder_hidden_states": encoded.positive, **shown}
-        guidance = Guidance(
-            ControlledUNet(self.unet, {"motion_strength": motion_strength}, ready),
-            positive,
-            None if encoded.negative is None else {**positive, "encoder_hidden_states": encoded.negative},
-            common.guidance_scale,
-            batched_guidance,
+        image = self._image_conditions(
+            pictures, image_prompt_strength, len(encoded.positive), common.guidance_scale != 1.0
         )
-        options = step_options(solver, eta, generators)
-        result = self._denoise(guidance, solver, start, options, callback_on_step_end, timesteps)
+        result = self._make(task, common, encoded, image, solver, timesteps, latents)
         unrecorded = {
             "init_video": init_video,
             "controls": controls or None,
+            "image_prompt": image_prompt,
+            "keyframes": keyframes,
+            "sketches": sketches,
             "latents": latents,
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
             "callback_on_step_end": callback_on_step_end,
-            "another motion adapter": None if self.unet.motion_adapter is self._named_adapter else True,
         }
         own = {
             "motion_adapter": self.motion_adapter_name,
+            "parts_from": self.parts_from,
             "prompt": prompts if travel is None else [travel],
             "negative_prompt": negative_prompt,
             "num_frames": num_frames,
             "height": pixels.height,
             "width": pixels.width,
             "strength": None if init_video is None else share,
+            **choices.record(),
         }
         request = self._request(common, own, unrecorded)
         videos = self._finish(result, common, request, lambda each, _index: decode_frames(self.vae, each))
@@ -317,6 +394,83 @@ class AnimateDiffPipeline(VideoPipeline):
             size = sample_size * self.scale_factors.spatial
             height, width = size if height is None else height, size if width is None else width
         return self.scale_factors.latent_shape(VideoShape(num_frames, height, width), self.unet.in_channels)
+
+    def _make(
+        self,
+        task: Task,
+        common: CommonSettings,
+        encoded: EncodedPrompts,
+        image: ImageConditions,
+        solver: Scheduler,
+        timesteps: Tensor,
+        latents: Tensor | None,
+    ) -> Tensor:
+        count, choices = encoded.positive.shape[0], task.choices
+        generators = video_generators(common.seed, count)
+        noise = self._start(choices.noise(generators, task.shape), latents)
+        shown = task.conditions(count, self._execution_device, self.unet.dtype)
+        settings = {**self._unet_settings(task, common), **image.settings}
+        network = ControlledUNet(self.unet, settings, task.controls)
+        positive = {"encoder_hidden_states": encoded.positive, **shown, **image.positive}
+        negative = (
+            None if encoded.negative is None else {"encoder_hidden_states": encoded.negative, **shown, **image.negative}
+        )
+        windowed = choices.windowed(network, positive)
+        guidance = Guidance(windowed, positive, negative, common.guidance_scale, common.batched_guidance)
+        options = step_options(solver, common.eta, generators)
+
+        def run(start: Tensor, levels: Tensor) -> Tensor:
+            def before_step(index: int) -> None:
+                network.begin_step(float(levels[index]))
+                if isinstance(windowed, ContextWindows):
+                    windowed.begin_step(index)
+
+            return self._denoise(guidance, solver, start, options, common.callback, levels, before_step)
+
+        if choices.free_init is None:
+            return run(self._begin(noise, task.source, solver, timesteps), timesteps)
+        return denoise_repeatedly(
+            choices.free_init, run, solver, noise, generators, common.steps, lambda: self._interrupt
+        )
+
+    def _unet_settings(self, task: Task, common: CommonSettings) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        if task.strength_by_frame is None:
+            settings["motion_strength"] = common.motion_strength
+        if (adapter := self.unet.motion_adapter) is not None and adapter.trained_frames is not None:
+            frames = task.shape.num_latent_frames
+            settings["frame_positions"] = task.choices.frame_positions(frames, adapter.trained_frames)
+        return settings
+
+    def _begin(self, noise: Tensor, source: np.ndarray | None, solver: Scheduler, timesteps: Tensor) -> Tensor:
+        if source is None:
+            return noise * float(solver.init_noise_sigma)
+        clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
+        return solver.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
+
+    def _sparse_controls(
+        self,
+        given: Mapping[str, Mapping[int, Picture] | None],
+        shape: VideoShape,
+        influence: Influence,
+        choices: SamplingChoices,
+    ) -> list[Control]:
+        models = {"rgb": self.keyframe_control, "scribble": self.sketch_control}
+        found = []
+        for kind, pictures in given.items():
+            if pictures is None:
+                continue
+            if (model := models[kind]) is None:
+                what = "keyframes" if kind == "rgb" else "sketches"
+                raise ConfigError(
+                    f"This pipeline has no SparseCtrl for {what}; give it one with pipe.set_sparse_control(model), or "
+                    "name its file."
+                )
+            adapter = model.motion_adapter
+            trained = None if adapter is None else adapter.trained_frames
+            positions = None if trained is None else choices.frame_positions(shape.num_frames, trained)
+            found.append(sparse_control(model, pictures, shape, influence, self.vae, positions))
+        return found
 
     def _pixel_shape(self, shape: LatentShape) -> VideoShape:
         factor = self.scale_factors.spatial

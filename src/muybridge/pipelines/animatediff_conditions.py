@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +13,14 @@ import torch
 from torch import Tensor
 
 from muybridge.backbones.unet import UNet3DConditionModel
-from muybridge.conditioning import pin_video
+from muybridge.backbones.unet.sparse_control import SparseControlModel
+from muybridge.conditioning import Picture, pin_video
+from muybridge.conditioning.sparse import keyframe_condition, place_pictures, sketch_condition
 from muybridge.errors import ConfigError
 from muybridge.pipelines.controls import DenseControl, Influence, Residuals, control_pixels, dense_residuals
 from muybridge.types import VideoShape
 from muybridge.vae import encode_images
+from muybridge.vae.device import working_device
 from muybridge.video import Video
 
 if TYPE_CHECKING:
@@ -40,34 +45,47 @@ class Control:
     residuals: ResidualsOf
 
 
-@dataclass(frozen=True, eq=False)
 class ControlledUNet:
     """The U-Net with the networks beside it: what guidance calls in every step.
 
-    Conditions named `control_0`, `control_1` and so on belong to `controls`; others go to the U-Net.
-
-    Attributes:
-        unet: the U-Net; computes in its own precision, while latents stay float32 between the steps.
-        settings: further arguments of it.
-        controls: those networks.
+    Latents stay float32 between the steps, whatever the U-Net computes in. Conditions named `control_0`, `control_1`
+    and so on belong to the networks, `motion_strengths [b, f]` are strengths by frame, and others go to the U-Net.
     """
 
-    unet: UNet3DConditionModel
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    controls: Sequence[Control] = ()
+    def __init__(
+        self,
+        unet: UNet3DConditionModel,
+        settings: Mapping[str, Any] | None = None,
+        controls: Sequence[Control] = (),
+    ) -> None:
+        """`settings` are further arguments of the U-Net."""
+        self.unet = unet
+        self._settings = dict(settings or {})
+        self._controls = controls
+        self._level: float | None = None
+
+    def begin_step(self, level: float) -> None:
+        """Say at which noise level (timestep) the next step is; networks that do not count there are not run."""
+        self._level = level
 
     def __call__(self, latents: Tensor, timestep: Tensor, /, **conditions: Tensor) -> Tensor:
         """The prediction for `latents [b, c, f, h, w]`."""
         latents = latents.to(self.unet.dtype)
+        settings = dict(self._settings)
+        if "motion_strengths" in conditions:
+            settings["motion_strength"] = conditions.pop("motion_strengths")[0]
         total: Residuals | None = None
-        for name, control in zip(control_names(self.controls), self.controls, strict=True):
-            shown, text = conditions.pop(name), conditions["encoder_hidden_states"]
-            residuals = control.residuals(latents, timestep, text, shown)
-            total = residuals.times(control.influence.at(timestep)).plus(total)
-        added: dict[str, Any] = {}
+        for name, control in zip(control_names(self._controls), self._controls, strict=True):
+            shown = conditions.pop(name)
+            if self._level is None or control.influence.counts_at(self._level):
+                residuals = control.residuals(latents, timestep, conditions["encoder_hidden_states"], shown)
+                total = residuals.times(control.influence.strength).plus(total)
         if total is not None:
-            added = {"down_block_additional_residuals": total.down, "mid_block_additional_residual": total.mid}
-        return self.unet(latents, timestep, **conditions, **added, **self.settings).sample.float()
+            settings |= {
+                "down_block_additional_residuals": total.down,
+                "mid_block_additional_residual": total.mid,
+            }
+        return self.unet(latents, timestep, **conditions, **settings).sample.float()
 
 
 def control_names(controls: Sequence[Control]) -> list[str]:
@@ -98,6 +116,56 @@ def _dense(control: DenseControl) -> ResidualsOf:
         return dense_residuals(control.model, latents, timestep, text, pixels)
 
     return residuals
+
+
+def sparse_control(
+    model: SparseControlModel,
+    pictures: Mapping[int, Picture],
+    shape: VideoShape,
+    influence: Influence,
+    vae: Any,
+    frame_positions: Tensor | None = None,
+) -> Control:
+    """A SparseCtrl with the pictures that it is shown, ready to run.
+
+    Args:
+        model: for pictures ("rgb") or for drawings ("scribble").
+        pictures: by frame; negative indexes count from the end.
+        shape: of the video.
+        influence: when, and how strongly.
+        vae: encodes pictures; drawings stay pixels.
+        frame_positions: `[f]`, where they are not 0, 1, 2 and so on.
+
+    Raises:
+        ConfigError: no pictures, two for one frame, or one that is partly transparent.
+        ShapeError: a frame outside the video, or a picture of another aspect ratio.
+        InputFileError: a picture that cannot be read.
+    """
+    placed = place_pictures(pictures, shape.num_frames, shape.height, shape.width)
+    size = (shape.num_frames, shape.height, shape.width)
+    if model.kind == "scribble":
+        condition = sketch_condition(placed, *size)
+    else:
+        with torch.no_grad():
+            device = working_device(vae)
+            condition = keyframe_condition(placed, *size, lambda pixels: encode_images(vae, pixels.to(device)))
+
+    def residuals(latents: Tensor, timestep: Tensor, text: Tensor, shown: Tensor) -> Residuals:
+        found = model(latents.to(model.dtype), timestep, text.to(model.dtype), shown, frame_positions=frame_positions)
+        return Residuals(list(found.down_block_residuals), found.mid_block_residual)
+
+    return Control(condition, influence, residuals)
+
+
+def read_sparse_control(path: str | os.PathLike[str], dtype: torch.dtype) -> SparseControlModel:
+    """Load a SparseCtrl from a file in the original's layout, or from a folder.
+
+    Raises:
+        CheckpointError: missing, damaged, or something else.
+    """
+    if Path(path).is_dir():
+        return SparseControlModel.from_pretrained(path, torch_dtype=dtype)
+    return SparseControlModel.from_single_file(path, torch_dtype=dtype)
 
 
 def check_source(init_video: object, strength: float | None) -> float:

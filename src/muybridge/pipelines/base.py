@@ -13,15 +13,15 @@ from typing import Any, Literal
 import diffusers
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from muybridge import __version__
 from muybridge.conditioning import EncodedPrompts
 from muybridge.debug import first_anomalous_module
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines.decoding import to_uint8
-from muybridge.sampling import Guidance, Scheduler, StepReport, denoise, make_scheduler
+from muybridge.pipelines.lora import LoraHost
+from muybridge.sampling import Guidance, Scheduler, StepReport, denoise, make_scheduler, set_timesteps
+from muybridge.version import __version__
 from muybridge.video import Video
 from muybridge.video.value import MAX_FPS, MIN_FPS
 
@@ -45,22 +45,40 @@ class CommonSettings:
     num_videos_per_prompt: int
     scheduler: str | None
     eta: float
-    motion_strength: float
+    motion_strength: float | Sequence[float]
     fps: float
     output_type: OutputType
     batched_guidance: bool
     callback: StepCallback | None
 
 
-class VideoPipeline(DiffusionPipeline):
+class VideoPipeline(LoraHost):
     """Base of the pipelines; a family adds its parts, its conditions and its VAE."""
 
     model_name: str | None = None
+    _remembered: Mapping[str, Any] | None = None
     _interrupt = False
 
     def interrupt(self) -> None:
         """Stop the running call after the present step; what there is then is decoded and returned."""
         self._interrupt = True
+
+    def remember_parts(self, model_name: str | None) -> None:
+        """Say which model this is as it stands; videos made after parts were replaced say so."""
+        self.model_name = model_name
+        self._remembered = self._present_parts()
+
+    def _present_parts(self) -> dict[str, Any]:
+        network: Any = self.backbone
+        return {**self.components, "motion_adapter": getattr(network, "motion_adapter", None)}
+
+    def _changed_parts(self) -> list[str]:
+        before = self._remembered or {}
+        found = [f"another {name}" for name, part in self._present_parts().items() if part is not before.get(name)]
+        adapter: Any = self._present_parts()["motion_adapter"]
+        if adapter is not None and any(strength != 1 for strength in adapter.strengths.values()):
+            found.append("motion strengths by site")
+        return found if self.model_name is not None else []
 
     @property
     def backbone(self) -> nn.Module:
@@ -81,6 +99,7 @@ class VideoPipeline(DiffusionPipeline):
             **others,
         )
         count, strength = common.num_videos_per_prompt, common.motion_strength
+        strengths = strength if isinstance(strength, Sequence) else [strength]
         output, fps = common.output_type, common.fps
         require(
             {
@@ -91,7 +110,7 @@ class VideoPipeline(DiffusionPipeline):
                 f"num_videos_per_prompt must be at least 1; given {count}.": count >= 1,
                 f"seed must be between 0 and 2**63 - 1; given {common.seed}.": 0 <= common.seed < 2**63,
                 f"eta must be between 0 and 1; given {common.eta}.": 0 <= common.eta <= 1,
-                f"motion_strength must be a finite number; given {strength}.": math.isfinite(strength),
+                f"motion_strength must be a finite number; given {strength}.": all(map(math.isfinite, strengths)),
                 f"fps must be between {MIN_FPS:g} and {MAX_FPS:g}; given {fps}.": MIN_FPS <= fps <= MAX_FPS,
                 f"output_type must be one of {OUTPUT_TYPES}; given {output!r}.": output in OUTPUT_TYPES,
             }
@@ -100,12 +119,7 @@ class VideoPipeline(DiffusionPipeline):
 
     def _solver(self, name: str | None, steps: int) -> Scheduler:
         solver: Scheduler = self.scheduler if name is None else self.make_solver(name)
-        if steps > solver.config["num_train_timesteps"]:
-            raise ConfigError(f"At most {solver.config['num_train_timesteps']} steps are possible; given {steps}.")
-        try:
-            solver.set_timesteps(steps)
-        except ValueError as error:
-            raise ConfigError(f"{type(solver).__name__} cannot make {steps} steps: {error}") from error
+        set_timesteps(solver, steps)
         return solver
 
     def _start(self, noise: Tensor, latents: Tensor | None) -> Tensor:
@@ -122,6 +136,7 @@ class VideoPipeline(DiffusionPipeline):
         options: dict[str, Any],
         callback: StepCallback | None,
         timesteps: Tensor | None = None,
+        before_step: Callable[[int], None] | None = None,
     ) -> Tensor:
         timesteps = solver.timesteps if timesteps is None else timesteps
 
@@ -142,11 +157,12 @@ class VideoPipeline(DiffusionPipeline):
                     raise StopIteration(replaced)
                 return replaced
 
-            return denoise(guidance, solver, start, timesteps, on_step, options, diagnose)
+            return denoise(guidance, solver, start, timesteps, on_step, options, diagnose, before_step)
 
     def _request(self, common: CommonSettings, own: Mapping[str, Any], unrecorded: Mapping[str, Any]) -> dict[str, Any]:
         """What made the videos, as far as plain values can say it; names what they cannot."""
         network: Any = self.backbone
+        beside = {**unrecorded, "how its LoRAs were read": self.has_unrecorded_lora or None}
         return {
             "model": self.model_name,
             **own,
@@ -159,7 +175,8 @@ class VideoPipeline(DiffusionPipeline):
             "dtype": str(network.dtype).removeprefix("torch."),
             "versions": {"muybridge": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
             "interrupted": self._interrupt,
-            "unrecorded": [name for name, value in unrecorded.items() if value is not None],
+            "lora": self.lora_settings,
+            "unrecorded": [*(name for name, value in beside.items() if value is not None), *self._changed_parts()],
         }
 
     def _finish(self, latents: Tensor, common: CommonSettings, request: dict[str, Any], decode: Decode) -> Any:
@@ -186,9 +203,16 @@ class VideoPipeline(DiffusionPipeline):
 
 
 def timesteps_of(solver: Scheduler, share: float) -> Tensor:
-    """The last `share` (above 0, at most 1) of a solver's timesteps, at least one."""
+    """The last `share` (above 0, at most 1) of a solver's timesteps, at least one; counted as diffusers does.
+
+    Raises:
+        ConfigError: the solver cannot begin in the middle.
+    """
     count = len(solver.timesteps)
-    return solver.timesteps[min(count - 1, int(count * (1 - share))) :]
+    start = count - max(1, min(int(count * share), count))
+    if start and type(solver).__name__ == "PNDMScheduler":
+        raise ConfigError("The scheduler 'pndm' cannot begin in the middle; use another, or strength 1.")
+    return solver.timesteps[start:]
 
 
 def require(conditions: Mapping[str, bool]) -> None:

@@ -68,9 +68,9 @@ class Influence:
             raise ConfigError(f"None of {count} steps lies whole between {start} and {end} of them; widen the range.")
         return cls(strength, float(timesteps[inside[0]]), float(timesteps[inside[-1]]))
 
-    def at(self, timestep: Tensor) -> Tensor:
-        """Its factor in a step, on the device of `timestep`, without waiting for it; 0 outside."""
-        return self.strength * ((timestep <= self.highest) & (timestep >= self.lowest))
+    def counts_at(self, level: float) -> bool:
+        """Whether it counts in the step at a noise level (timestep)."""
+        return self.strength != 0 and self.lowest <= level <= self.highest
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Residuals:
             return self
         return Residuals([a + b for a, b in zip(self.down, other.down, strict=True)], self.mid + other.mid)
 
-    def times(self, factor: Tensor) -> Residuals:
+    def times(self, factor: float) -> Residuals:
         """All scaled by a number."""
-        return Residuals([each * factor.to(each) for each in self.down], self.mid * factor.to(self.mid))
+        return self if factor == 1 else Residuals([each * factor for each in self.down], self.mid * factor)
 
 
 def control_pixels(frames: Video | Sequence[Picture] | np.ndarray, num_frames: int, height: int, width: int) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from numbers import Real
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,18 +15,9 @@ from transformers import CLIPVisionModelWithProjection, PreTrainedTokenizerBase,
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints.easyanimate import load_parts
-from muybridge.conditioning import (
-    EncodedPrompts,
-    Picture,
-    PinnedVideo,
-    embed_picture,
-    encode_prompts_t5,
-    nothing_pinned,
-    pin_keyframes,
-    pin_video,
-)
+from muybridge.conditioning import EncodedPrompts, Picture, embed_picture, encode_prompts_t5
 from muybridge.conditioning.t5 import MAX_TOKENS
-from muybridge.errors import ConfigError, ShapeError
+from muybridge.errors import ConfigError, NonFiniteError
 from muybridge.pipelines.base import (
     CommonSettings,
     Decode,
@@ -38,35 +29,27 @@ from muybridge.pipelines.base import (
     prompt_list,
     require,
     step_options,
+    timesteps_of,
 )
-from muybridge.pipelines.easyanimate_latents import LatentVideo, decode_video, encode_pinned, known_kept
+from muybridge.pipelines.decoding import to_uint8
+from muybridge.pipelines.easyanimate_latents import decode_video, encode_pinned, first_picture, kept_of
+from muybridge.pipelines.easyanimate_network import finite_states, network_inputs, network_predictor, overflowed
+from muybridge.pipelines.easyanimate_task import (
+    PROFILES,
+    Conditions,
+    Profile,
+    SourceVideo,
+    Task,
+    choose_size,
+    pin_known,
+)
 from muybridge.sampling import Guidance, Scheduler, draw_noise, make_plain_scheduler, video_generators
-from muybridge.sampling.guidance import Predict
 from muybridge.sampling.schedulers import EASYANIMATE_BETAS
 from muybridge.types import LatentShape
 from muybridge.vae import AutoencoderKLMagvit
-from muybridge.video import Video
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
-
-Profile = Literal["reference", "clean"]
-PROFILES = ("reference", "clean")
-SourceVideo = Video | np.ndarray
-"""A video, or `uint8 [f, h, w, 3]`."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one call makes, its conditions checked."""
-
-    num_frames: int
-    height: int
-    width: int
-    pinned: PinnedVideo
-    strength: float
-    profile: Profile
-    clip_apply_ratio: float
 
 
 class EasyAnimatePipeline(VideoPipeline):
@@ -88,7 +71,7 @@ class EasyAnimatePipeline(VideoPipeline):
         scheduler: SchedulerMixin,
         image_encoder: CLIPVisionModelWithProjection | None = None,
         image_processor: BaseImageProcessor | None = None,
-        default_size: Sequence[int] = (384, 672),
+        default_size: Sequence[int] | None = None,
         default_num_frames: int = 144,
         default_steps: int = 25,
         default_guidance: float = 7.0,
@@ -107,7 +90,8 @@ class EasyAnimatePipeline(VideoPipeline):
             scheduler: its noise levels are those the model was trained on.
             image_encoder: CLIP, for models that take an image embedding.
             image_processor: what that encoder wants of its pictures.
-            default_size: (height, width) of a call that names none.
+            default_size: (height, width) the model is made for, of a call that names none; another one warns. None
+                where that is not known: then calls are 384 x 672.
             default_num_frames: of a call that names none.
             default_steps: likewise.
             default_guidance: likewise.
@@ -134,7 +118,7 @@ class EasyAnimatePipeline(VideoPipeline):
             image_processor=image_processor,
         )
         self.register_to_config(
-            default_size=list(default_size),
+            default_size=None if default_size is None else list(default_size),
             default_num_frames=default_num_frames,
             default_steps=default_steps,
             default_guidance=default_guidance,
@@ -158,7 +142,7 @@ class EasyAnimatePipeline(VideoPipeline):
             ConfigError: a keyword that is not a part of this pipeline.
         """
         pipeline = cls(**load_parts(model, torch_dtype, components))
-        pipeline.model_name = None if components else str(model)
+        pipeline.remember_parts(None if components else str(model))
         return pipeline
 
     @property
@@ -171,6 +155,12 @@ class EasyAnimatePipeline(VideoPipeline):
         """What height and width must be multiples of."""
         return self.vae.spatial_factor * self.transformer.config["patch_size"]
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether the transformer has channels for pictures and masks."""
+        config = self.transformer.config
+        return config["in_channels"] > config["latent_channels"]
+
     @torch.no_grad()
     def __call__(  # noqa: PLR0913  # the one place where everything a user can ask for comes together
         self,
@@ -181,6 +171,7 @@ class EasyAnimatePipeline(VideoPipeline):
         height: int | None = None,
         width: int | None = None,
         keyframes: Mapping[int, Picture] | None = None,
+        known_latents: Mapping[int, Tensor] | None = None,
         init_video: SourceVideo | None = None,
         mask: np.ndarray | None = None,
         strength: float | None = None,
@@ -215,6 +206,10 @@ class EasyAnimatePipeline(VideoPipeline):
             width: likewise.
             keyframes: pictures by frame, negative indexes from the end: `{0: a}` is image to video, `{0: a, -1: b}`
                 first and last frame. They are stretched to the size of the video.
+            known_latents: latents `[b, c, n, h, w]` (b may be 1) by their first latent frame, as calls return them with
+                `output_type="latent"`: the video has exactly these there. They are whole pieces of the VAE, in V3 2
+                latent frames for 8 frames: `{0: before[:, :, -2:]}` continues a video from its last 8 frames without
+                the way through 8-bit pictures. Models without channels for pictures take them too.
             init_video: a video to start from, stretched likewise; its first `num_frames` frames are used.
             mask: with `init_video`, `[h, w]` or `[f, h, w]` of its size: white (255, 1, True) is made anew, black kept.
             strength: with `init_video`, the share of the noise levels that is run through, 0 to 1: how far it may
@@ -239,8 +234,8 @@ class EasyAnimatePipeline(VideoPipeline):
             callback_on_step_end: called with (pipeline, step, timestep, {"latents": ...}); may return replaced latents.
 
         Raises:
-            ConfigError: values out of range, that exclude each other, or that would have no effect; image conditions
-                for a model that has no channels for them.
+            ConfigError: values out of range, that exclude each other, or that would have no effect; pictures for a
+                model that has no channels for them.
             ShapeError: a size or number of frames the model cannot make (names the nearest), or conditions that do not
                 fit.
             InputFileError: a keyframe that cannot be read.
@@ -260,7 +255,11 @@ class EasyAnimatePipeline(VideoPipeline):
             batched_guidance=batched_guidance,
             callback=callback_on_step_end,
         )
-        task = self._task(num_frames, height, width, keyframes, init_video, mask, strength, profile, clip_apply_ratio)
+        require(
+            {f"motion_strength must be one number here; given {motion_strength!r}.": isinstance(motion_strength, Real)}
+        )
+        conditions = Conditions(keyframes, known_latents, init_video, mask, strength)
+        task = self._task(num_frames, height, width, conditions, profile, clip_apply_ratio)
         prompts = prompt_list(prompt)
         given = None
         if prompt_embeds is not None:
@@ -282,6 +281,7 @@ class EasyAnimatePipeline(VideoPipeline):
         }
         unrecorded = {
             "keyframes": keyframes,
+            "known_latents": known_latents,
             "init_video": init_video,
             "mask": mask,
             "latents": latents,
@@ -293,6 +293,28 @@ class EasyAnimatePipeline(VideoPipeline):
         videos = self._finish(result, common, request, self._decoder(task, common.seed))
         single = isinstance(prompt, str) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, profile: Profile | None = None, seed: int = 0) -> Iterator[np.ndarray]:
+        """The frames of a video whose latents a call returned with `output_type="latent"`.
+
+        Args:
+            latents: `[c, n, h, w]` of one video.
+            profile: "reference" or "clean", see the constructor; by default the model's.
+            seed: of the video, with which "reference" gives the frames that the call itself would have given.
+
+        Yields:
+            `uint8 [f, h, w, 3]`, piece by piece; with "reference" all frames at once.
+
+        Raises:
+            ConfigError: an unknown profile.
+            NonFiniteError: the VAE gave NaN or infinite values.
+        """
+        chosen = self._profile(profile)
+        smoothing = video_generators(seed, 1)[0] if chosen == "reference" else None
+        for piece in decode_video(self.vae, latents, smoothing):
+            yield to_uint8(piece)
+        self.maybe_free_model_hooks()
 
     def _decoder(self, task: Task, seed: int) -> Decode:
         def decode(latents: Tensor, index: int) -> Iterator[Tensor]:
@@ -311,142 +333,81 @@ class EasyAnimatePipeline(VideoPipeline):
     def _encode(self, prompts: list[str], negative: str | Sequence[str] | None, guided: bool) -> EncodedPrompts:
         negatives = negative_list(negative, len(prompts)) if guided else None
         max_tokens, clean = self.config["max_tokens"], self.config["clean_captions"]
-        return encode_prompts_t5(self.tokenizer, self.text_encoder, prompts, negatives, max_tokens, clean)
 
-    def _task(  # noqa: PLR0913, PLR0917  # the call's own arguments, checked together
+        def encode() -> EncodedPrompts:
+            return encode_prompts_t5(self.tokenizer, self.text_encoder, prompts, negatives, max_tokens, clean)
+
+        return finite_states(self.text_encoder, encode)
+
+    def _profile(self, profile: Profile | None) -> Profile:
+        chosen: Profile = self.config["profile"] if profile is None else profile
+        require({f"profile must be one of {PROFILES}; given {chosen!r}.": chosen in PROFILES})
+        return chosen
+
+    def _task(
         self,
         num_frames: int | None,
         height: int | None,
         width: int | None,
-        keyframes: Mapping[int, Picture] | None,
-        init_video: SourceVideo | None,
-        mask: np.ndarray | None,
-        strength: float | None,
+        conditions: Conditions,
         profile: Profile | None,
         clip_apply_ratio: float,
     ) -> Task:
-        default_height, default_width = self.config["default_size"]
-        rows: int = default_height if height is None else height
-        columns: int = default_width if width is None else width
+        chosen = self._profile(profile)
+        ratio = clip_apply_ratio
+        require({f"clip_apply_ratio must be between 0 and 1; given {ratio}.": 0 <= ratio <= 1})
+        conditions.check(self.takes_pictures)
         count: int = self.config["default_num_frames"] if num_frames is None else num_frames
-        chosen: Profile = profile or self.config["profile"]
-        require(
-            {
-                "Give keyframes or init_video, not both.": keyframes is None or init_video is None,
-                "A mask marks parts of init_video; give that too.": mask is None or init_video is not None,
-                "strength says how far init_video may change; give that too.": strength is None
-                or init_video is not None,
-                f"strength must be above 0 and at most 1; given {strength}.": strength is None or 0 < strength <= 1,
-                f"clip_apply_ratio must be between 0 and 1; given {clip_apply_ratio}.": 0 <= clip_apply_ratio <= 1,
-                f"profile must be one of {PROFILES}; given {chosen!r}.": chosen in PROFILES,
-                "This model has 4 channels and takes no pictures: image to video needs one with 12.": (
-                    keyframes is None or self._takes_pictures
-                ),
-            }
-        )
-        self._check_size(count, rows, columns)
-        if keyframes is not None:
-            pinned = pin_keyframes(keyframes, count, rows, columns, self.config["known_frames"])
-        elif init_video is not None:
-            frames = init_video.frames if isinstance(init_video, Video) else init_video
-            pinned = pin_video(frames, mask, count, rows, columns)
-            strength = strength or (0.7 if mask is None else 1.0)
-        else:
-            pinned = nothing_pinned(count, rows, columns)
-        return Task(count, rows, columns, pinned, strength or 1.0, chosen, clip_apply_ratio)
+        self.vae.num_latent_frames(count)
+        rows, columns = choose_size(height, width, self.config["default_size"], self.size_multiple)
+        pinned, known = conditions.pin(count, rows, columns, self.config["known_frames"]), None
+        if conditions.known_latents is not None:
+            shape = self._latent_shape(count, rows, columns)
+            pinned, known = pin_known(self.vae, conditions.known_latents, pinned, shape)
+        return Task(count, rows, columns, pinned, conditions.strength_or_default, chosen, ratio, known)
 
-    def _check_size(self, num_frames: int, height: int, width: int) -> None:
-        multiple = self.size_multiple
-        if height % multiple or width % multiple or min(height, width) < multiple:
-            nearest = (max(multiple, round(side / multiple) * multiple) for side in (width, height))
-            raise ShapeError(
-                f"Width and height must be positive multiples of {multiple}; given {width}x{height}. "
-                f"The nearest is {'x'.join(map(str, nearest))}."
-            )
-        self.vae.num_latent_frames(num_frames)
-
-    @property
-    def _takes_pictures(self) -> bool:
-        config = self.transformer.config
-        return config["in_channels"] > config["latent_channels"]
+    def _latent_shape(self, num_frames: int, height: int, width: int) -> LatentShape:
+        factor = self.vae.spatial_factor
+        frames = self.vae.num_latent_frames(num_frames)
+        return LatentShape(self.transformer.config["latent_channels"], frames, height // factor, width // factor)
 
     def _make(self, task: Task, common: CommonSettings, encoded: EncodedPrompts, latents: Tensor | None) -> Tensor:
         solver = self._solver(common.scheduler, common.steps)
-        timesteps = solver.timesteps[int(len(solver.timesteps) * (1 - task.strength)) :]
-        generators = video_generators(common.seed, encoded.positive.shape[0])
-        shape = LatentShape(
-            self.transformer.config["latent_channels"],
-            self.vae.num_latent_frames(task.num_frames),
-            task.height // self.vae.spatial_factor,
-            task.width // self.vae.spatial_factor,
-        )
+        timesteps = timesteps_of(solver, task.strength)
+        count = len(encoded.positive)
+        if task.known is not None:
+            task.known.check_batch(count)
+        generators = video_generators(common.seed, count)
+        shape = self._latent_shape(task.num_frames, task.height, task.width)
         noise = self._start(draw_noise(generators, shape), latents)
         sampled = generators if task.profile == "reference" else ()
-        given = encode_pinned(self.vae, task.pinned, sampled, self._takes_pictures, task.strength < 1.0)
+        given = encode_pinned(self.vae, task.pinned, sampled, self.takes_pictures, task.strength < 1.0, task.known)
         start = noise * float(solver.init_noise_sigma)
         if given.video is not None:
             start = solver.add_noise(given.video.expand_as(noise), noise, timesteps[:1].expand(len(noise)))
         callback = common.callback
-        if not self._takes_pictures and not task.pinned.all_unknown:
-            callback = known_kept(self.vae, task.pinned, noise, solver, timesteps, callback)
-        positive, negative = self._conditions(task, encoded, given)
-        predict = self._predictor(common.motion_strength, task, timesteps)
+        if (kept := kept_of(self.vae, task, noise, self.takes_pictures)) is not None:
+            start = start if task.known is None else kept.put_into(start, noise, solver, timesteps[:1])
+            callback = kept.after_steps(noise, solver, timesteps, callback)
+        picture = self._embedded_picture(task)
+        positive, negative = network_inputs(self.transformer, task, encoded, given.inpaint, picture)
+        strength = cast("float", common.motion_strength)
+        predict = network_predictor(self.transformer, strength, task.clip_apply_ratio, timesteps)
         guidance = Guidance(predict, positive, negative, common.guidance_scale, common.batched_guidance)
         options = step_options(solver, common.eta, generators)
-        return self._denoise(guidance, solver, start, options, callback, timesteps)
+        try:
+            return self._denoise(guidance, solver, start, options, callback, timesteps)
+        except NonFiniteError as error:
+            if self.transformer.dtype is torch.float16:
+                raise overflowed(error) from error
+            raise
 
-    def _conditions(
-        self, task: Task, encoded: EncodedPrompts, given: LatentVideo
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        positive = {"encoder_hidden_states": encoded.positive}
-        negative = None if encoded.negative is None else {"encoder_hidden_states": encoded.negative}
-        if encoded.positive_mask is not None:
-            positive["encoder_attention_mask"] = encoded.positive_mask
-        if negative is not None and encoded.negative_mask is not None:
-            negative["encoder_attention_mask"] = encoded.negative_mask
-        count = len(encoded.positive)
-        shared: dict[str, Tensor] = {}
-        if given.inpaint is not None:
-            shared["inpaint_latents"] = given.inpaint.expand(count, -1, -1, -1, -1)
-        if self.transformer.transformer_config.has_size_condition:
-            shared["resolution"] = encoded.positive.new_tensor([[task.height, task.width]]).expand(count, -1)
-            shared["aspect_ratio"] = encoded.positive.new_tensor([[task.height / task.width]]).expand(count, -1)
-        positive |= shared
-        negative = None if negative is None else negative | shared
-        self._add_picture(task, positive, negative)
-        return positive, negative
-
-    def _add_picture(self, task: Task, positive: dict[str, Tensor], negative: dict[str, Tensor] | None) -> None:
-        # Without a picture the tokens are left out: masked, as the original has them, they have no weight.
-        picture, tokens = task.pinned.picture, self.transformer.config["clip_tokens"]
-        if picture is None or self.image_encoder is None or self.transformer.config["clip_channels"] is None:
-            return
+    def _embedded_picture(self, task: Task) -> Tensor | None:
+        if self.image_encoder is None or self.transformer.config["clip_channels"] is None:
+            return None
+        picture = first_picture(self.vae, task)
+        if picture is None:
+            return None
         if self.image_processor is None:
             raise ConfigError("This pipeline has an image_encoder without its image_processor; give both.")
-        states = positive["encoder_hidden_states"]
-        embedding = embed_picture(self.image_processor, self.image_encoder, picture).to(states)
-        embedding = embedding.expand(len(states), -1)
-        positive["clip_encoder_hidden_states"] = embedding
-        positive["clip_attention_mask"] = states.new_ones(len(states), tokens)
-        if negative is not None:
-            negative["clip_encoder_hidden_states"] = torch.zeros_like(embedding)
-            negative["clip_attention_mask"] = states.new_zeros(len(states), tokens)
-
-    def _predictor(self, motion_strength: float, task: Task, timesteps: Tensor) -> Predict:
-        transformer, dtype = self.transformer, self.transformer.dtype
-        channels = transformer.config["latent_channels"]
-        first = int(np.ceil(len(timesteps) * (1 - task.clip_apply_ratio)))
-        # Noise levels only fall, so the level of a step says whether it is one of the last.
-        last_level = float(timesteps[first]) if first < len(timesteps) else -1.0
-
-        def predict(latents: Tensor, timestep: Tensor, /, **conditions: Tensor) -> Tensor:
-            if "clip_attention_mask" in conditions:
-                conditions["clip_attention_mask"] = conditions["clip_attention_mask"] * (timestep <= last_level)
-            sizes = {name: conditions.pop(name) for name in ("resolution", "aspect_ratio") if name in conditions}
-            prediction = transformer(
-                latents.to(dtype), timestep, **conditions, added_cond_kwargs=sizes, motion_strength=motion_strength
-            ).sample
-            # What follows the noise is its variance, which these solvers do not use.
-            return prediction[:, :channels].float()
-
-        return predict
+        return embed_picture(self.image_processor, self.image_encoder, picture)

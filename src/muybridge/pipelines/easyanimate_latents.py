@@ -6,15 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from muybridge.conditioning import PinnedVideo
+from muybridge.debug import first_anomalous_module
 from muybridge.errors import NonFiniteError
 from muybridge.pipelines.base import StepCallback
+from muybridge.pipelines.decoding import to_uint8
+from muybridge.pipelines.easyanimate_task import Task
+from muybridge.pipelines.known_latents import KnownLatents, latents_per_piece
 from muybridge.sampling import Scheduler
 from muybridge.vae import AutoencoderKLMagvit
+from muybridge.vae.device import working_device
 from muybridge.vae.magvit import decode_frames, smooth_output
 
 
@@ -37,6 +44,7 @@ def encode_pinned(
     generators: Sequence[torch.Generator],
     with_inpaint: bool,
     with_video: bool,
+    known: KnownLatents | None = None,
 ) -> LatentVideo:
     """Encode the conditions of a video.
 
@@ -50,6 +58,7 @@ def encode_pinned(
             their means, which are the same for all.
         with_inpaint: whether the transformer has channels for mask and masked video.
         with_video: whether denoising starts from the source video.
+        known: latents of the masked video that are known as such; their frames are not unknown in `pinned`.
     """
     pixels = _to_pixels(vae, pinned)
     unknown = torch.from_numpy(pinned.unknown).to(pixels)[None, None]
@@ -58,31 +67,70 @@ def encode_pinned(
         return LatentVideo(video, None)
     mask = _encode(vae, unknown.expand(-1, 3, -1, -1, -1), generators)
     masked = _encode(vae, torch.where(unknown > 0.5, -1.0, pixels), generators)
+    if known is not None:
+        masked = known.put_into(masked)
+        mask = mask.expand(len(masked), -1, -1, -1, -1)
     return LatentVideo(video, torch.cat((mask, masked), dim=1))
 
 
-def known_kept(
-    vae: AutoencoderKLMagvit,
-    pinned: PinnedVideo,
-    noise: Tensor,
-    solver: Scheduler,
-    timesteps: Tensor,
-    callback: StepCallback | None,
-) -> StepCallback:
-    """A step callback that puts the known part back after every step, for models without channels for a mask."""
-    clean = _encode(vae, _to_pixels(vae, pinned), ()).to(noise).expand_as(noise)
-    unknown = torch.from_numpy(pinned.unknown).to(noise)[None, None]
-    share = F.interpolate(unknown, size=noise.shape[2:], mode="trilinear", align_corners=True)
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Latents that no step may change.
 
-    def put_back(pipeline: Any, index: int, timestep: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        if callback is not None:
-            values = {**values, **(callback(pipeline, index, timestep, values) or {})}
-        known = clean
-        if index + 1 < len(timesteps):
-            known = solver.add_noise(clean, noise, timesteps[index + 1 : index + 2].expand(len(noise)))
-        return {"latents": torch.lerp(known, values["latents"], share)}
+    Attributes:
+        clean: `[b, c, f, h, w]` without noise; b may be 1.
+        share: weight of what is made, from 0 (kept) to 1, to be broadcast against `clean`.
+    """
 
-    return put_back
+    clean: Tensor
+    share: Tensor
+
+    def put_into(self, latents: Tensor, noise: Tensor, solver: Scheduler, timestep: Tensor | None) -> Tensor:
+        """`latents` of noise level `timestep [1]` (None: without noise) with the kept part in its place."""
+        known = self.clean.expand_as(latents)
+        if timestep is not None:
+            known = solver.add_noise(known, noise, timestep.expand(len(noise)))
+        return torch.lerp(known, latents, self.share)
+
+    def after_steps(
+        self, noise: Tensor, solver: Scheduler, timesteps: Tensor, callback: StepCallback | None
+    ) -> StepCallback:
+        """A step callback that puts the kept part back after `callback`; after the last step, without noise."""
+
+        def put_back(pipeline: Any, index: int, timestep: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+            if callback is not None:
+                values = {**values, **(callback(pipeline, index, timestep, values) or {})}
+            level = timesteps[index + 1 : index + 2] if index + 1 < len(timesteps) else None
+            return {"latents": self.put_into(values["latents"], noise, solver, level)}
+
+        return put_back
+
+
+def kept_of(vae: AutoencoderKLMagvit, task: Task, noise: Tensor, takes_pictures: bool) -> Kept | None:
+    """What is put back after every step, if anything.
+
+    Known latents are, so that a video has the very latents that it continues; and what is pinned where the model has no
+    channels for a mask.
+    """
+    if task.known is not None:
+        made = (~task.known.is_known).to(noise)[:, None, None]
+        return Kept(task.known.put_into(torch.zeros_like(noise)), made)
+    if takes_pictures or task.pinned.all_unknown:
+        return None
+    clean = _encode(vae, _to_pixels(vae, task.pinned), ()).to(noise)
+    unknown = torch.from_numpy(task.pinned.unknown).to(noise)[None, None]
+    return Kept(clean, F.interpolate(unknown, size=noise.shape[2:], mode="trilinear", align_corners=True))
+
+
+def first_picture(vae: AutoencoderKLMagvit, task: Task) -> Image.Image | None:
+    """The first of the frames that are given, for an image encoder; None where none is."""
+    if task.known is None:
+        return task.pinned.picture
+    first = int(np.flatnonzero(~task.pinned.unknown.all((1, 2)))[0])
+    if not task.known.frames(task.num_frames)[first]:
+        return task.pinned.picture
+    piece = task.known.first_piece(latents_per_piece(vae))
+    return Image.fromarray(to_uint8(next(decode_video(vae, piece)))[0])
 
 
 def decode_video(
@@ -102,7 +150,7 @@ def decode_video(
     Raises:
         NonFiniteError: the VAE gave NaN or infinite values.
     """
-    scaled = (latents / vae.config["scaling_factor"]).to(vae.dtype)
+    scaled = (latents / vae.config["scaling_factor"]).to(working_device(vae), vae.dtype)
     pieces = (piece.clamp_(-1, 1) for piece in decode_frames(vae, scaled))
     if smoothing is not None:
         whole = torch.cat(list(pieces), dim=1)[None]
@@ -110,21 +158,29 @@ def decode_video(
     for piece in pieces:
         frames = piece.float()
         if not bool(torch.isfinite(frames).all()):
-            raise NonFiniteError(
-                f"The VAE gave NaN or infinite pixels in {vae.dtype}. Run it in float32 or bfloat16; if it is, check "
-                "its weights."
-            )
+            layer = first_anomalous_module(vae, lambda: sum(1 for _ in decode_frames(vae, scaled)))
+            raise NonFiniteError(_not_finite("pixels", vae, layer))
         yield frames.div(2).add_(0.5).clamp_(0, 1).transpose(0, 1).cpu()
 
 
 def _to_pixels(vae: AutoencoderKLMagvit, pinned: PinnedVideo) -> Tensor:
-    frames = torch.from_numpy(pinned.frames).to(vae.device)
+    frames = torch.from_numpy(pinned.frames).to(working_device(vae))
     return frames.permute(3, 0, 1, 2)[None].float().div_(127.5).sub_(1.0)
 
 
 def _encode(vae: AutoencoderKLMagvit, pixels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     with torch.no_grad():
         posterior: Any = vae.encode(pixels.to(vae.dtype), return_dict=False)[0]
+    if not bool(torch.isfinite(posterior.parameters).all()):
+        layer = first_anomalous_module(vae, lambda: vae.encode(pixels.to(vae.dtype)))
+        raise NonFiniteError(_not_finite("latents", vae, layer))
     drawn = [posterior.sample(generator) for generator in generators]
     latents = torch.cat(drawn) if drawn else posterior.mode()
     return latents.float() * vae.config["scaling_factor"]
+
+
+def _not_finite(what: str, vae: AutoencoderKLMagvit, layer: str | None) -> str:
+    return (
+        f"The VAE gave NaN or infinite {what} in {vae.dtype}, first in {layer or 'its output'}. Run it in float32 or "
+        "bfloat16, as in pipeline.vae.to(torch.float32); if it is, check its weights."
+    )

@@ -1,67 +1,131 @@
-"""One call for any model: the family is read from the folder."""
+"""One call for any model: the family is read from the folder or file."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
-from muybridge.checkpoints import locate_model, read_model_index
+from muybridge.checkpoints import locate_model, parts, read_model_index
+from muybridge.checkpoints.base_models import read_base_model
 from muybridge.checkpoints.easyanimate import is_published_folder
+from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
+from muybridge.checkpoints.motion_variants import MotionVariant
 from muybridge.errors import CheckpointError, ConfigError
-from muybridge.motion import MotionAdapter
 from muybridge.pipelines.animatediff import AnimateDiffPipeline
 from muybridge.pipelines.easyanimate import EasyAnimatePipeline
-from muybridge.sampling import make_scheduler
+from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler
 
-_PIPELINES = {"AnimateDiffPipeline": AnimateDiffPipeline}
+_STILLS = "StableDiffusionPipeline"
+_TOKENIZER_SOURCE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 
 
 def load_pipeline(
     model: str | os.PathLike[str] = "demo/animatediff",
     torch_dtype: torch.dtype = torch.float32,
     motion_adapter: str | os.PathLike[str] | None = None,
+    parts_from: str | os.PathLike[str] | None = None,
 ) -> AnimateDiffPipeline | EasyAnimatePipeline:
     """Load a pipeline on the CPU; `.to(device)` moves it.
 
     Args:
-        model: a shipped demo ("demo/animatediff"), a folder, or a hub id. With `motion_adapter`, a Stable Diffusion 1.5
-            folder too, which then runs with AnimateDiff's DDIM settings.
+        model: a shipped demo ("demo/animatediff"), a folder, or a hub id. With `motion_adapter` also Stable Diffusion
+            1.5, as a folder, a hub id or a single file (`.safetensors`, `.ckpt`); it then runs with the noise levels,
+            steps and guidance that the motion modules were made for.
         torch_dtype: of all networks.
-        motion_adapter: the folder of an adapter, or a motion module file in the original's format, to use instead of
-            the model's own.
+        motion_adapter: a motion module file or the folder of an adapter, in any layout that
+            `checkpoints.motion_files.read_motion` knows, to use instead of the model's own. A model that has motion
+            modules of its own keeps its noise levels, unless the new ones are distilled and run with no others.
+        parts_from: a folder or hub id with what a single file lacks: always the tokenizer, sometimes VAE or text
+            encoder. By default Stable Diffusion 1.5 on the hub.
 
     Raises:
         CheckpointError: no such model or adapter, a family that is not known, or parts that are missing or damaged.
-        ConfigError: the adapter is for another backbone.
+        ConfigError: the adapter is for another backbone, or an argument has no effect on this model.
     """
-    folder = locate_model(model)
-    if is_published_folder(folder) or read_model_index(folder).get("_class_name") == "EasyAnimatePipeline":
-        if motion_adapter is not None:
-            raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
-        return EasyAnimatePipeline.from_pretrained(model, torch_dtype=torch_dtype)
-    family = str(read_model_index(folder).get("_class_name"))
-    parts = {}
-    if motion_adapter is not None:
-        parts["motion_adapter"] = _load_adapter(Path(motion_adapter), torch_dtype)
-    if family == "StableDiffusionPipeline" and parts:
-        parts["scheduler"] = make_scheduler("ddim")
-    elif family not in _PIPELINES:
-        raise CheckpointError(
-            f"{folder} is a {family}; supported: {', '.join(_PIPELINES)}, and StableDiffusionPipeline together with a "
-            "motion adapter."
-        )
-    pipeline = _PIPELINES.get(family, AnimateDiffPipeline).from_pretrained(folder, torch_dtype=torch_dtype, **parts)
-    pipeline.model_name = str(model)
+    path = Path(model)
+    is_file = path.is_file() and path.suffix.lower() in _WEIGHT_SUFFIXES
+    if parts_from is not None and not is_file:
+        raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
+    if not is_file:
+        folder = locate_model(model)
+        if is_published_folder(folder) or read_model_index(folder).get("_class_name") == "EasyAnimatePipeline":
+            if motion_adapter is not None:
+                raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
+            return EasyAnimatePipeline.from_pretrained(model, torch_dtype=torch_dtype)
+    loaded = None if motion_adapter is None else read_motion(motion_adapter, dtype=torch_dtype)
+    if is_file:
+        pipeline = _from_file(path, torch_dtype, loaded, parts_from)
+    else:
+        pipeline = _from_folder(locate_model(model), torch_dtype, loaded)
+    pipeline.remember_parts(str(model))
     pipeline.motion_adapter_name = None if motion_adapter is None else str(motion_adapter)
+    pipeline.parts_from = None if parts_from is None else str(parts_from)
     return pipeline
 
 
-def _load_adapter(path: Path, dtype: torch.dtype) -> MotionAdapter:
-    if path.is_dir():
-        return MotionAdapter.from_pretrained(path, torch_dtype=dtype)
-    adapter = MotionAdapter.from_single_file(path)
-    nn.Module.to(adapter, dtype)
-    return adapter
+def _from_folder(folder: Path, dtype: torch.dtype, loaded: LoadedMotion | None) -> AnimateDiffPipeline:
+    index = read_model_index(folder)
+    family = index.get("_class_name")
+    if family != "AnimateDiffPipeline" and (family != _STILLS or loaded is None):
+        raise CheckpointError(
+            f"{folder} is a {family}; supported: AnimateDiffPipeline, and {_STILLS} together with a motion adapter."
+        )
+    if loaded is None:
+        return AnimateDiffPipeline.from_pretrained(folder, torch_dtype=dtype)
+    components: dict[str, Any] = {"motion_adapter": loaded.adapter}
+    chooses = family == _STILLS or loaded.variant.distilled
+    if chooses:
+        prediction = parts.load_scheduler(folder, index).config.get("prediction_type", "epsilon")  # type: ignore
+        components["scheduler"] = _scheduler(loaded.variant, prediction)
+    pipeline = AnimateDiffPipeline.from_pretrained(folder, torch_dtype=dtype, **components)
+    if chooses:
+        pipeline.register_to_config(**_defaults(loaded.variant))
+    return pipeline
+
+
+def _from_file(
+    path: Path, dtype: torch.dtype, loaded: LoadedMotion | None, parts_from: str | os.PathLike[str] | None
+) -> AnimateDiffPipeline:
+    if loaded is None:
+        raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")
+    base = read_base_model(path, dtype=dtype)
+    if base.variant != "base-sd15":
+        raise CheckpointError(
+            f"{path} is {base.variant}; pipelines of single files are made of Stable Diffusion 1.5 only."
+        )
+    present: dict[str, Any] = base.components()
+    lacking = ["tokenizer", *({"vae", "text_encoder"} - present.keys())]
+    source = _TOKENIZER_SOURCE if parts_from is None else parts_from
+    try:
+        folder = locate_model(source, lacking)
+        index = read_model_index(folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path} has no {' and no '.join(sorted(lacking))}, which a single file can lack, and {source} does not "
+            f"give it ({error}) Name a folder of Stable Diffusion 1.5 with parts_from."
+        ) from error
+    loaders: dict[str, Callable[[], Any]] = {
+        "tokenizer": lambda: parts.load_tokenizer(folder, index),
+        "vae": lambda: parts.load_vae(folder, dtype),
+        "text_encoder": lambda: parts.load_text_encoder(folder, dtype),
+    }
+    return AnimateDiffPipeline(
+        **present,
+        **{name: loaders[name]() for name in lacking},
+        scheduler=_scheduler(loaded.variant, "epsilon"),  # type: ignore[arg-type]  # a protocol of what is used
+        motion_adapter=loaded.adapter,
+        **_defaults(loaded.variant),
+    )
+
+
+def _scheduler(variant: MotionVariant, prediction_type: str) -> Scheduler:
+    return make_plain_scheduler(variant.scheduler, {**variant.schedule, "prediction_type": prediction_type})
+
+
+def _defaults(variant: MotionVariant) -> dict[str, Any]:
+    return {"default_steps": variant.steps, "default_guidance": variant.guidance}

@@ -115,6 +115,28 @@ def test_a_short_video_is_one_segment() -> None:
         plan_segments(20, 72, has_first_keyframe=True, has_last_keyframe=True)
 
 
+def test_a_last_keyframe_has_room() -> None:
+    for num_frames in range(73, 145):
+        segments = list(plan_segments(num_frames, 72, 4, 8, has_last_keyframe=True, held_frames=3))
+        assert is_covered_once(segments)
+        assert segments[-1].stop == num_frames
+        assert segments[-1].num_frames - segments[-1].num_known > 3
+    # One frame is missing after 72: with the three before it, which the first segment gives up, it makes four.
+    first, last = plan_segments(73, 72, 4, 8, has_last_keyframe=True, held_frames=3)
+    assert (first.num_frames, first.add_stop, last.num_known, last.num_frames) == (72, 69, 4, 8)
+    # In whole pieces of the VAE.
+    first, last = plan_segments(80, 72, 8, 8, known_multiple=8, has_last_keyframe=True, held_frames=9)
+    assert (first.add_stop, last.num_known, last.num_frames) == (64, 8, 24)
+
+
+def test_both_ends_of_a_single_segment_have_room() -> None:
+    assert len(list(plan_segments(8, 72, 4, 8, has_first_keyframe=True, has_last_keyframe=True, held_frames=3))) == 1
+    with pytest.raises(ShapeError, match="nearest num_frames: 16"):
+        plan_segments(8, 72, 4, 8, has_first_keyframe=True, has_last_keyframe=True, held_frames=4)
+    with pytest.raises(ShapeError, match="held_frames must not be negative"):
+        plan_segments(8, held_frames=-1)
+
+
 @pytest.mark.parametrize("policy", ["exact", "reference"])
 def test_without_end(policy: Any) -> None:
     endless = plan_segments(None, 16, 4, policy=policy, has_first_keyframe=True)
@@ -133,6 +155,8 @@ def test_without_end(policy: Any) -> None:
         ({"overlap_frames": 72}, "1 to 71, fewer than the 72 frames of a segment; given 72. The nearest is 71"),
         ({"overlap_frames": 0}, "The nearest is 1"),
         ({"overlap_frames": 5, "known_multiple": 4}, "multiple of 4; given 5. The nearest is 4"),
+        ({"overlap_frames": 80, "known_multiple": 8}, "8 to 64, fewer than the 72 frames .*The nearest is 64"),
+        ({"segment_frames": 8, "known_multiple": 8}, "more than 8, the fewest frames .*The nearest is 16"),
         ({"frame_multiple": 0}, "at least 1"),
         ({"num_frames": 0}, "nearest num_frames: 1"),
         ({"num_frames": -50}, "nearest num_frames: 1"),

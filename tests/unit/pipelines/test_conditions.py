@@ -129,7 +129,8 @@ def test_a_control_counts_in_the_steps_of_its_influence() -> None:
 
     influence = Influence.during(0.5, 0.2, 0.6, timesteps)
 
-    assert [float(influence.at(t)) for t in timesteps] == [0.0, 0.5, 0.5, 0.0, 0.0]
+    assert [influence.counts_at(float(t)) for t in timesteps] == [False, True, True, False, False]
+    assert not Influence(0.0, 900, 100).counts_at(500)
 
 
 @pytest.mark.parametrize(

@@ -91,4 +91,4 @@ def test_an_adapter_put_in_by_hand_is_said_not_to_be_recorded(saved_pipeline: Pa
     loaded = load_pipeline(saved_pipeline)
     loaded.remove_motion_adapter()
     video = loaded("a red circle", num_frames=1, num_inference_steps=1, seed=0)
-    assert video.request["unrecorded"] == ["another motion adapter"]
+    assert video.request["unrecorded"] == ["another motion_adapter"]

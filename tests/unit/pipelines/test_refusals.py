@@ -43,8 +43,8 @@ def test_sizes_that_do_not_fit(pipeline: Any, arguments: dict[str, Any], message
     ("arguments", "message"),
     [
         ({"num_inference_steps": 0}, "num_inference_steps must be at least 1; given 0"),
-        ({"num_inference_steps": 1001}, "At most 1000 steps are possible; given 1001"),
-        ({"num_inference_steps": 1001, "scheduler": "unipc"}, "At most 1000 steps are possible; given 1001"),
+        ({"num_inference_steps": 1001}, "The number of steps must be from 1 to 1000; given 1001"),
+        ({"num_inference_steps": 1001, "scheduler": "unipc"}, "The number of steps must be from 1 to 1000; given 1001"),
         ({"num_inference_steps": 60, "scheduler": "lcm"}, "LCMScheduler cannot make 60 steps"),
         ({"guidance_scale": -1.0}, r"guidance_scale must be between 0 and 1000; given -1\.0"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be between 0 and 1000; given nan"),

@@ -70,7 +70,7 @@ def load_folder_of(
     path = Path(folder or "") / (subfolder or "")
     if folder is None or not path.is_dir():
         raise CheckpointError(f"There is no folder {path}; give the local folder of a {model_class.__name__}.")
-    settings = _read_settings(model_class, path)
+    settings = read_settings(model_class, path)
     try:
         with torch.device("meta"):
             model = model_class(**settings)
@@ -83,7 +83,7 @@ def load_folder_of(
     return model.eval()
 
 
-def _read_settings(model_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
+def read_settings(model_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
     """The settings that the model knows; others, such as those of an average of weights, are leftovers."""
     path = folder / "config.json"
     if not path.is_file():

@@ -1,0 +1,163 @@
+"""Image prompts of a pipeline: load an adapter, and turn pictures into conditions of the U-Net."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.image_prompt import attach_image_attentions, detach_image_attentions
+from muybridge.checkpoints.image_prompt_files import ImagePromptAdapter, read_image_prompt_adapter
+from muybridge.conditioning.image import Picture, open_picture
+from muybridge.conditioning.image_prompt import encode_image_prompt
+from muybridge.errors import ConfigError
+from muybridge.pipelines.base import VideoPipeline
+from muybridge.weights.loading import load_folder
+
+
+@dataclass(frozen=True)
+class ImageConditions:
+    """What an image prompt adds to a call; nothing where there is none.
+
+    Attributes:
+        positive: conditions of the U-Net by name, each `[b, ...]`.
+        negative: likewise, of no picture; empty where guidance is off.
+        settings: further arguments of the U-Net.
+    """
+
+    positive: Mapping[str, Tensor] = field(default_factory=dict)
+    negative: Mapping[str, Tensor] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    adapter: ImagePromptAdapter
+    encoder: CLIPVisionModelWithProjection
+    processor: Any
+
+    def to(self, device: torch.device) -> None:
+        self.adapter.projection.to(device)
+        torch.nn.Module.to(self.encoder, device)
+
+
+class ImagePromptHost(VideoPipeline):
+    """A pipeline whose U-Net can take pictures beside the text, with an IP-Adapter."""
+
+    unet: UNet3DConditionModel
+    _image_prompt_adapter: _Loaded | None = None
+
+    def load_image_prompt_adapter(
+        self,
+        path: str | os.PathLike[str],
+        image_encoder: str | os.PathLike[str] | CLIPVisionModelWithProjection | None = None,
+    ) -> None:
+        """Load an IP-Adapter in place of any there is; calls then take `image_prompt`.
+
+        The U-Net's own weights stay as they are, and calls without a picture give what they gave before. The adapter is
+        not saved with the pipeline. Load it before offloading layer by layer is switched on.
+
+        Args:
+            path: a file such as `ip-adapter_sd15.safetensors` or `ip-adapter-plus_sd15.bin` (no code in it is run).
+            image_encoder: the CLIP image tower that the adapter was trained with, or its folder; by default the folder
+                `image_encoder` beside the file, where published adapters have it.
+
+        Raises:
+            CheckpointError: a file or folder that cannot be read, is something else, is incomplete, or is for another
+                U-Net; nothing is loaded then.
+            ConfigError: no image encoder, or one of another width than the adapter's.
+        """
+        adapter = read_image_prompt_adapter(path, self.unet)
+        encoder = _image_encoder(Path(path), image_encoder, self.unet.dtype)
+        _check_widths(Path(path).name, adapter, encoder)
+        detach_image_attentions(self.unet)
+        attach_image_attentions(self.unet, adapter.attentions)
+        self._image_prompt_adapter = _Loaded(adapter, encoder, _processor(cast("int", encoder.config.image_size)))
+
+    def unload_image_prompt_adapter(self) -> None:
+        """Take the image prompt adapter off, if there is one; the U-Net is bit for bit what it was."""
+        detach_image_attentions(self.unet)
+        self._image_prompt_adapter = None
+
+    @contextlib.contextmanager
+    def _without_image_prompt_adapter(self) -> Iterator[None]:
+        taken = detach_image_attentions(self.unet)
+        try:
+            yield
+        finally:
+            attach_image_attentions(self.unet, taken)
+
+    def _prompt_pictures(self, image_prompt: Picture | Sequence[Picture] | None, strength: float) -> list[Image.Image]:
+        """The pictures of a call, read and checked; none where there is no image prompt."""
+        if not math.isfinite(strength):
+            raise ConfigError(f"image_prompt_strength must be a finite number; given {strength}.")
+        if image_prompt is None:
+            if strength != 1.0:
+                raise ConfigError("image_prompt_strength has no effect without image_prompt; give that too.")
+            return []
+        if self._image_prompt_adapter is None:
+            raise ConfigError(
+                "image_prompt needs an image prompt adapter; load one with pipe.load_image_prompt_adapter(path)."
+            )
+        given = image_prompt if isinstance(image_prompt, (list, tuple)) else [image_prompt]
+        if not given:
+            raise ConfigError("image_prompt is an empty list; give at least one picture.")
+        return [open_picture(cast("Picture", each)) for each in given]
+
+    def _image_conditions(
+        self, pictures: Sequence[Image.Image], strength: float, count: int, guided: bool
+    ) -> ImageConditions:
+        """The same pictures for each of `count` videos."""
+        loaded = self._image_prompt_adapter
+        if loaded is None or not pictures:
+            return ImageConditions()
+        device = self._execution_device
+        loaded.to(device)
+        tokens = encode_image_prompt(loaded.adapter, loaded.processor, loaded.encoder, pictures, guided)
+        if self.unet.device != device:  # where networks rest elsewhere between their turns, so does this one
+            loaded.to(torch.device("cpu"))
+        tokens = tokens.for_videos(count, device, self.unet.dtype)
+        negative = {} if tokens.negative is None else {"image_prompt": tokens.negative}
+        return ImageConditions({"image_prompt": tokens.positive}, negative, {"image_prompt_strength": strength})
+
+
+def _image_encoder(
+    path: Path, given: str | os.PathLike[str] | CLIPVisionModelWithProjection | None, dtype: torch.dtype
+) -> CLIPVisionModelWithProjection:
+    if isinstance(given, CLIPVisionModelWithProjection):
+        return given
+    folder = path.parent / "image_encoder" if given is None else Path(given)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"There is no folder {folder} with the CLIP image encoder of this adapter; "
+            "give its folder as image_encoder."
+        )
+    name = "CLIPVisionModelWithProjection"
+    return load_folder(CLIPVisionModelWithProjection.from_pretrained, folder, name, {"dtype": dtype}).eval()
+
+
+def _check_widths(name: str, adapter: ImagePromptAdapter, encoder: CLIPVisionModelWithProjection) -> None:
+    config = encoder.config
+    found = config.projection_dim if adapter.features == "embedding" else config.hidden_size
+    if found != adapter.features_width:
+        what = "an embedding" if adapter.features == "embedding" else "patches"
+        raise ConfigError(
+            f"{name} reads {what} of CLIP {adapter.features_width} wide; this image encoder makes it {found} wide. Use "
+            "the image encoder that is published beside the adapter."
+        )
+
+
+def _processor(size: int) -> Any:
+    from transformers import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
