@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from muybridge.debug.training_tools import TrainingTools
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.muon import Muon, split_parameters
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "training_state.pt"
 LOG_FILE = "log.jsonl"
-CHANGEABLE_SETTINGS = frozenset({"steps", "checkpoint_seconds", "log_every"})
+DEBUG_FOLDER = "debug"
+CHANGEABLE_SETTINGS = frozenset({"steps", "checkpoint_seconds", "log_every", "debug", "debug_steps"})
 """What an interrupted run may be continued with other values of."""
 
 
@@ -57,6 +59,8 @@ class TrainerConfig:
         log_every: steps between lines of the log.
         seed: of data and noise.
         mixed_precision: "bf16" or "no".
+        debug: names of tools that watch the run and write to the folder `debug` in its folder, see `TrainingTools`.
+        debug_steps: how many steps they look at, from where the run starts or goes on; the anomaly guard always does.
     """
 
     steps: int
@@ -70,6 +74,8 @@ class TrainerConfig:
     log_every: int = 20
     seed: int = 0
     mixed_precision: str = "bf16"
+    debug: tuple[str, ...] = ()
+    debug_steps: int = 10
 
     def rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step: warm-up, plateau, linear decay."""
@@ -90,7 +96,8 @@ class Trainer:
         """Prepare optimizers and, where the folder holds the state of an interrupted run, continue from it.
 
         Raises:
-            ConfigError: nothing in `method` is trainable, or the folder's state belongs to other settings.
+            ConfigError: nothing in `method` is trainable, the folder's state belongs to other settings, or a tool of
+                `config.debug` is unknown or has nothing to look at.
             CheckpointError: the folder's state is damaged.
         """
         self.config = config
@@ -114,6 +121,9 @@ class Trainer:
         self._peak_rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
         self.method.to(self.accelerator.device)
         self._trainable = [*matrices, *others]
+        # One process' share of the work is like another's, and they would write the same files.
+        tools = config.debug if self.is_main else ()
+        self._tools = TrainingTools(tools, method, folder / DEBUG_FOLDER, config.debug_steps)
         self.ema = ExponentialMovingAverage(method, config.ema_decay)
         if (folder / STATE_FILE).exists():
             self._resume()
@@ -125,14 +135,16 @@ class Trainer:
         Raises:
             KeyboardInterrupt: after such a signal, or from `progress`; the state is saved.
             TrainingError: the loss became NaN or infinite; the last saved state is kept.
+            NonFiniteError: likewise, found by the guard of `config.debug` in the layer where it happened.
             OutputError: the state cannot be written; the one before is kept.
         """
         _make_folder(self.folder)
         started = saved = time.monotonic() - self._seconds_before
         metrics: dict[str, float] = {}
-        with stop_signals() as stop:
+        with stop_signals() as stop, self._tools:
             try:
                 while self.step < self.config.steps:
+                    self._tools.begin_step(self.step)
                     values = self._train_step()
                     for name, value in values.items():
                         metrics[name] = metrics.get(name, value) * 0.95 + value * 0.05

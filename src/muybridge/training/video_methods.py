@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
@@ -31,10 +30,7 @@ class VideoVAEMethod(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss, and the PSNR in dB of the batch (of pictures in [0, 1])."""
-        with _ConvolutionsOfTwoFrames():
-            return self._losses(batch["pixels"].transpose(1, 2), generator)
-
-    def _losses(self, pixels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        pixels = batch["pixels"].transpose(1, 2)
         posterior: Any = cast("Any", self.vae.encode(pixels)).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
         decoded = cast("Any", self.vae.decode(posterior.mean + posterior.std * noise)).sample.float()
@@ -125,21 +121,6 @@ class VideoDiffusionMethod(nn.Module):
             noisy, timesteps, states, encoder_attention_mask=mask, inpaint_latents=given
         ).sample
         return {"loss": F.mse_loss(prediction.float(), target)}
-
-
-class _ConvolutionsOfTwoFrames(TorchFunctionMode):
-    """Pads two frames before they are convolved over time, instead of leaving it to the convolution.
-
-    In bfloat16 on a CPU, torch 2.13's gradient for the weight of such a convolution is wrong otherwise: as large as
-    the right one and unrelated to part of it, or NaN. Other numbers of frames are not affected.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`, with another padding where it is such a convolution."""
-        if func is F.conv3d and len(args) > 4 and args[0].shape[2] == 2 and args[4][0] > 0:
-            x, weight, bias, stride, (frames, *rest), *others = args
-            args = (F.pad(x, (0, 0, 0, 0, frames, frames)), weight, bias, stride, (0, *rest), *others)
-        return func(*args, **(kwargs or {}))
 
 
 def encode_videos(vae: AutoencoderKLMagvit, pixels: Tensor) -> Tensor:

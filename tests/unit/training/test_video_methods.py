@@ -30,11 +30,11 @@ def _same_weights() -> None:
     torch.manual_seed(0)
 
 
-def small_vae(scaling_factor: float = 0.5) -> AutoencoderKLMagvit:
+def small_vae(scaling_factor: float = 0.5, widths: tuple[int, ...] = (4, 4, 8)) -> AutoencoderKLMagvit:
     return AutoencoderKLMagvit(
         down_block_types=("SpatialTemporalDownBlock3D",) * 3,
         up_block_types=("SpatialTemporalUpBlock3D",) * 3,
-        block_out_channels=(4, 4, 8),
+        block_out_channels=widths,
         layers_per_block=1,
         norm_num_groups=2,
         slice_compression_vae=True,
@@ -142,9 +142,9 @@ def test_differences_count_in_space_and_in_time():
 
 
 def test_gradients_are_the_same_in_half_precision():
-    """torch's bfloat16 gradient of a convolution over two frames is wrong unless time is padded beforehand."""
-    method = VideoVAEMethod(small_vae())
-    pixels = batch_of(8, count=4)["pixels"]
+    """From 16 channels on, torch's bfloat16 gradient is wrong where a convolution itself pads two frames."""
+    method = VideoVAEMethod(small_vae(widths=(16, 16, 16)))
+    pixels = batch_of(8)["pixels"]
     gradients = []
     for enabled in (False, True):
         method.zero_grad()
