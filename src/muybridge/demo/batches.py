@@ -82,6 +82,38 @@ class ClipBatches:
         }
 
 
+class KeyframeBatches(ClipBatches):
+    """Clips as of `ClipBatches`, and which of their frames are shown to a SparseCtrl: `known [b, f]`, true for those.
+
+    Known are a clip's first frame, its first and last, or a few anywhere, counted among the frames of the batch.
+    """
+
+    KNOWN = {"start": 0.3, "both ends": 0.35, "anywhere": 0.35}
+    """How often a clip is given with what of it."""
+    MOST_KNOWN = 4
+    """Frames known anywhere, at most."""
+
+    def __call__(self, index: int) -> dict[str, Tensor]:
+        """Render batch number `index`."""
+        batch = super().__call__(index)
+        rng = np.random.default_rng((self.seed, index, 1))  # the clips' own draws stay as they are
+        count, num_frames = batch["pixels"].shape[:2]
+        known = np.stack([self._known_frames(num_frames, rng) for _ in range(count)])
+        return {**batch, "known": torch.from_numpy(known)}
+
+    def _known_frames(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+        known = np.zeros(num_frames, bool)
+        task = rng.choice(list(self.KNOWN), p=list(self.KNOWN.values()))
+        if task == "anywhere":
+            count = rng.integers(1, min(self.MOST_KNOWN, num_frames) + 1)
+            known[rng.choice(num_frames, count, replace=False)] = True
+            return known
+        known[0] = True
+        if task == "both ends":
+            known[-1] = True
+        return known
+
+
 class VideoBatches:
     """Clips without captions, and now and then single frames: `pixels [b, f, 3, h, w]`, one length a batch.
 

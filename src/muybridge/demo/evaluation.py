@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from muybridge.demo import render, world
 from muybridge.demo.measure import ATTRIBUTES, Measurement, measure_clip
 
 GenerateClips = Callable[[list[str], list[int]], np.ndarray]
 """(prompts, seeds) -> `uint8 [n, f, h, w, 3]`; the seeds are consecutive."""
+_MARK, _MARK_COLOUR = 2, (255, 0, 255)  # pixels; magenta
 
 
-def held_out_scenes(count: int, seed: int) -> list[world.Scene]:
-    """Scenes that go through all held-out triples in turn, with random sizes and backgrounds."""
+def held_out_scenes(count: int, seed: int, motions: Collection[str] = world.MOTIONS) -> list[world.Scene]:
+    """Scenes that go through all held-out triples of `motions` in turn, with random sizes and backgrounds."""
     rng = np.random.default_rng(seed)
-    triples = [world.HELD_OUT_TRIPLES[i % len(world.HELD_OUT_TRIPLES)] for i in range(count)]
+    triples = [triple for triple in world.HELD_OUT_TRIPLES if triple[2] in motions]
     backgrounds = list(world.BACKGROUNDS)
     return [
         world.Scene(
-            *triple,
+            *triples[i % len(triples)],
             size=world.SIZES[int(rng.integers(len(world.SIZES)))],
             background=backgrounds[int(rng.integers(len(backgrounds)))],
         )
-        for triple in triples
+        for i in range(count)
     ]
 
 
@@ -82,7 +84,18 @@ def true_clips(scenes: Sequence[world.Scene], seed: int) -> np.ndarray:
     return render.render(scenes, indices, render.place(scenes, rng))
 
 
-def contact_sheet(clips: np.ndarray, rows: int = 16, columns: int = 8) -> np.ndarray:
-    """Clips below each other, `columns` of their frames side by side: `uint8 [height, width, 3]`."""
+def contact_sheet(
+    clips: np.ndarray, rows: int = 16, columns: int = 8, given: NDArray[np.bool_] | None = None
+) -> np.ndarray:
+    """Clips below each other, `columns` of their frames side by side: `uint8 [height, width, 3]`.
+
+    Frames that were given to the model, `given [n, f]`, get a border of a colour that is not in the world.
+    """
     chosen = np.linspace(0, clips.shape[1] - 1, min(columns, clips.shape[1])).round().astype(int)
-    return np.concatenate([np.concatenate(list(clip[chosen]), axis=1) for clip in clips[:rows]], axis=0)
+    shown = clips[:rows, chosen]
+    if given is not None:
+        marks = np.zeros(clips.shape[2:4], bool)
+        marks[:_MARK], marks[-_MARK:], marks[:, :_MARK], marks[:, -_MARK:] = True, True, True, True
+        marked = given[:rows, chosen, None, None] & marks
+        shown = np.where(marked[..., None], np.array(_MARK_COLOUR, np.uint8), shown)
+    return np.concatenate([np.concatenate(list(clip), axis=1) for clip in shown], axis=0)

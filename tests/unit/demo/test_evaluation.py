@@ -19,6 +19,14 @@ def test_scenes_go_through_all_held_out_combinations():
     assert scenes != evaluation.held_out_scenes(len(scenes), seed=2)
 
 
+def test_scenes_of_some_motions_go_through_all_of_theirs():
+    wanted = [triple for triple in world.HELD_OUT_TRIPLES if triple[2] in ("still", "spinning")]
+
+    scenes = evaluation.held_out_scenes(len(wanted) + 1, seed=1, motions=("still", "spinning"))
+
+    assert [scene.triple for scene in scenes] == [*wanted, wanted[0]]
+
+
 def test_renders_score_full_marks_and_others_do_not():
     scenes = evaluation.held_out_scenes(12, seed=2)
     measured = [measure_clip(clip) for clip in evaluation.true_clips(scenes, seed=2)]
@@ -87,3 +95,21 @@ def test_the_contact_sheet_shows_rows_of_frames():
     assert np.array_equal(sheet[:size, :size], clips[0, 0])
     assert np.array_equal(sheet[size:, -size:], clips[1, -1])
     assert evaluation.contact_sheet(clips[:, :1]).shape == (3 * size, size, 3)
+
+
+def test_the_contact_sheet_marks_what_was_given():
+    clips = evaluation.true_clips(evaluation.held_out_scenes(2, seed=6), seed=6)
+    given = np.zeros(clips.shape[:2], bool)
+    given[1, [0, 15]] = True
+
+    plain, marked = evaluation.contact_sheet(clips), evaluation.contact_sheet(clips, given=given)
+
+    size = render.FRAME_SIZE
+    changed = (plain != marked).any(axis=2)
+    assert marked.dtype == np.uint8
+    assert not changed[:size].any()
+    assert not changed[size:, size:-size].any()
+    for frame in (marked[size:, :size], marked[size:, -size:]):
+        assert (frame[[0, 1, -1, -2]] == (255, 0, 255)).all()
+        assert (frame[:, [0, 1, -1, -2]] == (255, 0, 255)).all()
+    assert not changed[size + 2 : -2, 2 : size - 2].any()

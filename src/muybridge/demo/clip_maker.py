@@ -1,0 +1,81 @@
+"""A pipeline as the evaluation on the toy world uses it: captions in, clips of the world's own size out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from muybridge.demo import render
+from muybridge.demo.batches import to_pixels
+from muybridge.errors import ConfigError
+from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
+from muybridge.pipelines.decoding import to_uint8
+from muybridge.vae import decode_images, encode_images
+
+Frames = NDArray[np.uint8]
+
+
+class ClipMaker:
+    """Makes clips of 64x64 pixels with the model's default steps and guidance."""
+
+    def __init__(self, pipeline: AnimateDiffPipeline | EasyAnimatePipeline) -> None:
+        """Use `pipeline`, and hide its progress bar."""
+        self.pipeline = pipeline
+        pipeline.set_progress_bar_config(disable=True)
+
+    def from_prompts(self, prompts: list[str], seeds: list[int]) -> Frames:
+        """Whole clips of consecutive seeds, `uint8 [n, 16, 64, 64, 3]`."""
+        # The pipeline counts on from the first seed, too.
+        return self._make(prompts, seed=seeds[0], num_frames=render.CLIP_FRAMES)
+
+    def from_keyframes(
+        self, prompt: str, seed: int, keyframes: Mapping[int, Frames] | None, num_frames: int = render.CLIP_FRAMES
+    ) -> Frames:
+        """One clip, `uint8 [num_frames, 64, 64, 3]`, with pictures `uint8 [h, w, 3]` pinned to frames of it."""
+        given = {} if keyframes is None else {"keyframes": dict(keyframes)}
+        return self._make([prompt], seed=seed, num_frames=num_frames, **given)[0]
+
+    def require_keyframes(self, frames: tuple[int, ...]) -> None:
+        """Find out whether the model takes pictures at `frames`, at the price of one step.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if "keyframes" not in inspect.signature(type(self.pipeline).__call__).parameters:
+            raise ConfigError(
+                f"A model of {type(self.pipeline).__name__} takes no keyframes; evaluate it with --task text, or "
+                "another model."
+            )
+        black = np.zeros((render.FRAME_SIZE, render.FRAME_SIZE, 3), np.uint8)
+        # What a model takes depends on its weights, so the one that knows is asked.
+        self._call(
+            ["still"],
+            seed=0,
+            num_frames=render.CLIP_FRAMES,
+            keyframes=dict.fromkeys(frames, black),
+            num_inference_steps=1,
+            output_type="latent",
+        )
+
+    def reconstruct(self, clip: Frames) -> Frames:
+        """A clip `uint8 [f, h, w, 3]` through the VAE and back: nothing that the model makes is closer to it."""
+        vae: Any = self.pipeline.vae
+        pixels = to_pixels(clip).to(vae.device, vae.dtype)
+        with torch.no_grad():
+            if isinstance(self.pipeline, EasyAnimatePipeline):
+                pixels = vae(pixels.transpose(0, 1)[None]).sample[0].transpose(0, 1)
+            else:
+                pixels = decode_images(vae, encode_images(vae, pixels))
+        return to_uint8(pixels.float().cpu().div(2).add(0.5).clamp(0, 1))
+
+    def _make(self, prompts: list[str], **arguments: Any) -> Frames:
+        frames = self._call(prompts, output_type="np", **arguments)
+        return np.rint(frames * 255).astype(np.uint8)
+
+    def _call(self, prompts: list[str], **arguments: Any) -> Any:
+        return self.pipeline(prompts, height=render.FRAME_SIZE, width=render.FRAME_SIZE, **arguments)
