@@ -12,39 +12,22 @@ import json
 
 import torch
 
+import networks
+from measuring import activation_peak, default_dtype
 from muybridge.backbones.dit import Transformer3DModel
-from muybridge.debug.tensor_memory import TensorMemory
-from muybridge.motion import MotionAdapter, hybrid_preset
-from muybridge.motion.contract import ModuleSpec
 
 SIZES = ("384x672x144", "576x1008x144", "960x960x144")
-SPATIAL, TEMPORAL, TEXT_TOKENS = 8, 4, 120
-
-
-def full_size_model() -> Transformer3DModel:
-    """EasyAnimate V3 on the meta device, bfloat16."""
-    with torch.device("meta"):
-        model = Transformer3DModel()
-        specs = {}
-        for index, (name, site) in enumerate(model.motion_sites().items()):
-            preset = hybrid_preset("easyanimate_v3_odd" if index % 2 else "easyanimate_v3_even")
-            specs[name] = vars(ModuleSpec("hybrid", site.width, preset.to_dict()))
-        model.set_motion_adapter(MotionAdapter(specs, numerics="easyanimate"))
-    torch.nn.Module.to(model, torch.bfloat16)
-    return model.eval()
 
 
 def peak_bytes(model: Transformer3DModel, height: int, width: int, num_frames: int, branches: int) -> int:
     """Largest sum of live tensors that one forward pass makes."""
-    with torch.device("meta"):
-        shape = (num_frames // TEMPORAL, height // SPATIAL, width // SPATIAL)
-        latents = torch.empty(branches, 4, *shape, dtype=torch.bfloat16)
-        given = torch.empty(branches, 8, *shape, dtype=torch.bfloat16)
-        text = torch.empty(branches, TEXT_TOKENS, 4096, dtype=torch.bfloat16)
+    vae = networks.on_meta(networks.video_vae, networks.EASYANIMATE_V3)
+    shape = (vae.num_latent_frames(num_frames), height // vae.spatial_factor, width // vae.spatial_factor)
+    with torch.device("meta"), default_dtype(torch.bfloat16):
+        latents, given = torch.empty(branches, 4, *shape), torch.empty(branches, 8, *shape)
+        text = torch.empty(branches, networks.EASYANIMATE_V3.text_tokens, 4096)
         timestep = torch.empty((), dtype=torch.float32)
-        with torch.no_grad(), TensorMemory() as memory:
-            model(latents, timestep, text, inpaint_latents=given)
-    return memory.peak_bytes
+    return activation_peak(lambda: model(latents, timestep, text, inpaint_latents=given), latents.device)
 
 
 def main() -> None:
@@ -53,7 +36,8 @@ def main() -> None:
     parser.add_argument("--size", action="append", help="HEIGHTxWIDTHxFRAMES; may be repeated")
     parser.add_argument("--branches", type=int, default=1, help="2 is batched guidance")
     arguments = parser.parse_args()
-    model = full_size_model()
+    with default_dtype(torch.bfloat16):
+        model = networks.on_meta(networks.easyanimate_transformer, networks.EASYANIMATE_V3)
     peaks = {}
     for size in arguments.size or SIZES:
         height, width, num_frames = map(int, size.split("x"))
