@@ -9,7 +9,7 @@ import pytest
 
 from muybridge.checkpoints import SHIPPED_MODELS
 from muybridge.motion.registry import make_config
-from muybridge.service.runs import MotionStage, StageSettings, load_run
+from muybridge.service.runs import MotionAdapterStage, MotionStage, StageSettings, load_run
 from muybridge.training.trainer import TrainerConfig
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
@@ -22,7 +22,7 @@ def test_run_files_are_valid(path):
 
     assert run.name == path.stem
     for stage in run.stages:
-        if isinstance(stage, MotionStage):
+        if isinstance(stage, MotionStage | MotionAdapterStage):
             make_config(stage.motion.kind, stage.motion.config)
 
 

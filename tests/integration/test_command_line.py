@@ -159,6 +159,7 @@ def test_inspect_shows_size_and_request(run, tmp_path, suffix):
     ]
     assert json.loads(as_json.out) == {
         "kind": "video",
+        "path": str(path),
         "num_frames": 3,
         "width": 24,
         "height": 16,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +12,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import T5Config, T5EncoderModel
 
 from muybridge import load_pipeline
-from muybridge.backbones.dit import Transformer3DModel
 from muybridge.cli.main import main
-from muybridge.demo.models import make_tokenizer
 from muybridge.errors import ConfigError, ShapeError
-from muybridge.motion import HybridConfig, MotionAdapter
 from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.sampling import make_plain_scheduler
-from muybridge.sampling.schedulers import EASYANIMATE_BETAS
-from muybridge.vae import AutoencoderKLMagvit
 from muybridge.video import Video, read_video
 
 PROMPT = "a red circle moving left"
-
-
-def make_pipeline(in_channels: int = 12) -> EasyAnimatePipeline:
-    torch.manual_seed(0)
-    vae = AutoencoderKLMagvit(
-        down_block_types=["SpatialTemporalDownBlock3D"] * 3,
-        up_block_types=["SpatialTemporalUpBlock3D"] * 3,
-        block_out_channels=(8, 8, 16),
-        norm_num_groups=4,
-        slice_compression_vae=True,
-    )
-    transformer = Transformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=in_channels,
-        out_channels=4,
-        num_layers=6,
-        sample_size=8,
-        caption_channels=16,
-        clip_channels=None,
-    )
-    config = HybridConfig(num_heads=2)
-    adapter = MotionAdapter.for_sites(transformer.motion_sites().values(), "hybrid", config, numerics="easyanimate")
-    for parameter in adapter.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    transformer.set_motion_adapter(adapter)
-    tokenizer = make_tokenizer()
-    text = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    pipeline = EasyAnimatePipeline(
-        vae=vae.eval(),
-        text_encoder=T5EncoderModel(text).eval(),
-        tokenizer=tokenizer,
-        transformer=transformer.eval(),
-        scheduler=make_plain_scheduler("ddim", EASYANIMATE_BETAS),  # type: ignore[arg-type]
-        default_size=(32, 32),
-        default_num_frames=8,
-        default_steps=2,
-        default_guidance=2.0,
-        max_tokens=16,
-        profile="clean",
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+PipelineMaker = Callable[..., EasyAnimatePipeline]
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> EasyAnimatePipeline:
-    return make_pipeline()
+def pipeline(make_easyanimate: PipelineMaker) -> EasyAnimatePipeline:
+    return make_easyanimate()
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +73,8 @@ def test_video_to_video_keeps_more_at_lower_strength(pipeline: EasyAnimatePipeli
     assert (weak - start).abs().mean() < (strong - start).abs().mean()
 
 
-def test_a_mask_is_obeyed_by_models_without_channels_for_it() -> None:
-    pipeline = make_pipeline(in_channels=4)
+def test_a_mask_is_obeyed_by_models_without_channels_for_it(make_easyanimate: PipelineMaker) -> None:
+    pipeline = make_easyanimate(in_channels=4)
     source = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
     mask = np.zeros((32, 32), np.uint8)
     mask[:, 16:] = 255
@@ -175,8 +127,17 @@ def test_wrong_calls_say_what_is_allowed(
         pipeline(PROMPT, **arguments)
 
 
-def test_keyframes_at_both_ends_need_room() -> None:
-    pipeline = make_pipeline()
+def test_another_size_than_the_models_warns_once(pipeline: EasyAnimatePipeline) -> None:
+    with pytest.warns(UserWarning, match=r"made for 32x32 pixels \(width x height\); given 32x48") as caught:
+        pipeline(PROMPT, seed=1, height=48, output_type="latent")
+    assert len(caught) == 1
+    unknown = EasyAnimatePipeline(**pipeline.components)
+    unknown.set_progress_bar_config(disable=True)
+    unknown(PROMPT, num_frames=1, height=48, width=32, num_inference_steps=1, output_type="latent")
+
+
+def test_keyframes_at_both_ends_need_room(make_easyanimate: PipelineMaker) -> None:
+    pipeline = make_easyanimate()
     pipeline.register_to_config(known_frames=5)
     with pytest.raises(ShapeError, match="no room"):
         pipeline(PROMPT, keyframes={0: picture((0, 0, 0)), -1: picture((9, 9, 9))})
@@ -196,8 +157,10 @@ def test_a_folder_comes_back(pipeline: EasyAnimatePipeline, folder: Path) -> Non
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
-        main(list(arguments))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # as notes in what the program prints
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
     captured = capsys.readouterr()
     return int(stop.value.code or 0), captured.out, captured.err
 
@@ -212,8 +175,9 @@ def test_command_line_pins_keyframes(
     assert status == 0, err
     settings = json.loads(out)["settings"]
     assert (settings["height"], settings["width"]) == (48, 72)
+    assert "note: This model is made for 32x32 pixels (width x height); given 72x48." in err
     status, out, err = run(capsys, *command, "-o", "long.mp4", "--frames", "20", "--overlap", "2")
-    assert status == 0, err
+    assert (status, err) == (0, "")
     assert read_video(tmp_path / "long.mp4").frames.shape == (20, 32, 32, 3)
     before = (tmp_path / "long.mp4").read_bytes()
     assert run(capsys, *command, "-o", "long.mp4", "--frames", "20", "--overlap", "2")[0] == 0
@@ -238,9 +202,21 @@ def test_command_line_mistakes(
 
 
 def test_animatediff_refuses_what_it_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, "generate", PROMPT, "--keyframe", "0=a.png")
+    status, _, err = run(capsys, "generate", PROMPT, "--frames", "4", "--segment", "2")
     assert status == 2
-    assert "keyframes" in err
+    assert "An AnimateDiff model has no segment_frames" in err
+
+
+def test_easyanimate_refuses_what_it_does_not_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "generate", PROMPT, "--model", str(folder), "--window", "8")
+    assert status == 2
+    assert "An EasyAnimate model has no windows" in err
+
+
+def test_a_missing_picture_is_named_before_a_model_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "generate", PROMPT, "--model", "nowhere", "--keyframe", "0=a.png")
+    assert status == 2
+    assert "There is no picture a.png" in err
 
 
 def test_a_file_of_easyanimate_is_repeated(
@@ -260,6 +236,6 @@ def test_a_video_does_not_depend_on_its_batch(pipeline: EasyAnimatePipeline) -> 
     assert np.allclose(both[1], alone[0], atol=1e-3)
 
 
-def test_a_keyframe_cannot_be_held_for_no_frame() -> None:
+def test_a_keyframe_cannot_be_held_for_no_frame(make_easyanimate: PipelineMaker) -> None:
     with pytest.raises(ConfigError, match="known_frames must be at least 1; given 0"):
-        EasyAnimatePipeline(**make_pipeline().components, known_frames=0)
+        EasyAnimatePipeline(**make_easyanimate().components, known_frames=0)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from muybridge import __version__
-from muybridge.cli.console import Json, errors, output, print_json
+from muybridge.cli import debug, evaluate, motion
+from muybridge.cli.console import errors, output
+from muybridge.cli.convert import convert
 from muybridge.cli.generate import generate
+from muybridge.cli.inspect import inspect
+from muybridge.cli.list import listing
+from muybridge.cli.motion_check import check
+from muybridge.cli.motion_new import new
+from muybridge.cli.plan import plan
 from muybridge.cli.train import train
 from muybridge.errors import MuybridgeError
+from muybridge.version import __version__
 
 app = typer.Typer(name="muybridge", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -72,53 +77,17 @@ def options(
 
 app.command()(generate)
 app.command()(train)
+app.command()(plan)
+app.command()(inspect)
+app.command()(convert)
 
 
-@app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(help="A video, or a folder of pictures.")], as_json: Json = False
-) -> None:
-    """Show the size of a video and the request inside it."""
-    from muybridge.video import read_video
-
-    video = read_video(path)
-    request = None if video.request is None else dict(video.request)
-    if as_json:
-        found = {"kind": "video", "num_frames": len(video), "width": video.width, "height": video.height}
-        print_json({**found, "fps": float(video.fps), "request": request})
-        return
-    output.print(f"{path}: {len(video)} frames, {video.width}x{video.height}, {float(video.fps):g} fps")
-    if request is None:
-        output.print("  no request inside")
-        return
-    for name, value in request.items():
-        output.print(f"  {name}: {value}")
-
-
-evaluate = typer.Typer(no_args_is_help=True, help="Measure how good a model is.")
-app.add_typer(evaluate, name="evaluate")
-
-
-@evaluate.command("demo")
-def evaluate_demo(
-    model: Annotated[str, typer.Option(help="A model of the toy world.")] = "demo/animatediff",
-    count: Annotated[int, typer.Option(help="Number of prompts over held-out combinations.", min=1)] = 200,
-    seed: Annotated[int, typer.Option(help="Of prompts and noise.", min=0)] = 0,
-    sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (.png) of the first clips.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Generate held-out prompts of the toy world and measure what came out."""
-    from muybridge.service.evaluation import evaluate_demo_model
-
-    def show(done: int, total: int) -> None:
-        errors.print(f"{done}/{total} clips")
-
-    report = evaluate_demo_model(model, count, seed, sheet, None if as_json else show)
-    if as_json:
-        print_json(report)
-        return
-    for name, value in report.items():
-        output.print(f"{name}: {json.dumps(value)}")
+app.add_typer(evaluate.app, name="evaluate")
+motion.app.command()(check)
+motion.app.command()(new)
+app.add_typer(motion.app, name="motion")
+app.add_typer(listing, name="list")
+app.add_typer(debug.app, name="debug")
 
 
 if __name__ == "__main__":

@@ -2,66 +2,223 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from diffusers import ControlNetModel
+from PIL import Image
+from torch import nn
 
 from muybridge.conditioning import fit_size, open_picture
-from muybridge.errors import ConfigError
-from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.conditioning.sparse import open_upright
+from muybridge.errors import ConfigError, ShapeError
+from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
+from muybridge.pipelines.animatediff_conditions import read_sparse_control
+from muybridge.pipelines.controls import DenseControl
+from muybridge.sampling import FreeInit, WindowSettings
 from muybridge.service.requests import GenerateRequest
-from muybridge.video import read_video
+from muybridge.video import Video, read_video
+from muybridge.weights.loading import load_folder
 
 _OF_EASYANIMATE = frozenset(
     {
         "profile",
         "clip_apply_ratio",
-        "keyframes",
-        "init_video",
         "mask",
-        "strength",
         "fit",
         "segment_frames",
         "overlap_frames",
+        "overlap_strategy",
     }
 )
-_NOT_OF_THE_CALL = frozenset({"model", "motion_adapter", "fit", "segment_frames", "overlap_frames"})
+_OF_ANIMATEDIFF = frozenset(
+    {
+        "parts_from",
+        "sketches",
+        "keyframe_control",
+        "sketch_control",
+        "control_strength",
+        "control_start",
+        "control_end",
+        "controls",
+        "image_prompt",
+        "image_prompt_strength",
+        "image_prompt_adapter",
+        "image_encoder",
+        "windows",
+        "free_noise",
+        "free_init",
+        "positions",
+    }
+)
+_NOT_OF_THE_CALL = frozenset(
+    {
+        "model",
+        "motion_adapter",
+        "parts_from",
+        "lora",
+        "keyframe_control",
+        "sketch_control",
+        "image_prompt_adapter",
+        "image_encoder",
+        "fit",
+        "segment_frames",
+        "overlap_frames",
+        "overlap_strategy",
+    }
+)
 
 
-def animatediff_arguments(request: GenerateRequest) -> dict[str, Any]:
-    """Arguments of `AnimateDiffPipeline`.
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The files of a request, opened; None for those that it does not name.
+
+    Attributes:
+        keyframes: pictures by frame.
+        init_video: frames and their rate.
+        mask: `uint8 [h, w]`.
+        sketches: drawings by frame.
+        control_frames: what each ControlNet is shown.
+        image_prompt: pictures for an IP-Adapter.
+    """
+
+    keyframes: dict[int, Image.Image] | None
+    init_video: Video | None
+    mask: npt.NDArray[np.uint8] | None
+    sketches: dict[int, Image.Image] | None = None
+    control_frames: tuple[Video, ...] = ()
+    image_prompt: tuple[Image.Image, ...] | None = None
+
+
+def open_inputs(request: GenerateRequest) -> Inputs:
+    """Open the files of a request, each once, and check what needs no model: call it before one is loaded.
+
+    Raises:
+        ConfigError: settings that exclude each other; a mask that is black everywhere.
+        InputFileError: a file that is missing or cannot be read.
+        ShapeError: a mask of another size than the source video.
+    """
+    _check_fit(request)
+    if request.init_video is None and (request.mask is not None or request.strength is not None):
+        raise ConfigError("mask and strength are about a video to start from; give init_video too.")
+    pictures: dict[str, dict[int, Image.Image]] = {}
+    for name, files in {"keyframe": request.keyframes, "sketch": request.sketches}.items():
+        if files is not None:
+            pictures[name] = {frame: open_upright(path, f"The {name} {frame}") for frame, path in files.items()}
+    styles = None
+    if request.image_prompt is not None:
+        styles = tuple(open_upright(path, f"The picture {path}") for path in request.image_prompt)
+    if request.image_encoder is not None and request.image_prompt_adapter is None:
+        raise ConfigError("image_encoder is that of an image prompt adapter; give image_prompt_adapter too.")
+    shown = tuple(read_video(Path(control.frames)) for control in request.controls or ())
+    video = None if request.init_video is None else read_video(Path(request.init_video))
+    mask = None if request.mask is None else np.asarray(open_picture(request.mask).convert("L"))
+    if video is not None and mask is not None:
+        _check_mask(mask, video)
+    return Inputs(pictures.get("keyframe"), video, mask, pictures.get("sketch"), shown, styles)
+
+
+def _check_fit(request: GenerateRequest) -> None:
+    if request.fit is None:
+        return
+    if request.width is not None or request.height is not None:
+        raise ConfigError("fit takes the size from the first keyframe; leave width and height out.")
+    if request.keyframes is None:
+        raise ConfigError("fit takes the size from the first keyframe; give one, as in 0=start.png.")
+
+
+def _check_mask(mask: npt.NDArray[np.uint8], video: Video) -> None:
+    if mask.shape != (video.height, video.width):
+        raise ShapeError(
+            f"The mask must be {video.width}x{video.height} like the source video; given "
+            f"{mask.shape[1]}x{mask.shape[0]}."
+        )
+    brightest = int(mask.max())
+    if brightest == 0 or 1 < brightest <= 127:  # a mask may also be of zeros and ones
+        raise ConfigError("The mask is black everywhere: nothing is to be made. White marks what is made anew.")
+
+
+def animatediff_arguments(
+    request: GenerateRequest, pipeline: AnimateDiffPipeline, inputs: Inputs | None = None
+) -> dict[str, Any]:
+    """Arguments of `AnimateDiffPipeline`; SparseCtrls that the request names are loaded and given to it.
+
+    Args:
+        request: with the settings.
+        pipeline: of the model.
+        inputs: the files of `request`; by default they are opened here.
 
     Raises:
         ConfigError: a setting that this family does not have.
+        CheckpointError: a network beside the U-Net that cannot be loaded.
+        MuybridgeError: as `open_inputs`.
     """
+    opened = open_inputs(request) if inputs is None else inputs
+    arguments = _arguments(request, opened, _OF_EASYANIMATE, "An AnimateDiff", "an EasyAnimate")
+    for name, kind in (("keyframe_control", "rgb"), ("sketch_control", "scribble")):
+        if (path := getattr(request, name)) is not None:
+            model = read_sparse_control(path, pipeline.unet.dtype)
+            if model.kind != kind:
+                raise ConfigError(f"{path} is a SparseCtrl for {model.kind}, and {name} needs one for {kind}.")
+            pipeline.set_sparse_control(model)
+    if request.image_prompt_adapter is not None:
+        pipeline.load_image_prompt_adapter(request.image_prompt_adapter, request.image_encoder)
+    if request.controls is not None:
+        arguments["controls"] = [
+            DenseControl(_control_net(control.model, pipeline), frames, control.strength, control.start, control.end)
+            for control, frames in zip(request.controls, opened.control_frames, strict=True)
+        ]
+    if request.windows is not None:
+        arguments["windows"] = WindowSettings(**request.windows.model_dump())
+    if request.free_init is not None:
+        arguments["free_init"] = FreeInit(**request.free_init.model_dump())
+    return arguments
+
+
+def _control_net(folder: str, pipeline: AnimateDiffPipeline) -> ControlNetModel:
+    if not Path(folder).is_dir():
+        raise ConfigError(f"There is no folder {folder}; a control is the folder of a ControlNet of diffusers'.")
+    options = {"torch_dtype": pipeline.unet.dtype}
+    model: ControlNetModel = load_folder(ControlNetModel.from_pretrained, folder, "ControlNetModel", options)
+    nn.Module.to(model, pipeline.device)
+    return model
+
+
+def _arguments(
+    request: GenerateRequest, opened: Inputs, foreign_names: frozenset[str], family: str, other: str
+) -> dict[str, Any]:
     given = request.model_dump(exclude_none=True)
-    if foreign := sorted(given.keys() & _OF_EASYANIMATE):
-        raise ConfigError(f"An AnimateDiff model has no {', '.join(foreign)}; leave out, or use an EasyAnimate model.")
-    return {name: value for name, value in given.items() if name not in _NOT_OF_THE_CALL}
+    if foreign := sorted(given.keys() & foreign_names):
+        raise ConfigError(f"{family} model has no {', '.join(foreign)}; leave out, or use {other} model.")
+    arguments = {name: value for name, value in given.items() if name not in _NOT_OF_THE_CALL}
+    for name in ("keyframes", "sketches", "init_video", "mask", "image_prompt"):
+        if (value := getattr(opened, name)) is not None:
+            arguments[name] = value
+    return arguments
 
 
-def easyanimate_arguments(request: GenerateRequest, pipeline: EasyAnimatePipeline) -> dict[str, Any]:
-    """Arguments of `EasyAnimatePipeline`; its pictures and videos are opened.
+def easyanimate_arguments(
+    request: GenerateRequest, pipeline: EasyAnimatePipeline, inputs: Inputs | None = None
+) -> dict[str, Any]:
+    """Arguments of `EasyAnimatePipeline`.
+
+    Args:
+        request: with the settings.
+        pipeline: of the model.
+        inputs: the files of `request`; by default they are opened here.
 
     Raises:
-        ConfigError: `fit` together with a size, or without a keyframe.
-        InputFileError: a file that cannot be read.
+        MuybridgeError: as `open_inputs`.
     """
-    given = request.model_dump(exclude_none=True)
-    arguments = {name: value for name, value in given.items() if name not in _NOT_OF_THE_CALL}
-    if request.keyframes is not None:
-        arguments["keyframes"] = {frame: open_picture(path) for frame, path in request.keyframes.items()}
-    if request.init_video is not None:
-        arguments["init_video"] = read_video(Path(request.init_video))
-    if request.mask is not None:
-        arguments["mask"] = np.asarray(open_picture(request.mask).convert("L"))
-    if request.fit is not None:
-        if request.width is not None or request.height is not None:
-            raise ConfigError("fit takes the size from the first keyframe; leave width and height out.")
-        if request.keyframes is None:
-            raise ConfigError("fit takes the size from the first keyframe; give one, as in 0=start.png.")
-        picture = arguments["keyframes"][min(request.keyframes, key=lambda frame: (frame < 0, frame))]
+    opened = open_inputs(request) if inputs is None else inputs
+    arguments = _arguments(request, opened, _OF_ANIMATEDIFF, "An EasyAnimate", "an AnimateDiff")
+    if isinstance(request.prompt, dict):
+        raise ConfigError("An EasyAnimate model has one prompt for all frames; give one, or use an AnimateDiff model.")
+    if request.fit is not None and opened.keyframes is not None:
+        picture = opened.keyframes[min(opened.keyframes, key=lambda frame: (frame < 0, frame))]
         size = fit_size(picture.height, picture.width, request.fit, pipeline.size_multiple)
         arguments["height"], arguments["width"] = size
     return arguments

@@ -1,85 +1,136 @@
-"""Evaluating a model of the toy world, with the renderer and the VAE as yardsticks beside it."""
+"""Evaluating a model of the toy world."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from muybridge.demo import evaluation
-from muybridge.demo.batches import to_pixels
-from muybridge.demo.measure import measure_clip
-from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
-from muybridge.pipelines.decoding import to_uint8
+from muybridge.demo.clip_maker import ClipMaker
+from muybridge.demo.task_report import TaskReport
+from muybridge.demo.tasks import ALL, TASKS, tasks_named
+from muybridge.errors import ConfigError
+from muybridge.pipelines import load_pipeline
 from muybridge.service.quiet_loading import quiet_loading
-from muybridge.vae import decode_images, encode_images
 from muybridge.video.atomic import check_folder_above, check_replaceable_file, new_file
 
-Progress = Callable[[int, int], None]
-"""Called with (clips done, clips in all)."""
+TaskProgress = Callable[[str, int, int], None]
+"""Called with (task, clips done, clips in all)."""
 
 
-def evaluate_demo_model(
-    model: str, count: int, seed: int, sheet: Path | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Accuracy on held-out prompts, on renders (what the measuring itself gets wrong) and on VAE reconstructions.
+@dataclass(frozen=True)
+class DemoEvaluation:
+    """How good a model is.
 
-    Returns:
-        `generated`, `renders` and `reconstructions` with a share per attribute, `by_attribute` in detail, and how it
-        was run.
+    Attributes:
+        model: its name.
+        task: what was asked for, one task or `all`.
+        steps: of denoising.
+        guidance: scale.
+        reports: of each task that was run.
+        refusals: of the tasks of `all` that the model cannot do, why not.
+        seconds: in all.
+    """
+
+    model: str
+    task: str
+    steps: int
+    guidance: float
+    reports: tuple[TaskReport, ...]
+    refusals: dict[str, str]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values that JSON has: one task's report beside how it was run; for `all`, a report for each in `tasks`."""
+        run = {"model": self.model, "steps": self.steps, "guidance": self.guidance}
+        if self.task == ALL:
+            tasks = {report.task: report.to_dict() for report in self.reports}
+            return {**run, "tasks": tasks, "refusals": self.refusals, "seconds": self.seconds}
+        return {**run, **self.reports[0].to_dict(), "seconds": self.seconds}
+
+
+def evaluate_demo(  # what the command line asks for
+    model: str,
+    task: str = "text",
+    count: int | None = None,
+    seed: int = 0,
+    sheet: Path | None = None,
+    progress: TaskProgress | None = None,
+) -> DemoEvaluation:
+    """Generate clips for prompts over held-out combinations, and measure what came out.
+
+    Args:
+        model: a model of the toy world: a shipped one, or a folder.
+        task: text, image, ends, keyframes, continuation; or all that the model can do, `all`.
+        count: of prompts; each task has a default.
+        seed: of prompts and noise. Same seed, same figures.
+        sheet: a contact sheet (PNG) is written here; for `all` one for each task, its name before the suffix.
+        progress: told after every few clips.
 
     Raises:
+        ConfigError: no such task, or one the model cannot do.
         OutputError: the contact sheet cannot be written at `sheet`.
         CheckpointError: no such model.
     """
-    if sheet is not None:
-        check_folder_above(sheet)
-        check_replaceable_file(sheet)
+    names = tasks_named(task)
+    if count is not None and count < 1:
+        raise ConfigError(f"The number of prompts must be at least 1; given {count}.")
+    sheets = {} if sheet is None else {name: _sheet_path(sheet, name, task) for name in names}
+    for path in sheets.values():
+        check_folder_above(path)
+        check_replaceable_file(path)
     started = time.perf_counter()
     with quiet_loading():
         pipeline = load_pipeline(model)
-    pipeline.set_progress_bar_config(disable=True)
-    scenes = evaluation.held_out_scenes(count, seed)
-
-    def generate(prompts: list[str], seeds: list[int]) -> np.ndarray:
-        frames = pipeline(prompts, seed=seeds[0], output_type="np")  # the pipeline counts on from there, too
-        return np.rint(frames * 255).astype(np.uint8)
-
-    measured, clips = evaluation.evaluate_clips(scenes, generate, seed, progress)
-    truth = evaluation.true_clips(scenes, seed)
-    report = {
-        "model": model,
-        "count": count,
-        "seed": seed,
-        "steps": pipeline.config["default_steps"],
-        "guidance": pipeline.config["default_guidance"],
-        "generated": evaluation.score(scenes, measured),
-        "by_attribute": evaluation.breakdown(scenes, measured),
-        "renders": evaluation.score(scenes, [measure_clip(clip) for clip in truth]),
-        "reconstructions": evaluation.score(scenes, [measure_clip(_reconstruct(pipeline, clip)) for clip in truth]),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    if sheet is not None:
-        _write_sheet(clips, sheet)
-    return report
+    maker = ClipMaker(pipeline)
+    refusals = _refusals(maker, names)
+    if task != ALL and refusals:
+        raise ConfigError(refusals[task])
+    reports = []
+    for name in (name for name in names if name not in refusals):
+        report = _run(maker, name, count, seed, progress)
+        reports.append(report)
+        if name in sheets:
+            _write_sheet(report.sheet, sheets[name])
+    return DemoEvaluation(
+        model,
+        task,
+        pipeline.config["default_steps"],
+        pipeline.config["default_guidance"],
+        tuple(reports),
+        refusals,
+        round(time.perf_counter() - started, 1),
+    )
 
 
-def _reconstruct(pipeline: AnimateDiffPipeline | EasyAnimatePipeline, clip: np.ndarray) -> np.ndarray:
-    pixels = to_pixels(clip)
-    with torch.no_grad():
-        if isinstance(pipeline, EasyAnimatePipeline):
-            pixels = pipeline.vae(pixels.transpose(0, 1)[None]).sample[0].transpose(0, 1)
-        else:
-            pixels = decode_images(pipeline.vae, encode_images(pipeline.vae, pixels))
-    return to_uint8(pixels.div(2).add(0.5).clamp(0, 1))
+def _refusals(maker: ClipMaker, names: list[str]) -> dict[str, str]:
+    refusals = {}
+    for name in names:
+        try:
+            TASKS[name].check(maker)
+        except ConfigError as error:
+            refusals[name] = str(error)
+    return refusals
 
 
-def _write_sheet(clips: np.ndarray, path: Path) -> None:
+def _run(maker: ClipMaker, name: str, count: int | None, seed: int, progress: TaskProgress | None) -> TaskReport:
+    def show(done: int, total: int) -> None:
+        if progress is not None:
+            progress(name, done, total)
+
+    return TASKS[name].run(maker, count or TASKS[name].default_count, seed, show)
+
+
+def _sheet_path(sheet: Path, name: str, task: str) -> Path:
+    return sheet.with_name(f"{sheet.stem}-{name}{sheet.suffix}") if task == ALL else sheet
+
+
+def _write_sheet(sheet: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     with new_file(path) as temporary:
-        Image.fromarray(evaluation.contact_sheet(clips)).save(temporary, format="PNG")
+        Image.fromarray(sheet).save(temporary, format="PNG")

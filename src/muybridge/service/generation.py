@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import torch
 from muybridge.errors import ConfigError
 from muybridge.pipelines import EasyAnimatePipeline, load_pipeline
 from muybridge.sampling import scheduler_names
-from muybridge.service.arguments import animatediff_arguments, easyanimate_arguments
-from muybridge.service.long_generation import continue_to_file, is_long
+from muybridge.service.arguments import animatediff_arguments, easyanimate_arguments, open_inputs
+from muybridge.service.long_generation import check_redo, continue_to_file, is_long
 from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, check_writable
@@ -62,10 +63,13 @@ def generate_file(
     device: str | None = None,
     embed_request: bool = True,
     show_progress: bool = True,
+    redo: Collection[int] = (),
+    redo_following: bool = False,
 ) -> GenerationResult:
     """Generate one video and write it; what can be checked is checked before any weight is read.
 
-    Progress is shown on a terminal only.
+    Progress is shown on a terminal only. `redo` names segments of a long video to make anew, and `redo_following` adds
+    those behind them.
 
     Raises:
         MuybridgeError: anything the user can mend; no file is left behind then.
@@ -75,16 +79,20 @@ def generate_file(
     if request.scheduler is not None and request.scheduler not in scheduler_names():
         raise ConfigError(f"Unknown scheduler {request.scheduler!r}. Known: {', '.join(scheduler_names())}.")
     target = pick_device(device)
+    inputs = open_inputs(request)
     with quiet_loading():
-        pipeline = load_pipeline(request.model, motion_adapter=request.motion_adapter)
-    if isinstance(pipeline, EasyAnimatePipeline):
-        arguments = easyanimate_arguments(request, pipeline)
-    else:
-        arguments = animatediff_arguments(request)
+        pipeline = load_pipeline(request.model, motion_adapter=request.motion_adapter, parts_from=request.parts_from)
+        for path, weight in (request.lora or {}).items():
+            pipeline.load_lora_weights(path, weight=weight)
+    check_redo(request, pipeline, redo, redo_following)
     pipeline.to(target)
+    if isinstance(pipeline, EasyAnimatePipeline):
+        arguments = easyanimate_arguments(request, pipeline, inputs)
+    else:
+        arguments = animatediff_arguments(request, pipeline, inputs)
     pipeline.set_progress_bar_config(disable=not (show_progress and sys.stderr.isatty()), leave=False)
     if isinstance(pipeline, EasyAnimatePipeline) and is_long(request, pipeline):
-        path, settings = continue_to_file(pipeline, request, arguments, output, embed_request)
+        path, settings = continue_to_file(pipeline, request, arguments, output, embed_request, redo, redo_following)
     else:
         video: Video = pipeline(**arguments)
         path, settings = video.save(output, embed_request=embed_request), dict(video.request or {})

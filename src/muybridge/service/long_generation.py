@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from muybridge.errors import ConfigError
-from muybridge.longvideo import Carry, ContinuationSettings, Segment, continue_video, plan_segments
+from muybridge.longvideo import ContinuationSettings, PipelineSegments, continue_video, recorded_seed
 from muybridge.pipelines import EasyAnimatePipeline
 from muybridge.service.requests import GenerateRequest
-from muybridge.video import Video, VideoWriter
+from muybridge.video import VideoWriter
 
-_OVERLAP_FRAMES = 4  # the original's
 _FRAMES_PER_SECOND = 24.0
 
 
 def is_long(request: GenerateRequest, pipeline: EasyAnimatePipeline) -> bool:
     """Whether a request asks for more frames than are made at once."""
-    return request.num_frames is not None and request.num_frames > _segment_frames(request, pipeline)
+    at_once = request.segment_frames or pipeline.config["default_num_frames"]
+    return request.num_frames is not None and request.num_frames > at_once
 
 
-def _segment_frames(request: GenerateRequest, pipeline: EasyAnimatePipeline) -> int:
-    return request.segment_frames or pipeline.config["default_num_frames"]
+def segments_folder(output: Path) -> Path:
+    """Where the finished segments of a long video lie: beside its file, `NAME.segments`."""
+    return output.with_name(output.name + ".segments")
 
 
 def continue_to_file(
@@ -34,11 +33,13 @@ def continue_to_file(
     arguments: dict[str, Any],
     output: Path,
     embed_request: bool = True,
+    redo: Collection[int] = (),
+    is_following_redone: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Make a long video by continuation and write it as it grows.
 
-    Finished segments lie in a folder beside the file, `NAME.segments`; after an interruption the same request with the
-    same seed goes on from them.
+    Finished segments lie in `segments_folder`; after an interruption, or to make some anew, the same request goes on
+    from them. A request without a seed takes theirs.
 
     Args:
         pipeline: of the model.
@@ -46,6 +47,8 @@ def continue_to_file(
         arguments: of the pipeline, for `request`.
         output: the file.
         embed_request: whether the request travels in it.
+        redo: segments to make anew, from 0; see `continue_video`.
+        is_following_redone: whether those after them are too.
 
     Returns:
         The file, and the settings it was made with.
@@ -54,45 +57,39 @@ def continue_to_file(
         ConfigError: a source video, or keyframes other than the first and the last.
         MuybridgeError: as `continue_video`.
     """
-    if "init_video" in arguments:
-        raise ConfigError("A source video cannot be longer than the model makes at once; ask for fewer frames.")
-    keyframes = dict(arguments.pop("keyframes", None) or {})
-    first, last = keyframes.pop(0, None), keyframes.pop(-1, None)
-    if keyframes:
-        raise ConfigError(f"A long video can have keyframes 0 and -1; given {', '.join(map(str, keyframes))} too.")
-    segment_frames = _segment_frames(request, pipeline)
-    overlap = request.overlap_frames or _OVERLAP_FRAMES
-    seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+    own = {name: value for name, value in arguments.items() if name not in {"num_frames", "seed"}}
+    strategy = getattr(request, "overlap_strategy", None) or "crossfade"
+    segments = PipelineSegments(pipeline, own, strategy, request.segment_frames, request.overlap_frames)
+    plan = segments.plan(request.num_frames)
+    work = segments_folder(output)
+    seed = request.seed
+    if seed is None:
+        seed = recorded_seed(work)
+    if seed is None:
+        seed = secrets.randbelow(2**31)
     fps = request.fps or _FRAMES_PER_SECOND
-    plan = plan_segments(
-        request.num_frames,
-        segment_frames,
-        overlap,
-        pipeline.vae.frame_multiple,
-        has_first_keyframe=first is not None,
-        has_last_keyframe=last is not None,
-    )
     settings = request.model_dump(exclude_none=True) | {
         "seed": seed,
-        "segment_frames": segment_frames,
-        "overlap_frames": overlap,
+        "segment_frames": segments.segment_frames,
+        "overlap_frames": segments.overlap_frames,
+        "overlap_strategy": segments.strategy,
     }
-    settings.pop("num_frames")  # a finished video can be made longer
-
-    def generate(segment: Segment, carried: Carry | None, segment_seed: int) -> tuple[np.ndarray, Tensor | None]:
-        pinned: dict[int, Any] = {}
-        if carried is not None:
-            pinned |= dict(enumerate(carried.frames))
-        elif segment.has_first_keyframe:
-            pinned[0] = first
-        if segment.has_last_keyframe:
-            pinned[-1] = last
-        own = {**arguments, "num_frames": segment.num_frames, "seed": segment_seed, "keyframes": pinned or None}
-        video: Video = pipeline(**own)
-        return video.frames, None
-
-    request_in_file = {**settings, "num_frames": request.num_frames, "fps": fps}
-    work = output.with_name(output.name + ".segments")
+    request_in_file = settings | {"fps": fps}
+    # A finished video can be made longer, or played faster.
+    settings = {name: value for name, value in settings.items() if name not in {"num_frames", "fps"}}
     with VideoWriter(output, fps, request_in_file if embed_request else None) as writer:
-        continue_video(generate, plan, work, writer, ContinuationSettings(seed, request=settings))
+        continue_video(
+            segments, plan, work, writer, ContinuationSettings(seed, request=settings), redo, is_following_redone
+        )
     return writer.path, request_in_file
+
+
+def check_redo(request: GenerateRequest, pipeline: object, redo: Collection[int], is_following_redone: bool) -> None:
+    """Whether asking for segments to be made anew has an effect.
+
+    Raises:
+        ConfigError: the video is made at once.
+    """
+    long = isinstance(pipeline, EasyAnimatePipeline) and is_long(request, pipeline)
+    if (redo or is_following_redone) and not long:
+        raise ConfigError("This video is made at once and has no segments to make anew. Give another seed instead.")

@@ -4,9 +4,48 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from muybridge.errors import ConfigError
+
+
+class WindowRequest(BaseModel):
+    """Settings of context windows; the names of `WindowSettings`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(default=16, ge=1)
+    overlap: int = Field(default=4, ge=0)
+    schedule: Literal["standard", "uniform", "looped"] = "standard"
+    fusing: Literal["flat", "pyramid", "overlap-linear"] = "pyramid"
+    strides: int = Field(default=1, ge=1)
+
+
+class FreeInitRequest(BaseModel):
+    """Settings of FreeInit; the names of `FreeInit`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    passes: int = Field(default=3, ge=1)
+    kind: Literal["butterworth", "gaussian", "ideal"] = "butterworth"
+    order: int = Field(default=4, ge=1)
+    spatial_stop: float = Field(default=0.25, gt=0, le=1)
+    temporal_stop: float = Field(default=0.25, gt=0, le=1)
+    coarse_to_fine: bool = False
+
+
+class ControlRequest(BaseModel):
+    """A ControlNet and what it is shown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1)
+    """The folder of a ControlNet of diffusers'."""
+    frames: str = Field(min_length=1)
+    """A video file, or a folder of pictures."""
+    strength: float = 1.0
+    start: float = Field(default=0.0, ge=0, lt=1)
+    end: float = Field(default=1.0, gt=0, le=1)
 
 
 class GenerateRequest(BaseModel):
@@ -16,7 +55,10 @@ class GenerateRequest(BaseModel):
 
     model: str = Field(default="demo/animatediff", min_length=1)
     motion_adapter: str | None = None
-    prompt: str = Field(min_length=1)
+    parts_from: str | None = None
+    """A folder or hub id with what `model` lacks, where that is a single file."""
+    prompt: str | dict[int, str] = Field(min_length=1)
+    """One prompt, or prompts by frame."""
     negative_prompt: str | None = None
     num_frames: int | None = Field(default=None, ge=1)
     width: int | None = Field(default=None, ge=1)
@@ -26,8 +68,9 @@ class GenerateRequest(BaseModel):
     scheduler: str | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     eta: float = Field(default=0.0, ge=0, le=1)
-    motion_strength: float = Field(default=1.0, ge=0, le=10)
-    fps: float | None = Field(default=None, gt=0, le=240)
+    motion_strength: FiniteFloat | list[FiniteFloat] = 1.0
+    """One number, or one for each frame."""
+    fps: float | None = Field(default=None, gt=0, le=1000)
     profile: Literal["reference", "clean"] | None = None
     clip_apply_ratio: float | None = Field(default=None, ge=0, le=1)
     keyframes: dict[int, str] | None = Field(default=None, min_length=1)
@@ -42,7 +85,32 @@ class GenerateRequest(BaseModel):
     segment_frames: int | None = Field(default=None, ge=1)
     """Longer videos are made in segments of so many frames; by default what the model makes at once."""
     overlap_frames: int | None = Field(default=None, ge=1)
-    """Frames that neighbouring segments share; 4 by default."""
+    """Frames that neighbouring segments share; 4 by default, with latent one piece of the VAE."""
+    overlap_strategy: Literal["crossfade", "latent"] | None = None
+    """What a segment continues from: the last pictures of the one before, or its last latents."""
+    sketches: dict[int, str] | None = Field(default=None, min_length=1)
+    """Drawings by frame, white lines on black."""
+    keyframe_control: str | None = None
+    """A SparseCtrl for keyframes, file or folder, where the model has none of its own."""
+    sketch_control: str | None = None
+    """Likewise for sketches."""
+    control_strength: float | None = None
+    control_start: float | None = Field(default=None, ge=0, lt=1)
+    control_end: float | None = Field(default=None, gt=0, le=1)
+    controls: list[ControlRequest] | None = Field(default=None, min_length=1)
+    image_prompt: list[str] | None = Field(default=None, min_length=1)
+    """Picture files to take subject and style from."""
+    image_prompt_strength: float | None = None
+    image_prompt_adapter: str | None = None
+    """The IP-Adapter for them, a file."""
+    image_encoder: str | None = None
+    """The folder of its CLIP encoder; by default the one beside it."""
+    windows: WindowRequest | None = None
+    free_noise: bool | None = None
+    free_init: FreeInitRequest | None = None
+    positions: Literal["plain", "stretched", "capped"] | None = None
+    lora: dict[str, float] | None = Field(default=None, min_length=1)
+    """LoRA files and the weight of each."""
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> GenerateRequest:
@@ -70,7 +138,10 @@ class GenerateRequest(BaseModel):
         if embedded.get("dtype", "float32") != "float32":
             raise ConfigError(f"The file cannot be repeated: it was made in {embedded['dtype']}, not in float32.")
         known = {key: value for key, value in embedded.items() if key in cls.model_fields and value is not None}
-        values = {**known, **(changes or {})}
+        changed = changes or {}
+        if "fit" in changed:
+            known = {key: value for key, value in known.items() if key not in ("width", "height")}
+        values = {**known, **changed}
         if "model" not in values:
             raise ConfigError("The file's request names no model; name it with --model.")
         if "prompt" not in values:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from muybridge.errors import ConfigError
 from muybridge.service.requests import describe_validation
 
+DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +40,11 @@ class StageSettings(_Strict):
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     log_every: int = Field(default=20, ge=1)
     mixed_precision: Literal["bf16", "no"] = "bf16"
+    # What only looks on is no part of the recipe, so it is not recorded with it.
+    debug: tuple[DebugTool, ...] = Field(default=(), exclude=True)
+    """Tools that watch the training; their reports go to the folder `debug` of the stage."""
+    debug_steps: int = Field(default=10, ge=1, exclude=True)
+    """How many steps they look at, from where the run starts or goes on; the anomaly guard looks at all."""
 
 
 class VAEStage(StageSettings):
@@ -89,6 +96,42 @@ class MotionStage(StageSettings):
     motion: MotionSettings = MotionSettings()
 
 
+class MotionAdapterStage(StageSettings):
+    """Train motion modules of any kind on a model that exists, whose own are taken out; all else of it is frozen."""
+
+    parts: ClassVar[tuple[str, ...]] = ("motion_adapter",)
+
+    method: Literal["motion-adapter"]
+    base: str = "demo/animatediff"
+    """The model: a shipped one, a folder, or a hub id, with a U-Net or a transformer."""
+    num_frames: int | None = Field(default=None, ge=1, le=16)
+    """Frames of a clip at a time, for a U-Net; 8 if not given. A transformer sees whole clips."""
+    whole_clip_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the batches with all 16 frames of fewer clips, for a U-Net; a quarter if not given."""
+    timestep_shift: float = Field(default=3.0, ge=1)
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+    motion: MotionSettings = MotionSettings()
+
+
+class SparseControlStage(StageSettings):
+    """Train a SparseCtrl for keyframes beside a model that exists, which stays as it is with its motion modules."""
+
+    parts: ClassVar[tuple[str, ...]] = ("keyframe_control",)
+
+    method: Literal["sparse-control"]
+    base: str = "demo/animatediff"
+    """The model: a shipped one, a folder, or a hub id, with a U-Net."""
+    num_frames: int = Field(default=8, ge=1, le=16)
+    whole_clip_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of the batches with all 16 frames of fewer clips."""
+    timestep_shift: float = Field(default=3.0, ge=1)
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+    motion: dict[str, Any] = Field(default_factory=dict)
+    """Settings of its own motion modules, of the kind `temporal`; one attention each unless they say otherwise."""
+    motion_levels: int | None = Field(default=None, ge=1)
+    """Levels of the down path with motion modules, from the finest on; all if not given."""
+
+
 class VideoVAEStage(StageSettings):
     """Train the video VAE, which begins as the image VAE, on clips and stills."""
 
@@ -124,13 +167,26 @@ class VideoStage(StageSettings):
 
 
 Stage = Annotated[
-    VAEStage | TextStage | ImageStage | MotionStage | VideoVAEStage | VideoTextStage | VideoStage,
+    VAEStage
+    | TextStage
+    | ImageStage
+    | MotionStage
+    | MotionAdapterStage
+    | SparseControlStage
+    | VideoVAEStage
+    | VideoTextStage
+    | VideoStage,
     Field(discriminator="method"),
 ]
 
 Family = Literal["animatediff", "easyanimate"]
-_LAST_STAGES: dict[str, Family] = {"motion": "animatediff", "video": "easyanimate"}
-"""The stage that ends the training of a family's model."""
+_LAST_STAGES: dict[str, Family | None] = {
+    "motion": "animatediff",
+    "video": "easyanimate",
+    "motion-adapter": None,
+    "sparse-control": None,
+}
+"""The stage that ends the training of a family's model; None where the model that it builds on decides."""
 
 
 class TrainingRun(_Strict):
@@ -143,8 +199,8 @@ class TrainingRun(_Strict):
     default_guidance: float = Field(default=4.0, ge=0)
 
     @property
-    def family(self) -> Family:
-        """The kind of model that the stages make."""
+    def family(self) -> Family | None:
+        """The kind of model that the stages make; None for that of the model they build on."""
         return next(_LAST_STAGES[stage.method] for stage in self.stages if stage.method in _LAST_STAGES)
 
 
@@ -153,7 +209,8 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
 
     Args:
         path: the YAML file.
-        overrides: `a.b=value`, applied in order; a stage is named by its method (`motion.steps=10`).
+        overrides: `a.b=value`, applied in order; a stage is named by its method (`motion.steps=10`). In a run of one
+            stage its settings may be named alone (`steps=10`, `motion.kind=temporal`).
 
     Raises:
         ConfigError: no such file, not YAML, an override that names nothing, settings that do not exist, or stages that
@@ -213,6 +270,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     target: Any = values
     if path and path[0] in stages:
         target, path = stages[path[0]], path[1:]
+    elif len(stages) == 1 and name.split(".")[0] not in TrainingRun.model_fields:
+        (target,) = stages.values()
     elif path:
         target = None  # outside the stages there are only plain values
     for part in path:

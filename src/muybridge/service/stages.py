@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 from transformers import CLIPTextModel, T5EncoderModel
 
 from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.demo import easyanimate_models, models
-from muybridge.demo.batches import ClipBatches, ConditionedVideoBatches, StillBatches, VideoBatches
-from muybridge.motion import MotionAdapter
+from muybridge.demo.batches import ClipBatches, ConditionedVideoBatches, KeyframeBatches, StillBatches, VideoBatches
+from muybridge.errors import ConfigError
+from muybridge.motion import MotionAdapter, TemporalConfig
+from muybridge.motion.integration import integrate_motion
 from muybridge.motion.registry import make_config
+from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
 from muybridge.service.runs import (
     ImageStage,
+    MotionAdapterStage,
     MotionStage,
+    SparseControlStage,
     Stage,
     TextStage,
+    TrainingRun,
     VAEStage,
     VideoStage,
     VideoTextStage,
     VideoVAEStage,
 )
+from muybridge.training.adapter_methods import TransformerMotionMethod
 from muybridge.training.methods import (
     ContrastiveTextMethod,
     DiffusionObjective,
@@ -33,6 +41,7 @@ from muybridge.training.methods import (
     ImageVAEMethod,
     MotionMethod,
 )
+from muybridge.training.sparse_control_method import SparseControlMethod, make_keyframe_control
 from muybridge.training.trainer import BatchSource
 from muybridge.training.video_methods import (
     ContrastiveT5Method,
@@ -72,23 +81,35 @@ def check_stage(stage: Stage) -> None:
     Raises:
         ConfigError: an unknown kind of motion module, or settings it does not have.
     """
-    if isinstance(stage, MotionStage):
+    if isinstance(stage, MotionStage | MotionAdapterStage):
         make_config(stage.motion.kind, stage.motion.config)
+    if isinstance(stage, SparseControlStage):
+        _control_config(stage)
 
 
 def prepare_stage(stage: Stage, output: Path) -> StageWork:
     """Build what a stage needs from the parts of the stages before it."""
-    if isinstance(stage, VAEStage):
-        return _VAEWork(stage)
-    if isinstance(stage, TextStage):
-        return _TextWork(stage)
-    if isinstance(stage, VideoVAEStage):
-        return _VideoVAEWork(stage, output)
-    if isinstance(stage, VideoTextStage):
-        return _VideoTextWork(stage)
-    if isinstance(stage, VideoStage):
-        return _VideoWork(stage, output)
-    return _ImageWork(stage, output) if isinstance(stage, ImageStage) else _MotionWork(stage, output)
+    work: StageWork
+    match stage:
+        case VAEStage():
+            work = _VAEWork(stage)
+        case TextStage():
+            work = _TextWork(stage)
+        case ImageStage():
+            work = _ImageWork(stage, output)
+        case MotionStage():
+            work = _MotionWork(stage, output)
+        case MotionAdapterStage():
+            work = _MotionAdapterWork(stage)
+        case SparseControlStage():
+            work = _SparseControlWork(stage)
+        case VideoVAEStage():
+            work = _VideoVAEWork(stage, output)
+        case VideoTextStage():
+            work = _VideoTextWork(stage)
+        case VideoStage():
+            work = _VideoWork(stage, output)
+    return work
 
 
 class _VAEWork(StageWork):
@@ -155,6 +176,102 @@ class _MotionWork(StageWork):
 
     def trained_parts(self) -> dict[str, SavablePart]:
         return {"motion_adapter": self.adapter}
+
+
+class _MotionAdapterWork(StageWork):
+    def __init__(self, stage: MotionAdapterStage) -> None:
+        base = load_pipeline(stage.base)
+        added = integrate_motion(base, stage.motion.kind, mode="replace", config=stage.motion.config)
+        self.adapter = added.adapter
+        objective = DiffusionObjective(_training_scheduler(base), stage.timestep_shift)
+        if isinstance(base, AnimateDiffPipeline):
+            self.method = MotionMethod(base.unet, base.text_encoder, base.vae, objective)
+            self.batches = ClipBatches(
+                stage.batch_size,
+                stage.num_frames or 8,
+                stage.seed,
+                base.tokenizer,
+                stage.caption_dropout,
+                0.25 if stage.whole_clip_share is None else stage.whole_clip_share,
+            )
+            return
+        if stage.num_frames is not None or stage.whole_clip_share is not None:
+            raise ConfigError(
+                f"{stage.base} has a transformer, which is trained on whole clips; leave num_frames and "
+                "whole_clip_share out."
+            )
+        self.method = TransformerMotionMethod(base.transformer, base.text_encoder, base.vae, objective)
+        self.batches = ConditionedVideoBatches(
+            stage.batch_size, stage.seed, base.tokenizer, stage.caption_dropout, still_shares=(0.0, 0.0)
+        )
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        return {"motion_adapter": self.adapter}
+
+
+def _training_scheduler(base: AnimateDiffPipeline | EasyAnimatePipeline) -> DDIMScheduler:
+    """The noise levels of a model, whatever solver it runs with."""
+    return DDIMScheduler.from_config(base.scheduler.config)  # type: ignore[return-value]
+
+
+def pipeline_with_adapter(
+    run: TrainingRun, stage: MotionAdapterStage, output: Path
+) -> AnimateDiffPipeline | EasyAnimatePipeline:
+    """The model that a finished stage has trained on, with the motion modules that came of it.
+
+    Its default steps and guidance stay, unless the run file gives some.
+    """
+    base = load_pipeline(stage.base)
+    adapter = MotionAdapter.from_pretrained(exported_part(output, stage.method, "motion_adapter"))
+    (base if isinstance(base, AnimateDiffPipeline) else base.transformer).set_motion_adapter(adapter)
+    _take_defaults(base, run)
+    return base
+
+
+def _take_defaults(base: AnimateDiffPipeline | EasyAnimatePipeline, run: TrainingRun) -> None:
+    given = run.model_fields_set & {"default_steps", "default_guidance"}
+    base.register_to_config(**{name: getattr(run, name) for name in given})
+
+
+class _SparseControlWork(StageWork):
+    def __init__(self, stage: SparseControlStage) -> None:
+        base = _unet_pipeline(stage.base)
+        self.control = make_keyframe_control(base.unet, _control_config(stage), stage.motion_levels)
+        objective = DiffusionObjective(_training_scheduler(base), stage.timestep_shift)
+        self.method = SparseControlMethod(base.unet, self.control, base.vae, base.text_encoder, objective)
+        self.batches = KeyframeBatches(
+            stage.batch_size,
+            stage.num_frames,
+            stage.seed,
+            base.tokenizer,
+            stage.caption_dropout,
+            stage.whole_clip_share,
+        )
+
+    def trained_parts(self) -> dict[str, SavablePart]:
+        return {"keyframe_control": self.control}
+
+
+def _control_config(stage: SparseControlStage) -> TemporalConfig:
+    return cast("TemporalConfig", make_config("temporal", {"attentions_per_block": 1, **stage.motion}))
+
+
+def _unet_pipeline(model: str) -> AnimateDiffPipeline:
+    base = load_pipeline(model)
+    if not isinstance(base, AnimateDiffPipeline):
+        raise ConfigError(f"{model} has a transformer, and a SparseCtrl is for models with a U-Net; give base another.")
+    return base
+
+
+def pipeline_with_control(run: TrainingRun, stage: SparseControlStage, output: Path) -> AnimateDiffPipeline:
+    """The model that a finished stage has trained beside, with the SparseCtrl for keyframes that came of it.
+
+    Its default steps and guidance stay, unless the run file gives some.
+    """
+    base = _unet_pipeline(stage.base)
+    base.set_sparse_control(SparseControlModel.from_pretrained(exported_part(output, stage.method, "keyframe_control")))
+    _take_defaults(base, run)
+    return base
 
 
 class _VideoVAEWork(StageWork):

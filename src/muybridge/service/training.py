@@ -22,8 +22,15 @@ from muybridge.errors import ConfigError, OutputError, TrainingError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
 from muybridge.service.quiet_loading import quiet_loading
-from muybridge.service.runs import Stage, TrainingRun, load_run
-from muybridge.service.stages import StageWork, check_stage, exported_part, prepare_stage
+from muybridge.service.runs import MotionAdapterStage, SparseControlStage, Stage, TrainingRun, load_run
+from muybridge.service.stages import (
+    StageWork,
+    check_stage,
+    exported_part,
+    pipeline_with_adapter,
+    pipeline_with_control,
+    prepare_stage,
+)
 from muybridge.training.stopping import stop_signals
 from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig
 from muybridge.vae import AutoencoderKLMagvit
@@ -114,7 +121,7 @@ def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path) ->
 
 def assemble(run: TrainingRun, output: Path) -> Path:
     """Put the exported parts together as a pipeline in half precision."""
-    pipeline = (_easyanimate if run.family == "easyanimate" else _animatediff)(run, output)
+    pipeline = _pipeline(run, output)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             nn.Module.to(part, torch.float16)
@@ -122,6 +129,16 @@ def assemble(run: TrainingRun, output: Path) -> Path:
     with _new_folder(folder) as temporary:
         pipeline.save_pretrained(temporary)
     return folder
+
+
+def _pipeline(run: TrainingRun, output: Path) -> AnimateDiffPipeline | EasyAnimatePipeline:
+    match run.stages[-1]:
+        case MotionAdapterStage() as stage:
+            return pipeline_with_adapter(run, stage, output)
+        case SparseControlStage() as stage:
+            return pipeline_with_control(run, stage, output)
+        case _:
+            return (_easyanimate if run.family == "easyanimate" else _animatediff)(run, output)
 
 
 def _animatediff(run: TrainingRun, output: Path) -> AnimateDiffPipeline:

@@ -1,0 +1,71 @@
+"""`muybridge evaluate`: how good is a model?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from muybridge.cli.console import Json, errors, output, print_json
+
+if TYPE_CHECKING:
+    from muybridge.demo.task_report import TaskReport
+
+app = typer.Typer(no_args_is_help=True, help="Measure how good a model is.")
+
+
+@app.command("demo")
+def evaluate_demo(
+    model: Annotated[str, typer.Option(help="A model of the toy world.")] = "demo/animatediff",
+    task: Annotated[
+        str, typer.Option(help="text, image, ends, keyframes, continuation; or all that the model can do.")
+    ] = "text",
+    count: Annotated[
+        int | None, typer.Option(help="Number of prompts over held-out combinations; by default the task's.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of prompts and noise.", min=0)] = 0,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also write a contact sheet (.png) of the first clips; given frames are marked.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Generate held-out prompts of the toy world and measure what came out."""
+    from muybridge.service import evaluation
+
+    def show(name: str, done: int, total: int) -> None:
+        errors.print(f"{name} {done}/{total} clips")
+
+    result = evaluation.evaluate_demo(model, task, count, seed, sheet, None if as_json else show)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    output.print(f"{result.model}: {result.steps} steps, guidance {result.guidance:g}, {result.seconds:g} s")
+    for report in result.reports:
+        output.print("\n" + "\n".join(report_lines(report)))
+    for name, reason in result.refusals.items():
+        output.print(f"\n{name}: not evaluated. {reason}")
+
+
+def report_lines(report: TaskReport) -> list[str]:
+    """A report as a table: a row for each figure, a column for each group of clips, and the targets."""
+    figures = list(dict.fromkeys(figure for column in report.columns.values() for figure in column))
+    width = max(map(len, figures))
+    lines = [f"{report.task}: {report.count} held-out prompts, seed {report.seed}"]
+    lines.append(" " * width + "".join(f"  {name}" for name in report.columns) + "  target" * bool(report.targets))
+    for figure in figures:
+        cells = [f"  {_cell(column.get(figure)):>{len(name)}}" for name, column in report.columns.items()]
+        lines.append(f"{figure:<{width}}" + "".join(cells) + _target(report, figure))
+    for name, rows in report.by_attribute.items():
+        lines.append(f"by {name}: " + ", ".join(f"{wanted} {share:g}" for wanted, share in rows.items()))
+    return lines
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _target(report: TaskReport, figure: str) -> str:
+    if figure not in report.targets:
+        return ""
+    return f"  >= {report.targets[figure]:g}, {'met' if report.is_met(figure) else 'missed'}"

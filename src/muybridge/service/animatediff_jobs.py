@@ -1,0 +1,277 @@
+"""AnimateDiff's own prompt files (`scripts/animate.py --config job.yaml`), run as they are.
+
+Source: guoyww/AnimateDiff, `scripts/animate.py` and `configs/prompts/`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from muybridge.conditioning.sparse import open_upright
+from muybridge.errors import ConfigError, InputFileError
+from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines.animatediff_conditions import read_sparse_control
+from muybridge.service.generation import pick_device
+from muybridge.service.quiet_loading import quiet_loading
+from muybridge.service.requests import describe_validation
+from muybridge.video import Video, check_writable
+from muybridge.video.atomic import check_folder_above, new_file, output_error
+
+_GRID_COLUMNS = 4
+_FPS = 8.0
+
+
+class MotionLora(BaseModel):
+    """An entry of `motion_module_lora_configs`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(min_length=1)
+    alpha: float = 1.0
+
+
+class AnimateDiffJob(BaseModel):
+    """One entry of a prompt file; the names are the original's, defaults too.
+
+    `inference_config` and `controlnet_config` are read and not used: what they say is detected from the files.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    motion_module: str = Field(min_length=1)
+    prompt: list[str] = Field(min_length=1)
+    n_prompt: list[str] = [""]
+    seed: list[int] = [-1]
+    dreambooth_path: str = ""
+    lora_model_path: str = ""
+    lora_alpha: float = 0.8
+    adapter_lora_path: str = ""
+    adapter_lora_scale: float = 1.0
+    motion_module_lora_configs: list[MotionLora] = []
+    inference_config: str = ""
+    controlnet_config: str = ""
+    controlnet_path: str = ""
+    controlnet_images: list[str] = []
+    controlnet_image_indexs: list[int] = [0]
+    normalize_condition_images: bool = False
+    H: int = Field(default=512, ge=1)
+    W: int = Field(default=512, ge=1)
+    L: int = Field(default=16, ge=1)
+    steps: int = Field(default=25, ge=1)
+    guidance_scale: float = Field(default=7.5, ge=0, lt=1000)
+
+    @field_validator("motion_module", "prompt", "n_prompt", "seed", "controlnet_images", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any, info: Any) -> Any:
+        """A single value stands for a list of one, and a list of one motion module for it."""
+        if info.field_name == "motion_module":
+            return value[0] if isinstance(value, list) and len(value) == 1 else value
+        return value if isinstance(value, list) else [value]
+
+    def negatives(self) -> list[str]:
+        """One for each prompt; a single one is for all."""
+        return self._for_each_prompt("n_prompt", self.n_prompt)
+
+    def seeds(self) -> list[int]:
+        """One for each prompt; -1 is drawn."""
+        seeds = self._for_each_prompt("seed", self.seed)
+        return [secrets.randbelow(2**31) if seed == -1 else seed for seed in seeds]
+
+    def _for_each_prompt(self, name: str, values: list[Any]) -> list[Any]:
+        if len(values) == 1:
+            return values * len(self.prompt)
+        if len(values) != len(self.prompt):
+            raise ConfigError(f"{name} must be one, or {len(self.prompt)} like prompt; given {len(values)}.")
+        return values
+
+
+@dataclass(frozen=True)
+class JobResults:
+    """What was written.
+
+    Attributes:
+        folder: with everything.
+        videos: one for each prompt of each job, in order.
+    """
+
+    folder: Path
+    videos: list[Path]
+
+
+def read_jobs(path: Path) -> list[AnimateDiffJob]:
+    """Read a prompt file.
+
+    Raises:
+        InputFileError: missing, or no YAML.
+        ConfigError: not a list of jobs, or one with a wrong or an unknown entry; names job and entry.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise InputFileError(f"There is no file {path}.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputFileError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path} must be a list of jobs, as '- motion_module: ...'.")
+    jobs = []
+    for index, entry in enumerate(entries):
+        try:
+            job = AnimateDiffJob.model_validate(entry)
+        except ValidationError as error:
+            raise ConfigError(f"{path}, job {index}: {describe_validation(error)}") from error
+        job.negatives()
+        job.seeds()
+        if len(job.controlnet_image_indexs) < len(job.controlnet_images):
+            raise ConfigError(f"{path}, job {index}: controlnet_image_indexs needs one index for each image.")
+        jobs.append(job)
+    return jobs
+
+
+def run_jobs(
+    path: Path,
+    base: str,
+    output: Path,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> JobResults:
+    """Make every video of a prompt file: `sample/N-words.gif`, all side by side in `sample.gif`, and `config.yaml`.
+
+    As in the original a job without `L`, `H` and `W` makes 16 frames of 512x512 at 8 frames per second. The seeds used
+    are in `config.yaml`; the same seed does not give the original's noise, which came from a GPU.
+
+    Args:
+        path: the prompt file; paths in it are relative to the current folder, as in the original.
+        base: Stable Diffusion 1.5, as a folder or hub id; what `dreambooth_path` lacks is taken from it.
+        output: a new folder, or one that is written into.
+        device: where to run; by default the best there is.
+        progress: told how many of all videos are done.
+
+    Raises:
+        MuybridgeError: anything the user can mend.
+    """
+    jobs = read_jobs(path)
+    target = pick_device(device)
+    _make_folders(output)
+    videos: list[Video] = []
+    written: list[Path] = []
+    record: list[dict[str, Any]] = []
+    total = sum(len(job.prompt) for job in jobs)
+    for job in jobs:
+        pictures = _control_pictures(job)
+        pipeline = _load(job, base)
+        pipeline.to(target)
+        argument = _give_control(pipeline, job, pictures)
+        seeds = job.seeds()
+        for prompt, negative, seed in zip(job.prompt, job.negatives(), seeds, strict=True):
+            video = pipeline(
+                prompt,
+                negative or None,
+                num_frames=job.L,
+                height=job.H,
+                width=job.W,
+                num_inference_steps=job.steps,
+                guidance_scale=job.guidance_scale,
+                seed=seed,
+                fps=_FPS,
+                **argument,
+            )
+            words = "-".join(re.sub(r"[^a-z0-9 ]+", "", prompt.lower()).split()[:10])
+            written.append(video.save(output / "sample" / f"{len(videos)}-{words or 'video'}.gif"))
+            videos.append(video)
+            if progress is not None:
+                progress(len(videos), total)
+        record.append({**job.model_dump(), "seed": seeds})
+    _grid(videos).save(output / "sample.gif")
+    with new_file(output / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(record, sort_keys=False))
+    return JobResults(output, written)
+
+
+def _make_folders(output: Path) -> None:
+    check_folder_above(output)
+    try:
+        (output / "sample").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(output, error) from error
+    check_writable(output / "sample.gif")
+
+
+def _load(job: AnimateDiffJob, base: str) -> AnimateDiffPipeline:
+    with quiet_loading():
+        if job.dreambooth_path:
+            pipeline = load_pipeline(job.dreambooth_path, motion_adapter=job.motion_module, parts_from=base)
+        else:
+            pipeline = load_pipeline(base, motion_adapter=job.motion_module)
+        if not isinstance(pipeline, AnimateDiffPipeline):
+            raise ConfigError(f"{base} is no Stable Diffusion model.")
+        # The original passes the alphas of a file over, and merges in this order.
+        if job.lora_model_path:
+            pipeline.load_lora_weights(job.lora_model_path, weight=job.lora_alpha, lora_alpha_mode="official")
+        if job.adapter_lora_path:
+            pipeline.load_lora_weights(job.adapter_lora_path, weight=job.adapter_lora_scale, lora_alpha_mode="official")
+        for lora in job.motion_module_lora_configs:
+            pipeline.load_lora_weights(lora.path, weight=lora.alpha, lora_alpha_mode="official")
+    return pipeline
+
+
+def _give_control(
+    pipeline: AnimateDiffPipeline, job: AnimateDiffJob, pictures: Mapping[int, Image.Image]
+) -> dict[str, Any]:
+    if not job.controlnet_path:
+        return {}
+    model = read_sparse_control(job.controlnet_path, pipeline.unet.dtype)
+    pipeline.set_sparse_control(model)
+    return {"keyframes" if model.kind == "rgb" else "sketches": pictures}
+
+
+def _control_pictures(job: AnimateDiffJob) -> dict[int, Image.Image]:
+    if not job.controlnet_path:
+        return {}
+    if not job.controlnet_images:
+        raise ConfigError("controlnet_path needs controlnet_images, which it is shown.")
+    indexes = job.controlnet_image_indexs[: len(job.controlnet_images)]
+    pictures = {}
+    for index, file in zip(indexes, job.controlnet_images, strict=True):
+        picture = _cropped(open_upright(file, f"The image of frame {index}"), job.W / job.H)
+        pictures[index] = _normalized(picture) if job.normalize_condition_images else picture
+    return pictures
+
+
+def _cropped(picture: Image.Image, ratio: float) -> Image.Image:
+    """The middle of a picture, as large as can be, `ratio` times as wide as high."""
+    width = min(picture.width, round(picture.height * ratio))
+    height = min(picture.height, round(picture.width / ratio))
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _normalized(picture: Image.Image) -> Image.Image:
+    """The mean of the colours, stretched over the whole range."""
+    grey = np.asarray(picture, np.float32).mean(axis=2)
+    grey -= grey.min()
+    grey *= 255 / max(float(grey.max()), 1e-6)
+    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+
+
+def _grid(videos: list[Video]) -> Video:
+    """All side by side, four in a row; shorter and smaller ones on black."""
+    frames = max(len(video) for video in videos)
+    height, width = max(video.height for video in videos), max(video.width for video in videos)
+    columns = min(_GRID_COLUMNS, len(videos))
+    rows = -(-len(videos) // columns)
+    canvas = np.zeros((frames, rows * height, columns * width, 3), np.uint8)
+    for index, video in enumerate(videos):
+        row, column = divmod(index, columns)
+        top, left = row * height, column * width
+        canvas[: len(video), top : top + video.height, left : left + video.width] = video.frames
+    return Video(canvas, fps=_FPS)

@@ -1,0 +1,133 @@
+"""AnimateDiff's own prompt files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from muybridge.checkpoints.convert import convert_motion
+from muybridge.checkpoints.locate import locate_model
+from muybridge.cli.main import main
+from muybridge.errors import ConfigError, InputFileError
+from muybridge.service.animatediff_jobs import AnimateDiffJob, _cropped, _normalized, read_jobs, run_jobs
+from muybridge.video import read_video
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+BASE = "demo/animatediff"
+HEADS = 4
+
+
+@pytest.fixture(scope="module")
+def motion_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's motion modules as one file with the original's names."""
+    path = tmp_path_factory.mktemp("motion") / "mm.safetensors"
+    convert_motion(locate_model(BASE) / "motion_adapter", path, "original")
+    return path
+
+
+def write_jobs(folder: Path, *jobs: dict[str, Any]) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(list(jobs)))
+    return path
+
+
+def test_a_prompt_file_runs_as_it_is(tmp_path: Path, motion_module: Path) -> None:
+    job = {
+        "motion_module": str(motion_module),
+        "inference_config": "configs/inference/inference-v3.yaml",
+        "seed": [5, -1],
+        "steps": 2,
+        "guidance_scale": 4,
+        "L": 2,
+        "H": 64,
+        "W": 64,
+        "prompt": ["a red circle", "a Blue, square"],
+        "n_prompt": [""],
+    }
+
+    found = run_jobs(write_jobs(tmp_path, job), BASE, tmp_path / "out", "cpu")
+
+    assert [video.name for video in found.videos] == ["0-a-red-circle.gif", "1-a-blue-square.gif"]
+    assert read_video(tmp_path / "out" / "sample.gif").frames.shape == (2, 64, 128, 3)
+    (record,) = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert record["seed"][0] == 5
+    assert record["seed"][1] >= 0
+    first, second = (read_video(video).frames for video in found.videos)
+    assert not np.array_equal(first, second)
+
+
+def test_the_program_runs_it_too(tmp_path: Path, motion_module: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = {"motion_module": str(motion_module), "prompt": ["a red circle"], "steps": 1, "L": 1, "H": 64, "W": 64}
+    path = write_jobs(tmp_path, job)
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["generate", "--animatediff-config", str(path), "--model", BASE, "-o", str(tmp_path / "made"), "--json"])
+
+    assert stopped.value.code == 0, capsys.readouterr().err
+    assert (tmp_path / "made" / "sample" / "0-a-red-circle.gif").is_file()
+
+
+def test_single_values_stand_for_lists() -> None:
+    job = AnimateDiffJob.model_validate(
+        {"motion_module": ["mm.ckpt"], "prompt": ["a", "b"], "n_prompt": "c", "seed": 3}
+    )
+
+    assert job.motion_module == "mm.ckpt"
+    assert job.negatives() == ["c", "c"]
+    assert job.seeds() == [3, 3]
+    assert (job.L, job.H, job.W, job.steps, job.guidance_scale, job.lora_alpha) == (16, 512, 512, 25, 7.5, 0.8)
+
+
+def test_pictures_are_cropped_and_normalized_as_the_original_does() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(40, 200, (40, 100, 3), np.uint8))
+
+    assert _cropped(picture, 1.5).size == (60, 40)
+    assert np.array_equal(np.asarray(_cropped(picture, 1.0)), np.asarray(picture)[:, 30:70])
+    normal = np.asarray(_normalized(picture))
+    assert (normal.min(), normal.max()) == (0, 255)
+    assert np.array_equal(normal[..., 0], normal[..., 2])
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ({"prompt": ["a"]}, "job 0: motion_module"),
+        ({"motion_module": "m", "prompt": []}, "job 0: prompt"),
+        ({"motion_module": "m", "prompt": ["a"], "promtp": 1}, "promtp: there is no such setting"),
+        (
+            {"motion_module": "m", "prompt": ["a", "b", "c"], "seed": [1, 2]},
+            "seed must be one, or 3 like prompt; given 2",
+        ),
+        (
+            {"motion_module": "m", "prompt": ["a"], "controlnet_images": ["a", "b"]},
+            "controlnet_image_indexs needs one index for each image",
+        ),
+    ],
+)
+def test_wrong_jobs_are_named(tmp_path: Path, job: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_jobs(write_jobs(tmp_path, job))
+
+
+@pytest.mark.parametrize("content", ["a: b", "[]", "- ["])
+def test_what_is_no_prompt_file(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(content)
+
+    with pytest.raises((ConfigError, InputFileError), match=r"job\.yaml"):
+        read_jobs(path)
+
+
+def test_nothing_is_written_for_a_missing_file(tmp_path: Path) -> None:
+    job = {"motion_module": str(tmp_path / "none.ckpt"), "prompt": ["a"]}
+
+    with pytest.raises(Exception, match=r"none\.ckpt"):
+        run_jobs(write_jobs(tmp_path, job), BASE, tmp_path / "out", "cpu")
+
+    assert not list((tmp_path / "out").rglob("*.gif"))

@@ -1,0 +1,99 @@
+"""Options of `generate` that go through to the AnimateDiff pipeline, with the shipped model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muybridge.cli.main import main
+from muybridge.video import Video, read_request, read_video
+
+PROMPT = "a red circle"
+SHORT = ("--steps", "1", "--seed", "3", "--size", "16x16")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(["generate", *arguments])
+    return stopped.value.code, capsys.readouterr().err
+
+
+def made(path: Path) -> np.ndarray:
+    return read_video(path).frames
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--travel", "3=a blue square"),
+        ("--window", "2/1"),
+        ("--window", "2/1", "--looped", "--free-noise"),
+        ("--free-init", "2"),
+    ],
+    ids=lambda options: options[0],
+)
+def test_an_option_acts_and_is_repeated(
+    here: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    assert run(capsys, PROMPT, *SHORT, "--frames", "4", "-o", "plain.mp4")[0] == 0
+    status, err = run(capsys, PROMPT, *SHORT, "--frames", "4", *options, "-o", "a.mp4")
+    assert status == 0, err
+    assert not np.array_equal(made(here / "a.mp4"), made(here / "plain.mp4"))
+
+    status, err = run(capsys, "--like", "a.mp4", "-o", "b.mp4")
+
+    assert status == 0, err
+    assert np.array_equal(made(here / "a.mp4"), made(here / "b.mp4"))
+    assert read_request(here / "a.mp4") == read_request(here / "b.mp4")
+
+
+def test_a_source_video_is_kept_where_it_changes_little(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = np.zeros((4, 16, 16, 3), np.uint8)
+    frames[:, 4:12, 4:12, 0] = 255
+    Video(frames, fps=8).save(here / "in.png")
+
+    for strength, name in (("0.1", "near"), ("1", "far")):
+        arguments = (PROMPT, "--steps", "10", "--seed", "3", "--size", "16x16", "--frames", "4")
+        status, err = run(capsys, *arguments, "--init-video", "in.png", "--strength", strength, "-o", f"{name}.png")
+        assert status == 0, err
+
+    distances = [float(np.abs(made(here / f"{name}.png").astype(int) - frames).mean()) for name in ("near", "far")]
+    assert distances[0] < distances[1] / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--travel", "9=a blue square"), "frame 9 is outside the video"),
+        (("--travel", "two=a"), "--travel takes FRAME=TEXT"),
+        (("--window", "8"), "larger than the video of 4"),
+        (("--window", "much"), "--window takes SIZE or SIZE/OVERLAP"),
+        (("--looped",), "give --window too"),
+        (("--free-noise",), "give windows too"),
+        (("--control", "depth"), "--control takes MODEL=VIDEO"),
+        (("--control", "nowhere=missing.mp4"), "missing.mp4"),
+        (("--keyframe", "0=missing.png"), "There is no picture missing.png"),
+        (("--sketch", "0=a.png", "--sketch", "0=b.png"), "--sketch names frame 0 twice"),
+        (("--strength", "0.5"), "give init_video too"),
+        (("--lora", "a.safetensors:1", "--lora", "a.safetensors"), "names a.safetensors twice"),
+        (("--lora", "missing.safetensors"), "missing.safetensors"),
+        (("--redo", "1"), "made at once"),
+        (("--parts-from", "elsewhere"), "whole model"),
+        (("--animatediff-config", "job.yaml"), "prompts and settings; leave steps, seed, size, frames, prompt out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+@pytest.mark.usefixtures("here")
+def test_refused(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str) -> None:
+    status, err = run(capsys, PROMPT, *SHORT, "--frames", "4", *options)
+    assert status == 2
+    assert message in err

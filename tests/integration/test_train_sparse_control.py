@@ -1,0 +1,122 @@
+"""A run of a few steps that adds a SparseCtrl for keyframes to the shipped model, from the run file to a video."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from muybridge import load_pipeline
+from muybridge.checkpoints.locate import locate_model
+from muybridge.demo import models
+from muybridge.demo.batches import KeyframeBatches
+from muybridge.errors import ConfigError
+from muybridge.pipelines import AnimateDiffPipeline
+from muybridge.service.runs import load_run
+from muybridge.service.training import run_training
+
+RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-sparse-control.yaml"
+TINY = ["steps=3", "batch_size=1", "processes=1", "num_frames=2", "whole_clip_share=0", "log_every=1", "warmup_steps=0"]
+FROZEN = ("unet", "motion_adapter", "vae", "text_encoder")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "control"
+    assert run_training(RUN_FILE, TINY, output) == output / "model"
+    return output
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {key: value for file in folder.glob("*.safetensors") for key, value in load_file(file).items()}
+
+
+def test_keyframes_change_what_the_model_makes(trained):
+    pipeline = load_pipeline(trained / "model")
+    assert isinstance(pipeline, AnimateDiffPipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = np.full((64, 64, 3), 200, np.uint8)
+
+    plain, pinned = (
+        pipeline("a red circle", keyframes=given, num_frames=2, num_inference_steps=2, seed=1, output_type="latent")
+        for given in (None, {0: picture})
+    )
+
+    assert pinned.isfinite().all()
+    assert float((plain - pinned).abs().max()) > 1e-3
+
+
+def test_the_base_model_stays_as_it_is(trained):
+    shipped = locate_model("demo/animatediff")
+    for part in FROZEN:
+        before, after = weights(shipped / part), weights(trained / "model" / part)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), part
+    index = json.loads((trained / "model/model_index.json").read_text())
+    assert index["default_steps"] == json.loads((shipped / "model_index.json").read_text())["default_steps"]
+
+
+def test_what_is_added_is_what_was_trained_and_small(trained):
+    exported = weights(trained / "sparse-control/exported/keyframe_control")
+    added = weights(trained / "model/keyframe_control")
+
+    assert added.keys() == exported.keys()
+    assert all(torch.equal(added[key], exported[key].half()) for key in added)
+    assert any(float(value.abs().max()) > 0 for key, value in added.items() if key.startswith("controlnet_down"))
+    assert sum(path.stat().st_size for path in (trained / "model/keyframe_control").iterdir()) <= 4_000_000
+
+
+def test_an_interrupted_run_continues_where_it_was(trained, tmp_path):
+    seen: list[int] = []
+
+    def stop_at_first(_: str, step: int, __: int, ___: dict[str, float]) -> None:
+        seen.append(step)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(RUN_FILE, TINY, tmp_path / "run", stop_at_first)
+    run_training(RUN_FILE, TINY, tmp_path / "run", stop_at_first)
+
+    assert seen == [1, 2, 3]
+    first, second = (weights(folder / "model/keyframe_control") for folder in (trained, tmp_path / "run"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_wrong_settings_are_refused_before_anything_is_trained(tmp_path, make_easyanimate):
+    make_easyanimate().save_pretrained(tmp_path / "transformer")
+    wrong = {
+        "motion.colour=red": "colour",
+        "num_frames=17": "num_frames",
+        "motion_levels=4": "motion_levels 4",
+        f"base={tmp_path / 'transformer'}": "has a transformer",
+    }
+
+    for override, message in wrong.items():
+        with pytest.raises(ConfigError, match=message):
+            run_training(RUN_FILE, [*TINY, override], tmp_path / "run")
+
+    assert not list(tmp_path.glob("run/*/training_state.pt"))
+
+
+def test_batches_say_which_frames_are_known():
+    """First, first and last, or one to four anywhere; each kind about as often as it says."""
+    run = load_run(RUN_FILE)
+    assert run.stages[0].method == "sparse-control"
+    batches = KeyframeBatches(6, 8, 1, models.make_tokenizer(), whole_clip_share=0.25)
+
+    drawn = [batches(index) for index in range(60)]
+
+    rows = [(*row.nonzero()[:, 0].tolist(), len(row)) for batch in drawn for row in batch["known"]]
+    assert {len(row) - 1 for row in rows} == {1, 2, 3, 4}
+    assert {row[-1] for row in rows} == {8, 16}
+    starts = sum(row[:-1] == (0,) for row in rows) / len(rows)
+    ends = sum(row[:-1] == (0, row[-1] - 1) for row in rows) / len(rows)
+    assert 0.2 < starts < 0.42
+    assert 0.25 < ends < 0.47
+    assert torch.equal(batches(7)["known"], drawn[7]["known"])
+    assert all(batch["known"].shape == batch["pixels"].shape[:2] for batch in drawn)

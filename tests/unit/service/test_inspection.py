@@ -1,0 +1,94 @@
+"""What `muybridge inspect` says of files and folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from muybridge.checkpoints.motion_export import original_weights, write_motion
+from muybridge.errors import CheckpointError, MuybridgeError
+from muybridge.motion import MotionAdapter, MotionSite, TemporalConfig
+from muybridge.service.inspection import inspect_path
+
+SITES = [MotionSite("down_blocks.0.motion_modules.0", 32)] + [
+    MotionSite(f"up_blocks.0.motion_modules.{i}", 32) for i in range(2)
+]
+
+
+@pytest.fixture
+def adapter() -> MotionAdapter:
+    return MotionAdapter.for_sites(SITES, config=TemporalConfig(trained_frames=24), numerics="official-v1")
+
+
+def test_a_motion_file(adapter: MotionAdapter, tmp_path: Path) -> None:
+    path = write_motion(adapter, tmp_path / "x.safetensors", "original")
+    found = inspect_path(path)
+    assert json.loads(json.dumps(found)) == found
+    assert (found["kind"], found["variant"], found["layout"]) == ("motion-module", "animatediff-v1", "original")
+    assert found["decided_by"] == "keys and shapes"
+    assert found["settings"]["numerics"] == "official-v1"
+    assert found["num_tensors"] == len(original_weights(adapter)) == 3 * 28
+    assert found["dtypes"] == {"float32": 84}
+    assert found["size_bytes"] == path.stat().st_size
+    assert found["non_finite"] == []
+
+
+def test_damage_is_shown_and_not_an_error(adapter: MotionAdapter, tmp_path: Path) -> None:
+    state = {key: value.clone() for key, value in original_weights(adapter).items()}
+    victims = [key for key in state if key.endswith("proj_in.bias")][:2]
+    state[victims[0]][3] = torch.nan
+    state[victims[1]][0] = torch.inf
+    half = {key: value.half() for key, value in state.items()}
+    save_file(half, tmp_path / "x.safetensors")
+    found = inspect_path(tmp_path / "x.safetensors")
+    assert (found["non_finite"], found["dtypes"]) == (victims, {"float16": 84})
+    eighth = {key: value.to(torch.float8_e5m2) for key, value in state.items()}
+    torch.save(eighth, tmp_path / "x.pth")
+    assert inspect_path(tmp_path / "x.pth")["non_finite"] == victims
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "muybridge"])
+def test_adapter_folders(adapter: MotionAdapter, tmp_path: Path, layout: str) -> None:
+    found = inspect_path(write_motion(adapter, tmp_path / "adapter", layout))
+    assert (found["kind"], found["variant"], found["layout"]) == ("motion-module", "animatediff-v1", layout)
+    assert found["num_parameters"] >= 3 * (22 * 32**2 + 21 * 32)
+    assert found["size_bytes"] > 0
+
+
+def test_a_pipeline_folder(saved_pipeline: Path, shipped_model: str) -> None:
+    found = inspect_path(saved_pipeline)
+    assert (found["kind"], found["variant"], found["class"]) == ("pipeline", "animatediff", "AnimateDiffPipeline")
+    assert found["settings"] == {"default_steps": 3, "default_guidance": 5.0}
+    assert found["parts"]["motion_adapter"] == {"class": "MotionAdapter", "variant": "animatediff-v3"}
+    assert found["parts"]["vae"]["class"] == "AutoencoderKL"
+    assert inspect_path(shipped_model)["variant"] == "animatediff"
+    assert inspect_path(saved_pipeline / "unet")["kind"] == "base-model"
+    assert inspect_path(saved_pipeline / "text_encoder")["kind"] == "unknown"
+
+
+@pytest.mark.parametrize("family", ["StableDiffusionPipeline", "StableDiffusionXLPipeline", "Other"])
+def test_folders_of_diffusers(tmp_path: Path, family: str) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": family}))
+    expected = {"StableDiffusionPipeline": "base-sd15", "StableDiffusionXLPipeline": "base-sdxl"}
+    found = inspect_path(tmp_path)
+    assert found["variant"] == expected.get(family, "unknown")
+    assert (found["notes"] == []) == (family in expected)
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        inspect_path(tmp_path / "x.safetensors")
+    for path in (tmp_path / "none.ckpt", tmp_path / "none.mp4", tmp_path):
+        with pytest.raises(MuybridgeError):
+            inspect_path(path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="not the settings of a model"):
+        inspect_path(tmp_path)
+    (tmp_path / "config.json").write_text('{"_class_name": "MotionAdapter"}')
+    with pytest.raises(CheckpointError, match="no weights that are known by name"):
+        inspect_path(tmp_path)
