@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks_with_kwargs as _hooks_with_kwargs
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from muybridge.debug.modules import Target, modules_of, roots_of
@@ -81,6 +82,8 @@ class ModuleObserver:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         for handle in self._handles:
             handle.remove()
+            # torch forgets this entry, and then takes every module for a hooked one.
+            _hooks_with_kwargs.pop(handle.id, None)
         self._handles.clear()
         self._stack.clear()
 

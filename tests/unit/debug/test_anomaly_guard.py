@@ -354,3 +354,10 @@ def test_a_bad_gradient_from_outside_is_known_for_each_input(wrong, tmp_path):
         (net(one, other) * factors).sum().backward()
     assert of(guard).arose == "after"
     assert "gradient/output" in load_file(saved(of(guard)).with_suffix(".safetensors"))
+
+
+def test_torch_takes_no_module_for_a_hooked_one_afterwards() -> None:
+    with AnomalyGuard(nn.Sequential(nn.Linear(2, 2))):
+        pass
+
+    assert not nn.modules.module._has_any_global_hook()
