@@ -8,7 +8,6 @@ prefix the keys.
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.image_prompt import ImageAttention, text_attention_blocks
 from muybridge.errors import CheckpointError
-from muybridge.weights.files import read_weights
+from muybridge.weights.files import read_pickle, read_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
 
@@ -97,19 +96,8 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 def _read_nested(path: Path) -> dict[str, Tensor]:
     """A pickle of dictionaries in a dictionary, flat."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} was refused: it is a damaged pickle, or one that would run code when opened. Nothing in it was "
-            "run. Use a .safetensors version of it."
-        ) from error
-    except Exception as error:  # a damaged pickle can make the reader fail in any way at all
-        raise CheckpointError(f"{path} cannot be read as a torch file ({error}). Get it again.") from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
     flat: dict[str, Tensor] = {}
-    for name, value in content.items():
+    for name, value in read_pickle(path).items():
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
         flat |= {f"{name}.{key}".rstrip("."): each for key, each in inner if isinstance(each, Tensor)}
     return flat

@@ -230,7 +230,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
     def set_strength(self, strength: float | Mapping[str, float]) -> None:
         """Multiply the strength of every call, everywhere or by site; 0 leaves a site out altogether.
 
-        It is a setting of this session and not saved with the weights.
+        It is not saved with the weights.
 
         Args:
             strength: for all sites; or by patterns of their names, such as `{"up_blocks.*": 0.5}`, where the first

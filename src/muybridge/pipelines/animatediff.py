@@ -334,6 +334,8 @@ class AnimateDiffPipeline(ImagePromptHost):
             }
         )
         sparse = self._sparse_controls(pinned, pixels, influence, choices)
+        for each in controls:  # no parts of the pipeline, which would move with it
+            nn.Module.to(each.model, self._execution_device)
         task = Task(
             shape,
             choices,

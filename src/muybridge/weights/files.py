@@ -31,7 +31,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"There is no weight file {path}.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty; copy or download it again.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     for wrapper in _WRAPPERS:
         inner = content.get(wrapper)
         if isinstance(inner, Mapping):
@@ -85,7 +85,12 @@ def _read_safetensors(path: Path) -> Mapping:
         ) from error
 
 
-def _read_pickle(path: Path) -> Mapping:
+def read_pickle(path: Path) -> Mapping:
+    """The dictionary of a torch file, as it is; nothing in it can run.
+
+    Raises:
+        CheckpointError: damaged, unsafe, or no dictionary.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

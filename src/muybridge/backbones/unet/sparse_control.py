@@ -289,7 +289,7 @@ class SparseControlModel(MotionHost):
 
         x = self._embed(condition.to(sample.dtype), sample)
         factors = self._factors(conditioning_scale, guess_mode)
-        convolutions = iter(zip(self.controlnet_down_blocks, factors, strict=False))
+        convolutions = iter(zip(self.controlnet_down_blocks, factors[:-1], strict=True))
         residuals = [_residual(*next(convolutions), x, layout)]
         for block in self.down_blocks:
             x, skips = block(x, active, text, context, layout)
