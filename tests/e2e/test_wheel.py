@@ -50,6 +50,7 @@ def test_the_wheel_holds_the_package_and_its_model(site):
     assert (package / "py.typed").is_file()
     assert (model / "model_index.json").is_file()
     assert {folder.name for folder in model.iterdir() if folder.is_dir()} == {
+        "keyframe_control",
         "motion_adapter",
         "scheduler",
         "text_encoder",

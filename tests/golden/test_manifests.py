@@ -47,7 +47,7 @@ def test_full_size_names_and_shapes(version: str, of_training: bool) -> None:
     described, found = motion_file(version)
     if of_training:  # a whole network, as it was wrapped for several processes
         found = {f"module.{key}": value for key, value in (empty(described["image_keys"]) | found).items()}
-    loaded, weights = plan_adapter(found, "checkpoint.ckpt")
+    loaded, weights = plan_adapter(found, f"checkpoint_{version}.ckpt")
     adapter = loaded.adapter
     assert shapes_of(weights) == shapes_of(adapter.state_dict())
     assert loaded.variant.name == f"animatediff-{version}"
@@ -64,13 +64,13 @@ def test_full_size_names_and_shapes(version: str, of_training: bool) -> None:
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_full_size_files_are_written_with_the_same_names(version: str) -> None:
     _, found = motion_file(version)
-    adapter = plan_adapter(found)[0].adapter
+    adapter = plan_adapter(found, f"checkpoint_{version}.ckpt")[0].adapter
     assert shapes_of(original_weights(adapter)) == shapes_of(found)
     with torch.device("meta"):
         theirs = diffusers.MotionAdapter(**diffusers_config(adapter))
     written = diffusers_weights(adapter)
     assert shapes_of(written) == shapes_of(theirs.state_dict())
-    again, weights = plan_adapter(written)
+    again, weights = plan_adapter(written, f"checkpoint_{version}.ckpt")
     assert shapes_of(weights) == shapes_of(again.adapter.state_dict()) == shapes_of(adapter.state_dict())
 
 

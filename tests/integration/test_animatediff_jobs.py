@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from muybridge.checkpoints.convert import convert_motion
+from muybridge.checkpoints.convert import convert_weights
 from muybridge.checkpoints.locate import locate_model
 from muybridge.cli.main import main
-from muybridge.errors import ConfigError, InputFileError
+from muybridge.errors import CheckpointError, ConfigError, InputFileError
 from muybridge.service.animatediff_jobs import AnimateDiffJob, _cropped, _normalized, read_jobs, run_jobs
 from muybridge.video import read_video
 
@@ -27,7 +27,7 @@ HEADS = 4
 def motion_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's motion modules as one file with the original's names."""
     path = tmp_path_factory.mktemp("motion") / "mm.safetensors"
-    convert_motion(locate_model(BASE) / "motion_adapter", path, "original")
+    convert_weights(locate_model(BASE) / "motion_adapter", path, "original")
     return path
 
 
@@ -122,6 +122,30 @@ def test_what_is_no_prompt_file(tmp_path: Path, content: str) -> None:
 
     with pytest.raises((ConfigError, InputFileError), match=r"job\.yaml"):
         read_jobs(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"motion_module": "mm.safetensors", "lora_model_path": "nobody/nothing/l.safetensors"},
+        {"motion_module": "mm.safetensors", "controlnet_path": "nobody/nothing", "controlnet_images": ["a.png"]},
+        {"motion_module": "mm.safetensors", "dreambooth_path": "nobody/nothing.safetensors"},
+    ],
+)
+def test_what_a_prompt_file_names_is_never_fetched(
+    tmp_path: Path, motion_module: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("a.png")
+    Path("mm.safetensors").write_bytes(motion_module.read_bytes())
+    job = {"motion_module": "models/Motion_Module/v3.ckpt", "prompt": ["a"], "L": 2, "H": 64, "W": 64, **changes}
+
+    with pytest.raises(CheckpointError, match=r"nobody/nothing|models/Motion_Module") as caught:
+        run_jobs(write_jobs(tmp_path, job), BASE, tmp_path / "out", "cpu")
+
+    assert "HF_HUB_OFFLINE" not in str(caught.value)
+    assert "the hub did not give it" not in str(caught.value)
 
 
 def test_nothing_is_written_for_a_missing_file(tmp_path: Path) -> None:

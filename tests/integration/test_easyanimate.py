@@ -16,6 +16,7 @@ from PIL import Image
 from muybridge import load_pipeline
 from muybridge.cli.main import main
 from muybridge.errors import ConfigError, ShapeError
+from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import EasyAnimatePipeline
 from muybridge.video import Video, read_video
 
@@ -239,3 +240,25 @@ def test_a_video_does_not_depend_on_its_batch(pipeline: EasyAnimatePipeline) -> 
 def test_a_keyframe_cannot_be_held_for_no_frame(make_easyanimate: PipelineMaker) -> None:
     with pytest.raises(ConfigError, match="known_frames must be at least 1; given 0"):
         EasyAnimatePipeline(**make_easyanimate().components, known_frames=0)
+
+
+def test_a_motion_condition_reaches_modules_that_read_one(make_easyanimate: PipelineMaker) -> None:
+    pipe = make_easyanimate()
+    with pytest.raises(ConfigError, match="No motion module here reads a motion_condition"):
+        pipe(PROMPT, seed=1, motion_condition=torch.ones(1, 6))
+    config = {"motion_rank": 4, "num_heads": 2, "motion_condition_width": 6}
+    adapter = integrate_motion(pipe, "low_rank", mode="replace", config=config).adapter
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+
+    def latents(condition: torch.Tensor, **options: Any) -> torch.Tensor:
+        return pipe(PROMPT, seed=1, motion_condition=condition, output_type="latent", **options)
+
+    one, other = latents(torch.ones(1, 6)), latents(-torch.ones(1, 6))
+    assert (one - other).abs().max() > 1e-4
+    both = latents(torch.stack([torch.ones(6), -torch.ones(6)]), num_videos_per_prompt=2)
+    torch.testing.assert_close(both[:1], one, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(latents(torch.ones(1, 6), batched_guidance=False), one, rtol=1e-4, atol=1e-5)
+    assert pipe(PROMPT, seed=1, motion_condition=torch.ones(1, 6)).request["unrecorded"][0] == "motion_condition"
+    with pytest.raises(ShapeError, match=r"motion_condition must be \[1, d\], one a video"):
+        latents(torch.ones(3, 6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from muybridge.longvideo import (
 from muybridge.pipelines import EasyAnimatePipeline
 from muybridge.service.arguments import easyanimate_arguments, open_inputs
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long, segments_folder
+from muybridge.service.recording import input_digests
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import read_video
 
@@ -210,8 +212,10 @@ def request_of(**changes: Any) -> GenerateRequest:
 def to_file(pipeline: EasyAnimatePipeline, output: Path, redo: set[int] | None = None, **changes: Any) -> Frames:
     request = request_of(**changes)
     arguments = easyanimate_arguments(request, pipeline, open_inputs(request))
-    path, settings = continue_to_file(pipeline, request, arguments, output, redo=redo or ())
-    assert read_video(path).request == settings
+    path, settings = continue_to_file(
+        pipeline, request, arguments, output, redo=redo or (), digests=input_digests(request)
+    )
+    assert read_video(path).request == json.loads(json.dumps(settings))  # which makes text of the frames of keyframes
     return read_video(path).frames
 
 
@@ -225,6 +229,17 @@ def test_one_segment_of_a_file_is_made_anew(pipeline: EasyAnimatePipeline, tmp_p
     assert f'"seed": {segment_seed(3, 1, attempt=1)}' in (segments_folder(output) / "00001.json").read_text()
     with pytest.raises(ConfigError, match=r"Segment 5 .* those there are: 0 to 1"):
         to_file(pipeline, output, redo={5})
+
+
+def test_segments_of_another_picture_are_not_gone_on_from(pipeline: EasyAnimatePipeline, tmp_path: Path) -> None:
+    picture, output = tmp_path / "start.png", tmp_path / "long.png"
+    keyframes = {0: str(picture)}
+    Image.fromarray(np.full((32, 32, 3), 200, np.uint8)).save(picture)
+    before = to_file(pipeline, output, keyframes=keyframes)
+    assert np.array_equal(to_file(pipeline, output, keyframes=keyframes), before)
+    Image.fromarray(np.full((32, 32, 3), 20, np.uint8)).save(picture)
+    with pytest.raises(ConfigError, match=r"made with other settings: request\.inputs was .*start\.png"):
+        to_file(pipeline, output, keyframes=keyframes)
 
 
 def test_a_request_without_a_seed_goes_on(pipeline: EasyAnimatePipeline, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from muybridge import AnimateDiffPipeline, load_pipeline
 from muybridge.checkpoints import locate_model
 from muybridge.demo import world
-from muybridge.demo.evaluation import evaluate_clips, held_out_scenes, score
+from muybridge.demo.evaluation import evaluate_clips, held_out_scenes, score, true_clips
 from muybridge.demo.measure import measure_clip
 
 
@@ -32,7 +32,9 @@ def clips(pipe: AnimateDiffPipeline, prompts: list[str], seeds: list[int]) -> np
 def test_shipped_files_are_small_and_safe() -> None:
     folder = locate_model("demo/animatediff")
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 16_000_000
+    control = [path for path in files if path.parent.name == "keyframe_control"]
+    assert 0 < sum(path.stat().st_size for path in control) <= 4_000_000
+    assert sum(path.stat().st_size for path in set(files) - set(control)) <= 16_000_000
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".md", ".txt"}
     assert (folder / "README.md").is_file()
 
@@ -52,6 +54,23 @@ def test_held_out_prompts_come_out_right(pipe: AnimateDiffPipeline) -> None:
     assert result["background"] >= 0.9
     assert result["motion"] >= 0.75
     assert result["shape"] >= 0.6
+
+
+def test_pinned_frames_are_met(pipe: AnimateDiffPipeline) -> None:
+    scenes = [world.Scene("circle", "red", "moving right"), world.Scene("circle", "blue", "moving up")]
+    truth = true_clips(scenes, seed=3)
+
+    def errors(pin: bool) -> list[float]:
+        found = []
+        for index, (scene, clip) in enumerate(zip(scenes, truth, strict=True)):
+            keyframes = {frame: clip[frame] for frame in (0, -1)} if pin else None
+            made = pipe(world.full_caption(scene), seed=index, keyframes=keyframes, num_inference_steps=10)
+            found += [float(np.square(made.frames[i] / 255.0 - clip[i] / 255.0).mean()) for i in (0, -1)]
+        return found
+
+    pinned, free = errors(pin=True), errors(pin=False)
+    assert np.mean(pinned) < 0.004  # 24 dB
+    assert np.mean(pinned) < np.mean(free) / 5
 
 
 def test_motion_comes_from_the_motion_modules(pipe: AnimateDiffPipeline) -> None:

@@ -120,3 +120,12 @@ def test_batches_say_which_frames_are_known():
     assert 0.25 < ends < 0.47
     assert torch.equal(batches(7)["known"], drawn[7]["known"])
     assert all(batch["known"].shape == batch["pixels"].shape[:2] for batch in drawn)
+
+
+@pytest.mark.parametrize("run_file", ["custom-motion", "demo-sparse-control", "lora"])
+def test_sdxl_is_not_trained(sdxl_folder: Path, tmp_path: Path, run_file: str) -> None:
+    load_pipeline(sdxl_folder / "base", motion_adapter=sdxl_folder / "motion").save_pretrained(tmp_path / "sdxl")
+    overrides = [f"base={tmp_path / 'sdxl'}", "steps=1", "processes=1"]
+
+    with pytest.raises(ConfigError, match="is Stable Diffusion XL, which is not trained here"):
+        run_training(RUN_FILE.with_name(f"{run_file}.yaml"), overrides, tmp_path / "run")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from muybridge import load_pipeline
@@ -16,7 +17,7 @@ from muybridge.pipelines import EasyAnimatePipeline
 from muybridge.service.training import run_training
 
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-easyanimate.yaml"
-STAGES = ("vae", "video-vae", "video-text", "video")
+STAGES = ("vae", "video-vae", "video-text", "video", "video-refine", "video-decoder")
 TINY = [f"{stage}.{setting}" for stage in STAGES for setting in ("steps=1", "batch_size=1", "log_every=1")]
 TINY += ["video.steps=2", "video.processes=1", "video.first_still_share=1", "video.last_still_share=0"]
 TINY += ["default_steps=2", "default_guidance=3.5"]
@@ -47,11 +48,35 @@ def test_the_model_generates(trained):
 
 
 def test_each_part_comes_from_its_stage(trained):
-    parts = {"vae": "video-vae", "transformer": "video", "text_encoder": "video"}
+    parts = {"vae": "video-decoder", "transformer": "video-refine", "text_encoder": "video-refine"}
     for part, stage in parts.items():
         exported = weights(trained / stage / "exported" / part)
         shipped = weights(trained / "model" / part)
         assert shipped.keys() == exported.keys()
+        assert all(torch.equal(shipped[key], exported[key].half()) for key in shipped), part
+
+
+def test_later_stages_go_on_from_earlier_ones(trained):
+    before, after = (weights(trained / s / "exported/transformer") for s in ("video", "video-refine"))
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    # one step at the rate of a first warm-up step moves nothing far
+    assert max(float((before[key] - after[key]).abs().max()) for key in before) < 1e-2
+    encoded, decoded = (weights(trained / s / "exported/vae") for s in ("video-vae", "video-decoder"))
+    changed = {key.split(".")[0] for key in encoded if not torch.equal(encoded[key], decoded[key])}
+    assert changed == {"decoder", "post_quant_conv"}
+
+
+def test_a_run_may_end_with_an_earlier_stage(trained, tmp_path):
+    run = yaml.safe_load(RUN_FILE.read_text())
+    run["stages"] = [stage for stage in run["stages"] if stage["method"] not in ("video-refine", "video-decoder")]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    output = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("model", "video-refine"))
+
+    overrides = [o for o in TINY if not o.startswith(("video-refine", "video-decoder"))]
+    model = run_training(tmp_path / "run.yaml", overrides, Path(output))
+
+    for part, stage in (("vae", "video-vae"), ("transformer", "video")):
+        exported, shipped = weights(trained / stage / "exported" / part), weights(model / part)
         assert all(torch.equal(shipped[key], exported[key].half()) for key in shipped), part
 
 

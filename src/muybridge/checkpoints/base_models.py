@@ -46,7 +46,7 @@ class BaseModel:
     Attributes:
         variant: "base-sd15" or "base-sdxl".
         unet: without motion modules.
-        vae: in float32 for SDXL, whose VAE overflows in half precision.
+        vae: in float32 for SDXL, whose VAE overflows in half precision, unless the file's own precision was asked for.
         text_encoder: CLIP ViT-L.
         text_encoder_2: of SDXL.
     """
@@ -69,13 +69,13 @@ class BaseModel:
 
 
 def read_base_model(
-    path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32, averaged: bool = False
+    path: str | os.PathLike[str], *, dtype: torch.dtype | None = torch.float32, averaged: bool = False
 ) -> BaseModel:
     """Read a single file of Stable Diffusion 1.x or XL (`.safetensors` or `.ckpt`, wrapped in `state_dict` or not).
 
     Args:
         path: the file.
-        dtype: of the networks, whatever the file has.
+        dtype: of the networks, whatever the file has; None keeps every weight as it is stored.
         averaged: take the averaged (EMA) weights of the U-Net, where the file has them beside the plain ones.
 
     Raises:
@@ -83,26 +83,48 @@ def read_base_model(
         ConfigError: `averaged` for a file that has no averaged weights.
     """
     path = Path(path)
-    state = read_weights(path)
-    found = detect_weights(state, path.name)
+    return base_model_from_weights(read_weights(path), str(path), dtype=dtype, averaged=averaged)
+
+
+def base_model_from_weights(
+    weights: Mapping[str, Tensor], source: str, *, dtype: torch.dtype | None = torch.float32, averaged: bool = False
+) -> BaseModel:
+    """The networks in what a single file holds; without `dtype` they share its tensors.
+
+    Args:
+        weights: all keys of the file.
+        source: its name, for messages.
+        dtype: as of `read_base_model`.
+        averaged: as of `read_base_model`.
+
+    Raises:
+        MuybridgeError: as of `read_base_model`.
+    """
+    state = {key.removeprefix("module."): value for key, value in weights.items()}
+    found = detect_weights(state)
     if found.variant not in ("base-sd15", "base-sdxl") or found.layout != "ldm":
         raise CheckpointError(
-            f"{path} is {found.variant} ({found.kind}), not a single file of Stable Diffusion 1.x or XL."
+            f"{source} is {found.variant} ({found.kind}), not a single file of Stable Diffusion 1.x or XL."
         )
-    source, is_sdxl = str(path), found.variant == "base-sdxl"
+    is_sdxl = found.variant == "base-sdxl"
     projection = state.get(_OPEN_CLIP + "text_projection")
     unet = _read_unet(state, is_sdxl, None if projection is None else projection.shape[1], averaged, dtype, source)
     return BaseModel(
         found.variant,
         unet,
-        _read_vae(state, is_sdxl, torch.float32 if is_sdxl else dtype, source),
+        _read_vae(state, is_sdxl, torch.float32 if is_sdxl and dtype is not None else dtype, source),
         _read_clip(state, dtype, source),
         _read_open_clip(state, dtype, source),
     )
 
 
 def _read_unet(
-    state: dict[str, Tensor], is_sdxl: bool, text_width: int | None, averaged: bool, dtype: torch.dtype, source: str
+    state: dict[str, Tensor],
+    is_sdxl: bool,
+    text_width: int | None,
+    averaged: bool,
+    dtype: torch.dtype | None,
+    source: str,
 ) -> UNet3DConditionModel:
     if averaged and sum(key.startswith("model_ema") for key in state) <= _EMA_KEYS:
         raise ConfigError(f"{source} has no averaged (EMA) weights; leave `averaged` out.")
@@ -119,7 +141,7 @@ def _read_unet(
     return UNet3DConditionModel.from_unet2d(_fill(unet, translated, dtype, source))
 
 
-def _read_vae(state: dict[str, Tensor], is_sdxl: bool, dtype: torch.dtype, source: str) -> AutoencoderKL | None:
+def _read_vae(state: dict[str, Tensor], is_sdxl: bool, dtype: torch.dtype | None, source: str) -> AutoencoderKL | None:
     own = next((part for prefix in _VAES if (part := _below(state, prefix))), None)
     if own is None:
         return None
@@ -130,7 +152,7 @@ def _read_vae(state: dict[str, Tensor], is_sdxl: bool, dtype: torch.dtype, sourc
     return _fill(vae, translated, dtype, source)
 
 
-def _read_clip(state: dict[str, Tensor], dtype: torch.dtype, source: str) -> CLIPTextModel | None:
+def _read_clip(state: dict[str, Tensor], dtype: torch.dtype | None, source: str) -> CLIPTextModel | None:
     found = convert_ldm_clip_checkpoint(state)
     own = {key.removeprefix("text_model."): value for key, value in found.items() if not _is_left_over(key)}
     if not own:
@@ -140,7 +162,9 @@ def _read_clip(state: dict[str, Tensor], dtype: torch.dtype, source: str) -> CLI
     return _fill(encoder, own, dtype, source)
 
 
-def _read_open_clip(state: dict[str, Tensor], dtype: torch.dtype, source: str) -> CLIPTextModelWithProjection | None:
+def _read_open_clip(
+    state: dict[str, Tensor], dtype: torch.dtype | None, source: str
+) -> CLIPTextModelWithProjection | None:
     own = _below(state, _OPEN_CLIP)
     if not own:
         return None
@@ -158,8 +182,9 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _fill(model: ModelT, translated: Mapping[str, Any], dtype: torch.dtype, source: str) -> ModelT:
+def _fill(model: ModelT, translated: Mapping[str, Any], dtype: torch.dtype | None, source: str) -> ModelT:
     # What diffusers looked for and did not find it gives as None.
-    state = {key: value.to(dtype) for key, value in translated.items() if value is not None}
+    found = {key: value for key, value in translated.items() if value is not None}
+    state = {key: value if dtype is None else value.to(dtype) for key, value in found.items()}
     load_strictly(model, state, source, assign=True)
     return model.eval()

@@ -14,6 +14,19 @@ State = Mapping[str, Tensor]
 
 _LORA = re.compile(r"(\.processor\.|^lora_|_lora\.|\.lora_(A|B|down|up)\.|\.lora\.(down|up)\.|\.lora_linear_layer\.)")
 _DOMAIN_ADAPTER_RANK = 128
+IMAGE_PROMPT_BASES = {
+    (16, 768): ("sd15", "Stable Diffusion 1.5"),
+    (16, 1024): ("sd2", "Stable Diffusion 2"),
+    (70, 2048): ("sdxl", "SDXL"),
+}
+"""What an IP-Adapter is for, in names of files and in words, by the number of text attentions and the channels of the
+text that they read."""
+_PROJECTIONS: dict[str, dict[str, int]] = {
+    "plus": {"latents": 3, "proj_in.weight": 2},
+    "plain": {"proj.weight": 2, "norm.weight": 1},
+    "full": {"proj.0.weight": 2, "proj.3.weight": 1},
+}
+"""By the kind of an IP-Adapter the weights that tell it, and how many axes they have."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,8 @@ class Detection:
     """What a file turned out to be.
 
     Attributes:
-        kind: motion-module, lora, sparse-control, base-model, vae, transformer, pipeline or unknown.
+        kind: motion-module, lora, sparse-control, control, ip-adapter, base-model, vae, transformer, pipeline or
+            unknown.
         variant: which of the kind.
         layout: whose names the keys have.
         candidates: the variants that keys and shapes cannot tell apart, the chosen one first; one where they can.
@@ -51,6 +65,7 @@ def detect_weights(state: State, name: str = "") -> Detection:
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
     rules: tuple[Callable[[State, str], Detection | None], ...] = (
+        _image_prompt,  # before LoRAs, which some of these have inside
         _lora,
         _sparse_control,
         _easyanimate,
@@ -62,6 +77,47 @@ def detect_weights(state: State, name: str = "") -> Detection:
             return found
     first = ", ".join(list(state)[:3])
     return Detection("unknown", "unknown", "unknown", notes=(f"no rule knows its keys; the first are {first}",))
+
+
+def _image_prompt(state: State, _name: str) -> Detection | None:
+    image, adapter = (
+        {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
+        for part in ("image_proj.", "ip_adapter.")
+    )
+    if not image or not adapter:
+        return None
+    kind, note = _projection_of_pictures(image, adapter)
+    keys = [value for key, value in adapter.items() if key.endswith(".to_k_ip.weight") and value.ndim == 2]
+    base, _ = IMAGE_PROMPT_BASES.get((len(keys), keys[0].shape[1]) if keys else (0, 0), (None, None))
+    notes = [note] if base else [note, f"{len(keys)} text attentions, as no published model has them"]
+    return Detection("ip-adapter", "-".join(("ip-adapter", *kind, *([base] if base else []))), notes=tuple(notes))
+
+
+def picture_projection(image: State) -> str | None:
+    """How an IP-Adapter makes tokens of a picture, from the weights below `image_proj.`: plus, plain or full.
+
+    None where it is none of these, or the weights that tell it have not the axes they should have.
+    """
+    for kind, axes in _PROJECTIONS.items():
+        if all(key in image and image[key].ndim == count and image[key].numel() for key, count in axes.items()):
+            return kind
+    return None
+
+
+def _projection_of_pictures(image: State, adapter: State) -> tuple[tuple[str, ...], str]:
+    """What stands in the name of the published files, and what of CLIP is read."""
+    if any("_lora." in key for key in adapter):
+        return ("faceid",), "reads faces with a network of its own and brings a LoRA; not supported"
+    kind = picture_projection(image)
+    if kind == "plus":
+        tokens, width = image["latents"].shape[1], image["proj_in.weight"].shape[1]
+        return ("plus",), f"{tokens} tokens from CLIP's patches of {width} channels"
+    if kind == "plain":
+        tokens, width = len(image["proj.weight"]) // len(image["norm.weight"]), image["proj.weight"].shape[1]
+        return (), f"{tokens} tokens from CLIP's embedding of {width} channels"
+    if kind == "full":
+        return ("full",), f"a token from each of CLIP's patches of {image['proj.0.weight'].shape[1]} channels"
+    return ("other",), "makes tokens of a picture in a way that is not supported"
 
 
 def _lora(state: State, name: str) -> Detection | None:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.image_prompt import ImageAttention, text_attention_blocks
+from muybridge.checkpoints.detect import IMAGE_PROMPT_BASES, picture_projection
+from muybridge.checkpoints.locate import locate_weights
 from muybridge.errors import CheckpointError
 from muybridge.weights.files import read_pickle, read_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
@@ -66,13 +68,13 @@ def read_image_prompt_adapter(path: str | os.PathLike[str], unet: UNet3DConditio
     """Read `ip-adapter_sd15`, `-light`, `-plus`, `-plus-face`, `-full-face` and their like, in float32 on the CPU.
 
     Args:
-        path: a `.safetensors` file, or a pickle (no code in it is run).
+        path: a `.safetensors` file, or a pickle (no code in it is run), here or on the hub (see `locate_weights`).
         unet: which it must fit; it is left as it is.
 
     Raises:
         CheckpointError: a file that cannot be read, is something else, is for another U-Net, or is incomplete.
     """
-    path = Path(path)
+    path = locate_weights(path)
     projection, numbered = _parts(path)
     attentions = _attentions(numbered, unet, path.name)
     module, features, features_width = _projection(projection, path.name)
@@ -80,7 +82,7 @@ def read_image_prompt_adapter(path: str | os.PathLike[str], unet: UNet3DConditio
 
 
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    state = read_weights(path) if path.suffix == ".safetensors" or not path.is_file() else _read_nested(path)
+    state = read_weights(path) if path.suffix == ".safetensors" or not path.is_file() else read_nested(path)
     image, adapter = (
         {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
         for part in _PARTS
@@ -94,8 +96,12 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return image, adapter
 
 
-def _read_nested(path: Path) -> dict[str, Tensor]:
-    """A pickle of dictionaries in a dictionary, flat."""
+def read_nested(path: Path) -> dict[str, Tensor]:
+    """A pickle of dictionaries in a dictionary, flat: the name of each part stands before its keys.
+
+    Raises:
+        CheckpointError: damaged, unsafe, or no dictionary.
+    """
     flat: dict[str, Tensor] = {}
     for name, value in read_pickle(path).items():
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
@@ -111,11 +117,11 @@ def _attentions(numbered: Mapping[str, Tensor], unet: UNet3DConditionModel, name
         )
     blocks = text_attention_blocks(unet)
     numbers = sorted({int(key.split(".")[0]) for key in numbered if re.match(r"\d+\.to_[kv]_ip\.weight$", key)})
-    widths = {value.shape[-1] for value in numbered.values()}
+    widths = {value.shape[1] for value in numbered.values() if value.ndim == 2}
     own_width = int(unet.config["cross_attention_dim"])
     if len(numbers) != len(blocks) or widths != {own_width}:
         raise CheckpointError(
-            f"{name} is for another U-Net: it is for {_kind(len(numbers), max(widths))}, and this U-Net has "
+            f"{name} is for another U-Net: it is for {_kind(len(numbers), max(widths, default=0))}, and this U-Net has "
             f"{_kind(len(blocks), own_width)}. Use one made for this kind of model."
         )
     with torch.device("meta"):
@@ -128,21 +134,22 @@ def _attentions(numbered: Mapping[str, Tensor], unet: UNet3DConditionModel, name
 
 
 def _kind(count: int, width: int) -> str:
-    known = {(16, 768): " (Stable Diffusion 1.5)", (16, 1024): " (Stable Diffusion 2)", (70, 2048): " (SDXL)"}
-    return f"{count} text attentions {width} wide{known.get((count, width), '')}"
+    _, title = IMAGE_PROMPT_BASES.get((count, width), ("", ""))
+    return f"{count} text attentions {width} wide{title and f' ({title})'}"
 
 
 def _projection(state: Mapping[str, Tensor], name: str) -> tuple[nn.Module, ImageFeatures, int]:
     features: ImageFeatures = "patches"
-    if "latents" in state and "proj_in.weight" in state:
+    kind = picture_projection(state)
+    if kind == "plus":
         module, renamed = _resampler(state, name)
         width = state["proj_in.weight"].shape[1]
-    elif "proj.weight" in state and "norm.weight" in state:
+    elif kind == "plain":
         features, width, text_width = "embedding", state["proj.weight"].shape[1], state["norm.weight"].shape[0]
         with torch.device("meta"):
             module = ImageProjection(width, text_width, state["proj.weight"].shape[0] // text_width)
         renamed = apply_key_map(_PLAIN_KEYS, state)
-    elif "proj.3.weight" in state and "proj.0.weight" in state:
+    elif kind == "full":
         width = state["proj.0.weight"].shape[0]
         with torch.device("meta"):
             module = IPAdapterFullImageProjection(width, state["proj.3.weight"].shape[0])
@@ -168,6 +175,8 @@ def _resampler(state: Mapping[str, Tensor], name: str) -> tuple[nn.Module, dict[
     query, inner = first.values()
     if query is None or inner is None:
         raise CheckpointError(f"{name} has no weights for {', '.join(k for k, v in first.items() if v is None)}.")
+    if not query.ndim == inner.ndim == 2:
+        raise CheckpointError(f"{name} is damaged: {' and '.join(first)} must have two axes. Get it again.")
     depth = len({key.split(".")[1] for key in renamed if key.startswith("layers.")})
     num_tokens, width = state["latents"].shape[1:]
     with torch.device("meta"):

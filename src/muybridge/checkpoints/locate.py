@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from muybridge.errors import CheckpointError
 
@@ -28,14 +28,20 @@ _PARTS = (
     "image_encoder",
     "image_processor",
 )
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_PLACE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(\w[\w./ -]*))?")
+"""A repository, and a file or folder in it; what begins with a dot, a tilde or a slash is a path of this machine."""
+_WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+_WEIGHT_NAMES = ("diffusion_pytorch_model", "pytorch_lora_weights", "adapter_model")
+_SETTINGS = ("config.json", "adapter_config.json", "preprocessor_config.json")
 
 
 def locate_model(name: str | os.PathLike[str], parts: Sequence[str] = _PARTS) -> Path:
     """Find a model folder.
 
     Args:
-        name: a shipped model, a folder, or the id of a repository on the Hugging Face hub (downloaded to its cache).
+        name: a shipped model, a folder, or, as a string, the id of a repository on the Hugging Face hub (downloaded to
+            its cache); a `Path` is a folder and nothing else.
         parts: what to download of a repository; by default all that a pipeline has.
 
     Raises:
@@ -51,17 +57,106 @@ def locate_model(name: str | os.PathLike[str], parts: Sequence[str] = _PARTS) ->
         return path
     if path.exists():
         raise CheckpointError(f"{path} is a file; a model is a folder with a model_index.json.")
-    if _HUB_ID.match(str(name)):
-        return _download(str(name), parts)
+    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+        if not _is_local(path):
+            return fetch_model(name, parts)
+        raise CheckpointError(
+            f"There is no model {name!r}: the folder {path.parts[0]} is here and has no {path.name}, so it is not "
+            f"looked for on the hub; nor is it one of the shipped models ({', '.join(SHIPPED_MODELS)})."
+        )
     raise CheckpointError(
         f"There is no model {str(name)!r}: neither a folder, nor a hub id, nor one of the shipped models "
         f"({', '.join(SHIPPED_MODELS)})."
     )
 
 
-def _download(hub_id: str, parts: Sequence[str]) -> Path:
+def _is_local(path: Path) -> bool:
+    """Whether a name that could be a place on the hub is about this machine all the same."""
+    return ".." in path.parts or Path(path.parts[0]).is_dir()
+
+
+def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> Path:
+    """Find a file or folder of weights: a motion adapter, a LoRA, a SparseCtrl, an image prompt adapter.
+
+    What exists here is never looked for elsewhere, nor is what would lie in a folder that exists here, nor a `Path`.
+    Other strings are taken for places on the Hugging Face hub where they can be: `organisation/repository`, whose root
+    is then the folder, or with a file or folder of the repository behind it, as in
+    `organisation/repository/folder/file.safetensors`. What is fetched stays in the hub's cache.
+
+    Args:
+        name: a path, or such a place, as a string.
+        beside: the name of a folder to fetch too if it lies beside the file on the hub.
+
+    Returns:
+        The path here; `name` itself if it exists, or is nothing on the hub.
+
+    Raises:
+        CheckpointError: neither here nor on the hub, or the hub cannot be reached and its cache does not have it.
+    """
+    path = Path(name)
+    match = _HUB_PLACE.fullmatch(name) if isinstance(name, str) else None
+    if match is None or path.exists() or _is_local(path):
+        return path
+    repository, inside = match.groups()
+    if inside is None and repository.endswith(_WEIGHT_SUFFIXES):
+        return path  # a file in a folder of this machine
+    if inside is not None and inside.endswith(_WEIGHT_SUFFIXES):
+        return _hub_file(repository, inside, beside)
+    return _hub_folder(repository, inside)
+
+
+def _hub_file(repository: str, file: str, beside: str | None) -> Path:
+    from huggingface_hub import hf_hub_download  # slow to import, and only needed here
+
+    found = Path(_fetched(f"{repository}/{file}", lambda: hf_hub_download(repository, file)))
+    if beside is not None:
+        folder = (PurePosixPath(file).parent / beside).as_posix()
+        _fetch_folder(repository, [f"{folder}/{pattern}" for pattern in ("*.json", "*.safetensors")])
+    return found
+
+
+def _hub_folder(repository: str, folder: str | None) -> Path:
+    """A folder with what a network is loaded from; where it is in several precisions, in the full one."""
+    name, below = (repository, "") if folder is None else (f"{repository}/{folder}", f"{folder}/")
+    weights = [*_WEIGHT_NAMES, *(["model"] if folder else [])]
+    full = [f"{weight}{more}" for weight in weights for more in (".safetensors*", "-*.safetensors")]
+    for wanted in (full, [f"{weight}.fp16.safetensors" for weight in weights], [f"{weight}.bin" for weight in weights]):
+        found = _fetch_folder(repository, [f"{below}{each}" for each in (*_SETTINGS, *wanted)]) / below
+        if any(match.is_file() for each in wanted for match in found.glob(each)):
+            return found
+    raise CheckpointError(
+        f"{name} on the hub is no folder of one network, or the cache does not have its weights. Name a file of it, as "
+        f"in {name}/weights.safetensors."
+    )
+
+
+def _fetch_folder(repository: str, patterns: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(_fetched(repository, lambda: snapshot_download(repository, allow_patterns=list(patterns))))
+
+
+def _fetched(name: str, fetch: Callable[[], str]) -> str:
+    from huggingface_hub.constants import is_offline_mode
+
+    try:
+        return fetch()
+    except Exception as error:  # also what the library under the library raises for a lost connection or a proxy
+        # The library's own words for this are long and about its keyword arguments.
+        reason = "it may not be asked, HF_HUB_OFFLINE is set" if is_offline_mode() else " ".join(str(error).split())
+        raise CheckpointError(
+            f"There is no {name} here, nor in the cache of the Hugging Face hub, and the hub did not give it "
+            f"({reason[:200]}). Check the name, or download it first and give its path."
+        ) from error
+
+
+def fetch_model(hub_id: str, parts: Sequence[str] = _PARTS) -> Path:
+    """The folder of a model on the hub, in its cache; `parts` as of `locate_model`.
+
+    Raises:
+        CheckpointError: the hub does not give it, and the cache does not have it.
+    """
     from huggingface_hub import snapshot_download  # slow to import, and only needed here
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     # Repositories of Stable Diffusion also hold the whole model as single files, and each part in several precisions.
     wanted = [
@@ -71,7 +166,7 @@ def _download(hub_id: str, parts: Sequence[str]) -> Path:
     try:
         unwanted = ["*.fp16.safetensors", "*.non_ema.*"]
         return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=unwanted))
-    except (HfHubHTTPError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # as in _fetched
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"There is no model {hub_id!r}: no such folder, not one of the shipped models "

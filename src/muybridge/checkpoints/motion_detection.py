@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,6 +17,7 @@ _LEVEL = re.compile(r"(?:^|\.)(down_blocks|up_blocks|mid_block)(?:\.(\d+))?\.(?:
 _SDXL_WIDTHS = (320, 640, 1280)
 _SD15_WIDTHS = (320, 640, 1280, 1280)
 _FRAMES_OF_V1 = 24
+_LEVELS_OF_SDXL = 3
 
 
 class MotionLayout(Enum):
@@ -36,7 +37,7 @@ class MotionDetection:
     variant: str
     candidates: tuple[str, ...]
     decided_by: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def motion_layout(state: Mapping[str, Tensor]) -> MotionLayout:
@@ -67,6 +68,14 @@ def level_widths(state: Mapping[str, Tensor]) -> tuple[int, ...]:
     return tuple(widths[level] for level in sorted(widths))
 
 
+def variants_with_sites(names: Iterable[str]) -> tuple[str, ...]:
+    """The published variants with modules at the sites in these names, the likeliest first."""
+    levels, mid = _sites(names)
+    if levels and max(levels) == _LEVELS_OF_SDXL - 1:
+        return ("animatediff-sdxl", "hotshot-xl")
+    return ("animatediff-v2", "animatelcm", "lightning") if mid else ("animatediff-v3", "animatediff-v1")
+
+
 def detect_motion(state: Mapping[str, Tensor], layout: MotionLayout, name: str = "") -> MotionDetection:
     """Tell the version; `name` only chooses where keys and shapes leave several."""
     notes = _notes(state)
@@ -95,15 +104,22 @@ def _possible(state: Mapping[str, Tensor], layout: MotionLayout, name: str) -> t
     """The published variants with these keys and shapes, the likeliest first."""
     if layout is MotionLayout.HOTSHOT:
         return ("hotshot-xl",)
-    levels = {match.group(2) for key in state if (match := _LEVEL.search(key)) and match.group(1) == "down_blocks"}
+    levels, mid = _sites(state)
     frames = table_frames(state)
-    if levels and max(map(int, levels)) == 2:
+    if levels and max(levels) == _LEVELS_OF_SDXL - 1:
         return ("animatediff-sdxl",)
-    if any(match.group(1) == "mid_block" for key in state if (match := _LEVEL.search(key))):
+    if mid:
         return _with_mid(state, layout, frames, name)
     if frames is None:
         return ("animatediff-v3", "animatediff-v1")
     return ("animatediff-v1",) if frames <= _FRAMES_OF_V1 else ("animatediff-v3",)
+
+
+def _sites(names: Iterable[str]) -> tuple[set[int], bool]:
+    """Levels of the down path that have modules, and whether there is one in the middle."""
+    found = {match.groups() for name in names if (match := _LEVEL.search(name))}
+    levels = {int(level) for where, level in found if where == "down_blocks" and level is not None}
+    return levels, any(where == "mid_block" for where, _ in found)
 
 
 def _with_mid(state: Mapping[str, Tensor], layout: MotionLayout, frames: int | None, name: str) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from muybridge.checkpoints.motion_files import position_table
-from muybridge.checkpoints.new_folder import new_model_folder
-from muybridge.errors import CheckpointError, ConfigError, OutputError
+from muybridge.checkpoints.new_folder import check_new, new_model_folder
+from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.motion.contract import ModuleSpec
-from muybridge.video.atomic import check_folder_above, new_file
+from muybridge.video.atomic import new_file
 from muybridge.weights.loading import load_strictly
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".pth")
@@ -42,14 +42,12 @@ def write_motion(adapter: MotionAdapter, target: Path, layout: str) -> Path:
     """
     if layout not in _WRITERS:
         raise ConfigError(f"Unknown layout {layout!r}. Known: {', '.join(MOTION_LAYOUTS)}.")
-    if target.exists():
-        raise OutputError(f"{target} is there already. Choose another name, or remove it first.")
+    check_new(target)
     is_file = layout == "original"
     if is_file and target.suffix not in FILE_SUFFIXES:
         raise ConfigError(f"The original's layout is one file, ending in {' or '.join(FILE_SUFFIXES)}; given {target}.")
     if not is_file and target.suffix in FILE_SUFFIXES:
         raise ConfigError(f"The layout {layout!r} is a folder; given {target}. Leave {target.suffix} out.")
-    check_folder_above(target)
     _WRITERS[layout](adapter, target)
     return target
 

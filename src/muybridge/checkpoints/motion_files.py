@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
+from muybridge.checkpoints.locate import locate_weights
+from muybridge.checkpoints.motion_detection import (
+    MotionDetection,
+    MotionLayout,
+    detect_motion,
+    motion_layout,
+    variants_with_sites,
+)
 from muybridge.checkpoints.motion_variants import VARIANTS, MotionVariant, hinted_variant, motion_variant
 from muybridge.errors import CheckpointError
 from muybridge.motion import MotionAdapter
@@ -49,6 +56,7 @@ def read_motion(
     dtype: torch.dtype | None = None,
     numerics: str | None = None,
     num_heads: int = 8,
+    variant: str | None = None,
 ) -> LoadedMotion:
     """Read a motion adapter from a file or folder in any known layout.
 
@@ -56,19 +64,27 @@ def read_motion(
     around them or not; diffusers' names; HotshotXL's. Folders: a `MotionAdapter` of diffusers or of this package.
 
     Args:
-        path: the file or folder.
+        path: the file or folder, here or on the hub (see `locate_weights`).
         dtype: of the weights; by default as they are stored.
-        numerics: norm scopes to run under; by default those of the variant found.
+        numerics: norm scopes to run under; by default those of `variant`, or else those that a folder of this package
+            says, or else those of the variant found.
         num_heads: attention heads, which a file does not tell (a folder does); 8 in all published ones.
+        variant: what it is, one of `motion_variants.VARIANTS`; by default as detected.
 
     Raises:
         CheckpointError: unreadable, no motion modules in it, incomplete, or of a related model that is not supported.
+        ConfigError: an unknown variant.
+
+    Warns:
+        UserWarning: keys, shapes and name fit several variants, and one is assumed; or `variant` is none of those that
+            fit.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path, dtype, numerics)
-    found = read_weights(path)
-    return adapter_from_weights(found, path.name, dtype=dtype, numerics=numerics, num_heads=num_heads)
+    found, name = locate_weights(path), Path(path).name
+    if found.is_dir():
+        return _read_folder(found, name, dtype, numerics, variant)
+    return adapter_from_weights(
+        read_weights(found), name, dtype=dtype, numerics=numerics, num_heads=num_heads, variant=variant
+    )
 
 
 def adapter_from_weights(
@@ -79,6 +95,7 @@ def adapter_from_weights(
     numerics: str | None = None,
     num_heads: int = 8,
     settings: Mapping[str, Any] | None = None,
+    variant: str | None = None,
 ) -> LoadedMotion:
     """The adapter in a flat dictionary of weights, whose tensors it shares without `dtype`.
 
@@ -89,11 +106,17 @@ def adapter_from_weights(
         numerics: as of `read_motion`.
         num_heads: as of `read_motion`.
         settings: of every module, decided by a config file instead of by the weights.
+        variant: as of `read_motion`.
 
     Raises:
-        CheckpointError: as of `read_motion`.
+        MuybridgeError: as of `read_motion`.
+
+    Warns:
+        UserWarning: as of `read_motion`.
     """
-    empty, weights = plan_adapter(found, name, numerics=numerics, num_heads=num_heads, settings=settings)
+    empty, weights = plan_adapter(
+        found, name, numerics=numerics, num_heads=num_heads, settings=settings, variant=variant
+    )
     cast = {key: value if dtype is None else value.to(dtype) for key, value in weights.items()}
     load_strictly(empty.adapter, cast, name, assign=True)
     return LoadedMotion(empty.adapter.eval(), empty.variant)
@@ -106,13 +129,17 @@ def plan_adapter(
     numerics: str | None = None,
     num_heads: int = 8,
     settings: Mapping[str, Any] | None = None,
+    variant: str | None = None,
 ) -> tuple[LoadedMotion, dict[str, Tensor]]:
     """The adapter for a dictionary of weights on the meta device, and the weights under its names.
 
     No value is looked at except those of position tables, so the tensors of `found` may be on the meta device too.
 
     Raises:
-        CheckpointError: as of `read_motion`; whether all weights are there and fit is not checked.
+        MuybridgeError: as of `read_motion`; whether all weights are there and fit is not checked.
+
+    Warns:
+        UserWarning: as of `read_motion`.
     """
     state = {key.removeprefix("module."): value for key, value in found.items()}
     layout = motion_layout(state)
@@ -127,18 +154,47 @@ def plan_adapter(
             f"{name} is a motion module of the kind {detection.variant}, which has parts besides motion modules and is "
             f"not supported. Supported: {', '.join(VARIANTS)}."
         )
-    variant = motion_variant(detection.variant, name)
+    chosen = _chosen(detection, state, name, variant, numerics)
     tables, weights = _our_names(layout, state)
     _check_tables(tables, name)
     description = describe_motion_file(tables, weights, num_heads)
-    trained = {} if variant.trained_frames is None else {"trained_frames": variant.trained_frames}
+    trained = {} if chosen.trained_frames is None else {"trained_frames": chosen.trained_frames}
     changes = trained | dict(settings or {})
     specs = {
         site: asdict(replace(spec, config={**spec.config, **changes})) for site, spec in description.modules.items()
     }
     with torch.device("meta"):
-        adapter = MotionAdapter(specs, numerics=numerics or variant.numerics)
-    return LoadedMotion(adapter, variant), weights
+        adapter = MotionAdapter(specs, numerics=chosen.numerics)
+    return LoadedMotion(adapter, chosen), weights
+
+
+def _chosen(
+    detection: MotionDetection, names: Iterable[str], name: str, asked: str | None, numerics: str | None
+) -> MotionVariant:
+    """The variant asked for, or else the one detected; warns where it may not be what the file is."""
+    chosen = motion_variant(asked or detection.variant, name)
+    if numerics is not None:
+        chosen = replace(chosen, numerics=numerics)
+    if asked is None and detection.decided_by == "guess":
+        _warn_of_guess(name, detection, chosen)
+    fitting = variants_with_sites(names)
+    if asked is not None and asked not in {*fitting, *detection.candidates}:
+        warnings.warn(f"{name} has the keys and shapes of {_listed(fitting)}; it is run as {asked}.", stacklevel=5)
+    return chosen
+
+
+def _warn_of_guess(name: str, detection: MotionDetection, chosen: MotionVariant) -> None:
+    warnings.warn(
+        f"{name} has keys and shapes that {_listed(detection.candidates)} share, and its name does not say which of "
+        f"them it is. It is taken for {chosen.name} and run with numerics {chosen.numerics}, scheduler "
+        f"{chosen.scheduler}, {chosen.steps} steps and guidance {chosen.guidance:g}. Say which it is: with "
+        "motion_variant in load_pipeline, variant in read_motion, or --motion-variant on the command line.",
+        stacklevel=6,
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _our_names(layout: MotionLayout, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -174,14 +230,19 @@ def position_table(num_frames: int, width: int) -> Tensor:
     return sinusoidal_positions(torch.arange(num_frames, dtype=torch.float32), width)[None]
 
 
-def _read_folder(folder: Path, dtype: torch.dtype | None, numerics: str | None) -> LoadedMotion:
+def _read_folder(
+    folder: Path, name: str, dtype: torch.dtype | None, numerics: str | None, variant: str | None
+) -> LoadedMotion:
     config = read_motion_config(folder)
     if "modules_by_site" in config:
+        detection = detect_saved_motion(config, name)
+        if detection is None or detection.variant not in VARIANTS:
+            raise CheckpointError(f"{folder} is no motion adapter for a U-Net; its sites are in another network.")
+        said = numerics or (None if variant is None else motion_variant(variant, name).numerics)
         adapter = MotionAdapter.from_pretrained(folder, torch_dtype=dtype or _stored_dtype(folder))
-        if numerics is not None:
-            adapter.set_numerics(numerics)
-        variant = variant_of_settings(config, folder.name)
-        return LoadedMotion(adapter, variant or VARIANTS["animatediff-v3"])
+        if said is not None:
+            adapter.set_numerics(said)
+        return LoadedMotion(adapter, _chosen(detection, adapter.sites, name, variant, adapter.numerics))
     if config.get("conv_in_channels"):
         raise CheckpointError(f"{folder} is a motion adapter of PIA, which has a first convolution; not supported.")
     heads = config.get("motion_num_attention_heads", 8)
@@ -195,7 +256,13 @@ def _read_folder(folder: Path, dtype: torch.dtype | None, numerics: str | None) 
     }
     weights = _folder_weights(folder)
     return adapter_from_weights(
-        weights, folder.name, dtype=dtype, numerics=numerics, num_heads=heads, settings=settings
+        weights,
+        name,
+        dtype=dtype,
+        numerics=numerics,
+        num_heads=heads,
+        settings=settings,
+        variant=variant,
     )
 
 
@@ -230,20 +297,27 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
-def variant_of_settings(config: Mapping[str, Any], name: str = "") -> MotionVariant | None:
-    """How an adapter saved by this package is run: its config says the norm scopes, and its sites say the rest.
+def detect_saved_motion(config: Mapping[str, Any], name: str = "") -> MotionDetection | None:
+    """What an adapter saved by this package is: its config says the norm scopes, and its sites say the rest.
 
     None where the config is diffusers', which says neither.
     """
     sites = config.get("modules_by_site")
     if not isinstance(sites, Mapping):
         return None
-    numerics = config.get("numerics", "official-v3")
-    by_numerics = {variant.numerics: variant.name for variant in reversed(VARIANTS.values()) if not variant.distilled}
-    found = by_numerics.get(numerics, "animatediff-v3")
-    if numerics == "diffusers" and any(site.startswith("down_blocks.3.") for site in sites):
-        found = "animatediff-v2" if any(site.startswith("mid_block.") for site in sites) else "animatediff-v3"
-    hint = hinted_variant(name)
-    if found == "animatediff-v2" and hint is not None and VARIANTS[hint].distilled:
-        found = hint
-    return motion_variant(found, name)
+    if all(site.startswith("transformer_blocks.") for site in sites):
+        return MotionDetection("easyanimate-motion", ("easyanimate-motion",), "config.json")
+    possible = _with_numerics(config.get("numerics", "official-v3"), sites)
+    if len(possible) == 1:
+        return MotionDetection(possible[0], possible, "config.json")
+    if (hint := hinted_variant(name)) in possible:
+        return MotionDetection(hint, (hint, *(each for each in possible if each != hint)), "file name")
+    return MotionDetection(possible[0], possible, "guess")
+
+
+def _with_numerics(numerics: str, sites: Iterable[str]) -> tuple[str, ...]:
+    by_sites = variants_with_sites(sites)
+    if numerics == "diffusers":  # which all of them can be run under
+        return by_sites if "animatediff-v2" in by_sites else by_sites[:1]
+    same = tuple(variant.name for variant in VARIANTS.values() if variant.numerics == numerics)
+    return tuple(name for name in by_sites if name in same) or same[:1] or by_sites[:1]

@@ -1,4 +1,4 @@
-"""Model folders that appear complete or not at all."""
+"""What is written anew: nothing in its way, and model folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from muybridge.errors import OutputError
 from muybridge.video.atomic import check_folder_above, output_error
 
 
+def check_new(path: Path) -> None:
+    """Whether something new can be written at `path`: a question to ask before what takes long.
+
+    Raises:
+        OutputError: `path` exists, or its folder is missing or takes no files.
+    """
+    if path.exists():
+        raise OutputError(f"{path} is there already. Choose another name, or remove it first.")
+    check_folder_above(path)
+
+
 @contextmanager
 def new_model_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that becomes `path` when the block ends well and vanishes when it does not.
@@ -19,9 +30,7 @@ def new_model_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: `path` exists, or cannot be written.
     """
-    if path.exists():
-        raise OutputError(f"{path} is there already. Choose another name, or remove it first.")
-    check_folder_above(path)
+    check_new(path)
     temporary = path.parent / f".muybridge-{secrets.token_hex(8)}.part"
     try:
         temporary.mkdir()

@@ -83,15 +83,16 @@ def load_motion_adapter(folder: Path, dtype: torch.dtype) -> MotionAdapter:
 
 def load_tokenizer(folder: Path, index: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder/tokenizer`, of the class that the `model_index.json` names."""
-    return _load_named(transformers, PreTrainedTokenizerBase, folder, "tokenizer", index)
+    return load_named(transformers, PreTrainedTokenizerBase, folder, "tokenizer", index)
 
 
 def load_scheduler(folder: Path, index: Mapping[str, Any]) -> SchedulerMixin:
     """The scheduler in `folder/scheduler`, of the class that the `model_index.json` names."""
-    return _load_named(diffusers, SchedulerMixin, folder, "scheduler", index)
+    return load_named(diffusers, SchedulerMixin, folder, "scheduler", index)
 
 
-def _load_named(library: Any, base: type, folder: Path, name: str, index: Mapping[str, Any]) -> Any:
+def load_named(library: Any, base: type, folder: Path, name: str, index: Mapping[str, Any]) -> Any:
+    """The part in `folder/name`, of the class of `library` that the `model_index.json` names: one that is a `base`."""
     path = part_folder(folder, name)
     entry = index.get(name)
     class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     T5Config,
@@ -94,21 +95,44 @@ def _transformer(path: Path) -> nn.Module:
     return _one(Transformer3DModel.from_config(settings))
 
 
+def _vae(path: Path) -> nn.Module:
+    settings = _settings(path)
+    # Stable Diffusion XL's rests in the precision asked for, and works in float32.
+    precise = settings.get("force_upcast", True) and (path.parent / "text_encoder_2").is_dir()
+    with _default_dtype(torch.float32 if precise else torch.get_default_dtype()):
+        return _one(AutoencoderKL.from_config(settings))
+
+
+def _text_pair_encoder(path: Path) -> nn.Module:
+    return CLIPTextModelWithProjection(_in_default_dtype(CLIPTextConfig.from_pretrained(path)))
+
+
+def _image_encoder(path: Path) -> nn.Module:
+    return CLIPVisionModelWithProjection(_in_default_dtype(CLIPVisionConfig.from_pretrained(path)))
+
+
+def _in_default_dtype(config: Any) -> Any:
+    """These two make their inner network in the precision that their settings name, if they name one."""
+    config.dtype = torch.get_default_dtype()
+    return config
+
+
 def _one(made: Any) -> Any:
     """`from_config` gives a model, or a model and what it did not use."""
     return made[0] if isinstance(made, tuple) else made
 
 
-_OPTIONAL = ("motion_adapter", "image_encoder")
+_OPTIONAL = ("motion_adapter", "image_encoder", "text_encoder_2")
 _ANIMATEDIFF: dict[str, Callable[[Path], nn.Module]] = {
     "text_encoder": lambda path: CLIPTextModel(CLIPTextConfig.from_pretrained(path)),
+    "text_encoder_2": _text_pair_encoder,
     "unet": _unet,
     "motion_adapter": lambda path: _one(MotionAdapter.from_config(_settings(path))),
-    "vae": lambda path: _one(AutoencoderKL.from_config(_settings(path))),
+    "vae": _vae,
 }
 _EASYANIMATE: dict[str, Callable[[Path], nn.Module]] = {
     "text_encoder": lambda path: T5EncoderModel(T5Config.from_pretrained(path)),
-    "image_encoder": lambda path: CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(path)),
+    "image_encoder": _image_encoder,
     "transformer": _transformer,
     "vae": lambda path: AutoencoderKLMagvit(**read_settings(AutoencoderKLMagvit, path)),
 }

@@ -17,7 +17,11 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     prompt: Annotated[str | None, typer.Argument(help="What to show.")] = None,
     model: Annotated[str | None, typer.Option(help="A shipped model, a folder, or a hub id.")] = None,
     motion_adapter: Annotated[
-        Path | None, typer.Option(help="A motion module file, or the folder of an adapter, instead of the model's own.")
+        str | None,
+        typer.Option(help="A motion module instead of the model's own: a file, a folder, or one on the hub."),
+    ] = None,
+    motion_variant: Annotated[
+        str | None, typer.Option(help="What its file is, where keys, shapes and name fit several, as in animatelcm.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same video; random if not given.")] = None,
     frames: Annotated[int | None, typer.Option(help="Number of frames.")] = None,
@@ -34,17 +38,17 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         typer.Option(metavar="FRAME=FILE", help="Pin a drawing to a frame, white lines on black."),
     ] = None,
     keyframe_control: Annotated[
-        Path | None, typer.Option(help="A SparseCtrl for keyframes, where the model has none.")
+        str | None, typer.Option(help="A SparseCtrl for keyframes, where the model has none.")
     ] = None,
     sketch_control: Annotated[
-        Path | None, typer.Option(help="A SparseCtrl for sketches, where the model has none.")
+        str | None, typer.Option(help="A SparseCtrl for sketches, where the model has none.")
     ] = None,
     image_prompt: Annotated[
         list[Path] | None, typer.Option(help="A picture to take subject and style from; for an IP-Adapter.")
     ] = None,
-    image_prompt_adapter: Annotated[Path | None, typer.Option(help="The file of an IP-Adapter.")] = None,
+    image_prompt_adapter: Annotated[str | None, typer.Option(help="An IP-Adapter: a file, or one on the hub.")] = None,
     image_encoder: Annotated[
-        Path | None, typer.Option(help="The folder of its CLIP encoder; by default image_encoder beside it.")
+        str | None, typer.Option(help="The folder of its CLIP encoder; by default image_encoder beside it.")
     ] = None,
     image_prompt_strength: Annotated[float | None, typer.Option(help="How much the picture counts.")] = None,
     control: Annotated[
@@ -106,7 +110,8 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
 
     given: dict[str, Any] = {
         "model": model,
-        "motion_adapter": None if motion_adapter is None else str(motion_adapter),
+        "motion_adapter": motion_adapter,
+        "motion_variant": motion_variant,
         "prompt": prompt,
         "negative_prompt": negative,
         "num_frames": frames,
@@ -126,11 +131,11 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         "parts_from": parts_from,
         "keyframes": _parse_frames(keyframe, "--keyframe FRAME=FILE, as in 0=start.png") if keyframe else None,
         "sketches": _parse_frames(sketch, "--sketch FRAME=FILE, as in 0=lines.png") if sketch else None,
-        "keyframe_control": None if keyframe_control is None else str(keyframe_control),
-        "sketch_control": None if sketch_control is None else str(sketch_control),
+        "keyframe_control": keyframe_control,
+        "sketch_control": sketch_control,
         "image_prompt": [str(path) for path in image_prompt] if image_prompt else None,
-        "image_prompt_adapter": None if image_prompt_adapter is None else str(image_prompt_adapter),
-        "image_encoder": None if image_encoder is None else str(image_encoder),
+        "image_prompt_adapter": image_prompt_adapter,
+        "image_encoder": image_encoder,
         "image_prompt_strength": image_prompt_strength,
         "controls": [_parse_control(each) for each in control] if control else None,
         "windows": _parse_window(window, looped) if window else None,
@@ -150,7 +155,11 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         given["width"], given["height"] = _parse_size(size)
     given = {name: value for name, value in given.items() if value is not None}
     if like is not None:
-        request = GenerateRequest.from_embedded(_embedded_request(like), given)
+        from muybridge.service.recording import check_inputs
+
+        embedded = _embedded_request(like)
+        request = GenerateRequest.from_embedded(embedded, given)
+        check_inputs(request, embedded)
     elif given.get("prompt") is None:
         raise ConfigError('Give a prompt, as in: muybridge generate "a red circle moving left"')
     else:
@@ -172,7 +181,7 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
             }
         )
         return
-    hidden = {"versions", "interrupted", "unrecorded"}
+    hidden = {"versions", "interrupted", "unrecorded", "inputs"}
     shown = {name: value for name, value in result.settings.items() if name not in hidden and value is not None}
     output.print(f"{result.path}")
     output.print("  " + ", ".join(f"{name} {value}" for name, value in shown.items()))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextModel, PreTrainedTokenizerBase
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
 from muybridge.errors import ConfigError
 
@@ -22,24 +22,29 @@ class EncodedPrompts:
         negative: `[b, n, d]`, or None where guidance is off.
         positive_mask: `[b, n]`, 1 for tokens that count and 0 for padding, or None where all count.
         negative_mask: likewise.
+        positive_pooled: each prompt as one vector, `[b, p]`, or None for models that are not told it.
+        negative_pooled: likewise.
     """
 
     positive: Tensor
     negative: Tensor | None
     positive_mask: Tensor | None = None
     negative_mask: Tensor | None = None
+    positive_pooled: Tensor | None = None
+    negative_pooled: Tensor | None = None
 
     def repeated(self, count: int) -> EncodedPrompts:
         """Each prompt `count` times in a row."""
-        return self._each(lambda states: states.repeat_interleave(count, dim=0))
+        return self.mapped(lambda states: states.repeat_interleave(count, dim=0))
 
     def on(self, device: torch.device, dtype: torch.dtype) -> EncodedPrompts:
         """The same on a device, in a precision."""
-        return self._each(lambda states: states.to(device, dtype))
+        return self.mapped(lambda states: states.to(device, dtype))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> EncodedPrompts:
-        others = (self.negative, self.positive_mask, self.negative_mask)
-        return EncodedPrompts(change(self.positive), *(None if t is None else change(t) for t in others))
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> EncodedPrompts:
+        """With every tensor there is changed alike."""
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 def encode_prompts(
@@ -64,12 +69,11 @@ def encode_prompts(
     """
     check_counts(prompts, negatives)
     texts = [*prompts, *(negatives or ())]
-    rows: list[list[int]] = [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
+    rows = token_rows(tokenizer, texts)
     warn_of_unknown_words(tokenizer, texts, rows)
-    # A tokenizer saved without its length says 1e30.
-    content = min(int(tokenizer.model_max_length), text_encoder.config.max_position_embeddings) - 2
-    num_chunks = max(1, *(-(-len(row) // content) for row in rows))
-    ids = torch.tensor([_chunks(tokenizer, row, num_chunks, content) for row in rows], device=text_encoder.device)
+    content = content_of_chunk(tokenizer, text_encoder)
+    num_chunks = chunks_needed(rows, content)
+    ids = chunked(tokenizer, rows, num_chunks, content).to(text_encoder.device)
     with torch.no_grad():
         states = text_encoder(input_ids=ids.flatten(0, 1)).last_hidden_state
     states = states.unflatten(0, (len(texts), num_chunks)).flatten(1, 2)
@@ -104,7 +108,32 @@ def warn_of_unknown_words(tokenizer: PreTrainedTokenizerBase, texts: Sequence[st
         warnings.warn(f"This model's vocabulary lacks {names}; it cannot draw what it has no word for.", stacklevel=3)
 
 
-def _chunks(tokenizer: PreTrainedTokenizerBase, tokens: list[int], num_chunks: int, content: int) -> list[list[int]]:
+def token_rows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, however long, without start and end."""
+    return [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
+
+
+def content_of_chunk(
+    tokenizer: PreTrainedTokenizerBase, text_encoder: CLIPTextModel | CLIPTextModelWithProjection
+) -> int:
+    """How many tokens an encoder reads at once besides start and end."""
+    # A tokenizer saved without its length says 1e30.
+    return min(int(tokenizer.model_max_length), text_encoder.config.max_position_embeddings) - 2
+
+
+def chunks_needed(rows: Sequence[Sequence[int]], content: int) -> int:
+    """Chunks of `content` tokens that hold the longest of the rows, at least one."""
+    return max(1, *(-(-len(row) // content) for row in rows))
+
+
+def chunked(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], num_chunks: int, content: int) -> Tensor:
+    """Token ids `[rows, num_chunks, content + 2]`, each chunk with start, end and padding."""
+    return torch.tensor([_chunks(tokenizer, row, num_chunks, content) for row in rows])
+
+
+def _chunks(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], num_chunks: int, content: int
+) -> list[list[int]]:
     chunks = []
     for index in range(num_chunks):
         piece = tokens[index * content : (index + 1) * content]

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError, ShapeError
 
 
@@ -51,6 +52,11 @@ def travel_weights(frames: list[int], num_frames: int) -> Tensor:
 
 
 def travelled(states: Tensor, frames: list[int], num_frames: int) -> Tensor:
-    """Text states of each frame, `[1, f, n, d]`, between those of the prompts `[k, n, d]`."""
+    """Of each frame what lies between the prompts': `[k, n, d]` to `[1, f, n, d]`, or `[k, d]` to `[1, f, d]`."""
     weights = travel_weights(frames, num_frames).to(states)
-    return torch.einsum("fk,knd->fnd", weights, states)[None]
+    return torch.einsum("fk,k...->f...", weights, states)[None]
+
+
+def travelled_prompts(encoded: EncodedPrompts, frames: list[int], num_frames: int) -> EncodedPrompts:
+    """One video whose every frame has a text of its own, between those of the prompts at `frames`."""
+    return encoded.mapped(lambda states: travelled(states, frames, num_frames))

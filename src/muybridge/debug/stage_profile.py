@@ -19,7 +19,7 @@ from muybridge.debug.tables import text_table
 from muybridge.errors import ConfigError
 from muybridge.video.atomic import new_file
 
-_TEXT = ("text_encoder", "image_encoder")
+_TEXT = ("text_encoder", "text_encoder_2", "image_encoder")
 _ENCODING = ("encoder", "quant_conv")
 
 

@@ -156,7 +156,9 @@ class ConditionedVideoBatches:
     KNOWN = {"nothing": 0.5, "start": 0.25, "both ends": 0.15, "continuation": 0.1}
     """How often a clip is given with what of it."""
     MOST_KNOWN = 4
-    """Frames known at an end, at most; a continuation knows as many, of the clip before it."""
+    """Frames known at an end, at most."""
+    CONTINUED = (4, 8)
+    """Frames that a continuation knows of the clip before it: a few pictures, or a whole chunk of latents."""
 
     def __init__(
         self,
@@ -207,8 +209,9 @@ class ConditionedVideoBatches:
         unknown = np.ones(render.CLIP_FRAMES, bool)
         task = rng.choice(list(self.KNOWN), p=list(self.KNOWN.values()))
         if task == "continuation":
-            unknown[: self.MOST_KNOWN] = False
-            return int(rng.integers(1, render.CLIP_FRAMES - self.MOST_KNOWN + 1)), unknown
+            known = int(rng.choice(self.CONTINUED))
+            unknown[:known] = False
+            return int(rng.integers(1, render.CLIP_FRAMES - known + 1)), unknown
         if task != "nothing":
             unknown[: rng.integers(1, self.MOST_KNOWN + 1)] = False
         if task == "both ends":

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, PreTrainedTokenizerBase
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model
-from muybridge.conditioning import EncodedPrompts, Picture, check_travel, encode_prompts, travelled
+from muybridge.conditioning import EncodedPrompts, Picture, encode_prompts
+from muybridge.conditioning.picture_sizes import Size, SizeChoices
+from muybridge.conditioning.text_pair import encode_prompts_pair, with_zero_negatives
+from muybridge.conditioning.travel import travelled_prompts
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines.animatediff_conditions import (
-    Control,
-    ControlledUNet,
     check_source,
     dense_controls,
     encode_frames,
-    read_sparse_control,
     source_frames,
-    sparse_control,
+    sparse_controls,
 )
+from muybridge.pipelines.animatediff_parts import check_text_encoders, part_loaders, refuse_on_sdxl
 from muybridge.pipelines.animatediff_sampling import Positions, SamplingChoices, Task, strengths_by_frame
+from muybridge.pipelines.animatediff_text import GivenStates, Prompt, TextConditions, read_words, text_conditions
 from muybridge.pipelines.base import (
     CommonSettings,
     OutputType,
     StepCallback,
-    check_prompts,
     negative_list,
-    prompt_list,
     require,
     step_options,
     timesteps_of,
@@ -45,30 +45,23 @@ from muybridge.pipelines.base import (
 from muybridge.pipelines.controls import DenseControl, Influence
 from muybridge.pipelines.decoding import decode_frames
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
-from muybridge.sampling import (
-    ContextWindows,
-    FreeInit,
-    Guidance,
-    Scheduler,
-    WindowSettings,
-    denoise_repeatedly,
-    video_generators,
-)
+from muybridge.pipelines.precision import in_float32
+from muybridge.sampling import FreeInit, Scheduler, WindowSettings, denoise_repeatedly, video_generators
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
 from muybridge.video import Video
 
 
 class AnimateDiffPipeline(ImagePromptHost):
-    """Text to video with a Stable Diffusion U-Net that holds motion modules.
+    """Text to video with a U-Net of Stable Diffusion 1.5 or XL that holds motion modules.
 
     A diffusers pipeline: folders, device moves, offload of whole models and progress bars work as there. Without a
     motion adapter each frame is a picture of its own.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
     # They run beside the U-Net in every step.
     _exclude_from_cpu_offload = ["keyframe_control", "sketch_control"]
-    _optional_components = ["motion_adapter", "keyframe_control", "sketch_control"]
+    _optional_components = ["motion_adapter", "keyframe_control", "sketch_control", "text_encoder_2", "tokenizer_2"]
 
     def __init__(  # noqa: PLR0913, PLR0917  # diffusers makes a pipeline of its parts by these names
         self,
@@ -82,17 +75,25 @@ class AnimateDiffPipeline(ImagePromptHost):
         sketch_control: SparseControlModel | None = None,
         default_steps: int = 25,
         default_guidance: float = 7.5,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer_2: PreTrainedTokenizerBase | None = None,
+        force_zeros_for_empty_prompt: bool = True,
     ) -> None:
         """Assemble from parts; an image U-Net is turned into a video one, sharing its weights.
 
         `default_steps` and `default_guidance` are what a call uses when it names none; they are saved with the model.
+        `text_encoder_2` and `tokenizer_2` are of Stable Diffusion XL, and so is `force_zeros_for_empty_prompt`: without
+        a negative prompt, its text states are zeros instead of those of an empty text.
 
         Raises:
-            ConfigError: the adapter does not fit the U-Net.
+            ConfigError: the adapter, the text encoders or a SparseCtrl do not fit the U-Net.
         """
         super().__init__()
         if isinstance(unet, UNet2DConditionModel):
             unet = UNet3DConditionModel.from_unet2d(unet)
+        check_text_encoders(unet, text_encoder, text_encoder_2, tokenizer_2)
+        is_sdxl = text_encoder_2 is not None
+        refuse_on_sdxl(is_sdxl, keyframe_control=keyframe_control, sketch_control=sketch_control)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -102,11 +103,16 @@ class AnimateDiffPipeline(ImagePromptHost):
             motion_adapter=unet.motion_adapter,
             keyframe_control=keyframe_control,
             sketch_control=sketch_control,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
         )
         if motion_adapter is not None:
             self.set_motion_adapter(motion_adapter)
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
+        if is_sdxl:
+            self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.motion_adapter_name: str | None = None
+        self.motion_variant: str | None = None
         self.parts_from: str | None = None
 
     @classmethod
@@ -115,8 +121,9 @@ class AnimateDiffPipeline(ImagePromptHost):
     ) -> AnimateDiffPipeline:
         """Load a folder (or shipped model, or hub id); parts given by keyword are used instead of the folder's.
 
-        The folder may be a Stable Diffusion 1.5 pipeline; then give `motion_adapter`, or the frames stay stills, and
-        `scheduler=make_scheduler("ddim")`, as AnimateDiff was trained on other noise levels.
+        The folder may be a pipeline of Stable Diffusion 1.5 or XL; then give `motion_adapter`, or the frames stay
+        stills, and a scheduler of the noise levels that it was trained on (`make_scheduler("ddim")` for 1.5), or let
+        `load_pipeline` choose it.
 
         Raises:
             CheckpointError: a part is missing, damaged, of another class, or does not fit its config.
@@ -129,20 +136,10 @@ class AnimateDiffPipeline(ImagePromptHost):
             raise ConfigError(
                 f"{', '.join(unknown)} is no part of this pipeline; its parts: {', '.join(sorted(names))}."
             )
-        loaders: dict[str, Callable[[], Any]] = {
-            "vae": lambda: parts.load_vae(folder, torch_dtype),
-            "text_encoder": lambda: parts.load_text_encoder(folder, torch_dtype),
-            "tokenizer": lambda: parts.load_tokenizer(folder, index),
-            "unet": lambda: parts.load_unet(folder, torch_dtype),
-            "scheduler": lambda: parts.load_scheduler(folder, index),
-        }
-        if index.get("motion_adapter") not in (None, [None, None]):
-            loaders["motion_adapter"] = lambda: parts.load_motion_adapter(folder, torch_dtype)
-        for name in ("keyframe_control", "sketch_control"):
-            if index.get(name) not in (None, [None, None]):
-                loaders[name] = partial(read_sparse_control, parts.part_folder(folder, name), torch_dtype)
+        loaders = part_loaders(folder, index, torch_dtype)
         loaded = {name: components[name] if name in components else load() for name, load in loaders.items()}
-        settings = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
+        saved = ("default_steps", "default_guidance", "force_zeros_for_empty_prompt")
+        settings = {key: index[key] for key in saved if key in index}
         pipeline = cls(**{**components, **loaded}, **settings)
         pipeline.remember_parts(None if components else str(model))
         return pipeline
@@ -181,7 +178,11 @@ class AnimateDiffPipeline(ImagePromptHost):
         """Take a SparseCtrl for keyframes ("rgb") or for sketches ("scribble"), as its kind says.
 
         It is moved to the device and precision of the U-Net.
+
+        Raises:
+            ConfigError: the pipeline is Stable Diffusion XL, which there is no SparseCtrl for.
         """
+        refuse_on_sdxl(self.is_sdxl, **{f"a SparseCtrl ({model.kind})": model})
         nn.Module.to(model, self._execution_device, self.unet.dtype)
         name = "keyframe_control" if model.kind == "rgb" else "sketch_control"
         self.register_modules(**{name: model})
@@ -193,6 +194,11 @@ class AnimateDiffPipeline(ImagePromptHost):
         return adapter
 
     @property
+    def is_sdxl(self) -> bool:
+        """Whether this is Stable Diffusion XL, which has two text encoders and is told sizes."""
+        return self.text_encoder_2 is not None
+
+    @property
     def scale_factors(self) -> ScaleFactors:
         """Pixels per latent, as the VAE has it."""
         return ScaleFactors(spatial=2 ** (len(self.vae.config["block_out_channels"]) - 1))
@@ -200,7 +206,7 @@ class AnimateDiffPipeline(ImagePromptHost):
     @torch.no_grad()
     def __call__(  # noqa: PLR0913  # the one place where everything a user can ask for comes together
         self,
-        prompt: str | Sequence[str] | Mapping[int, str] | None = None,
+        prompt: Prompt | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
         num_frames: int = 16,
@@ -227,11 +233,20 @@ class AnimateDiffPipeline(ImagePromptHost):
         scheduler: str | None = None,
         eta: float = 0.0,
         motion_strength: float | Sequence[float] = 1.0,
+        motion_condition: Tensor | None = None,
         batched_guidance: bool = True,
         fps: float = 8.0,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        original_size: Size | None = None,
+        crops_coords_top_left: Size = (0, 0),
+        target_size: Size | None = None,
+        negative_original_size: Size | None = None,
+        negative_crops_coords_top_left: Size = (0, 0),
+        negative_target_size: Size | None = None,
         output_type: OutputType = "video",
         callback_on_step_end: StepCallback | None = None,
     ) -> Any:
@@ -272,11 +287,22 @@ class AnimateDiffPipeline(ImagePromptHost):
             scheduler: another solver by name (see `sampling.scheduler_names()`), with the model's noise schedule.
             eta: of DDIM, 0 is deterministic; other solvers that do not know it refuse it.
             motion_strength: scales what the motion modules add, one number or one a frame; 0 gives independent stills.
+            motion_condition: a description of the motion wanted, `[b, d]` or `[1, d]` for all, for motion modules of a
+                kind that reads one. Guidance does not change it: both its branches are told the same.
             batched_guidance: both branches of guidance at once, or one after the other in half the memory.
             fps: frames per second of the result; changes playback only.
             latents: start from these instead of noise, `[b, c, f, h, w]` of unit variance.
             prompt_embeds: text states `[b, n, d]` instead of prompts.
             negative_prompt_embeds: likewise; both as long as each other.
+            pooled_prompt_embeds: of SDXL, each prompt as one vector `[b, d]`; goes with `prompt_embeds`.
+            negative_pooled_prompt_embeds: likewise.
+            original_size: of SDXL, (height, width) in pixels of the picture that frames shall look like one of; by
+                default the size of the video.
+            crops_coords_top_left: likewise, from where (top, left) it was cut out.
+            target_size: likewise, the (height, width) it was brought to; by default the size of the video.
+            negative_original_size: of what frames shall not look like; by default as of what they shall.
+            negative_crops_coords_top_left: likewise.
+            negative_target_size: likewise; goes with `negative_original_size`.
             output_type: "video" gives a `Video` for a single prompt text, else a list of them; "pil" a list of pictures
                 for each video; "np" `[b, f, h, w, c]` and "pt" `[b, f, c, h, w]` in [0, 1]; "latent" `[b, c, f, h, w]`.
             callback_on_step_end: called with (pipeline, step, timestep, {"latents": ...}); may return replaced latents.
@@ -300,6 +326,7 @@ class AnimateDiffPipeline(ImagePromptHost):
             batched_guidance=batched_guidance,
             callback=callback_on_step_end,
         )
+        guided = common.guidance_scale != 1.0
         choices = SamplingChoices(windows, free_noise, free_init, positions)
         share = check_source(init_video, strength)
         shape = self._latent_shape(num_frames, height, width)
@@ -308,32 +335,41 @@ class AnimateDiffPipeline(ImagePromptHost):
         has_motion = adapter is not None
         knows_positions = adapter is not None and adapter.trained_frames is not None
         choices.check(num_frames, init_video is not None, latents is not None, knows_positions)
-        travel = dict(prompt) if isinstance(prompt, Mapping) else None
-        if travel is not None:
-            check_travel(travel, num_frames)
-        prompts = prompt_list(cast("Any", prompt)) if travel is None else list(travel.values())
-        given = None if prompt_embeds is None else EncodedPrompts(prompt_embeds, negative_prompt_embeds)
-        check_prompts(prompts, negative_prompt, given, negative_prompt_embeds, common.guidance_scale != 1.0)
+        pooled_width = self.text_encoder_2.config.projection_dim if self.is_sdxl else None
+        states = GivenStates(prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)
+        words = read_words(prompt, negative_prompt, states, num_frames, guided, pooled_width)
+        sizes = SizeChoices(
+            original_size,
+            crops_coords_top_left,
+            target_size,
+            negative_original_size,
+            negative_crops_coords_top_left,
+            negative_target_size,
+        )
+        sizes.check(self.is_sdxl, guided)
+        refuse_on_sdxl(self.is_sdxl, keyframes=keyframes, sketches=sketches, controls=controls)
         solver = self._solver(scheduler, common.steps)
         timesteps = timesteps_of(solver, share)
         influence = Influence.during(control_strength, control_start, control_end, timesteps)
-        pinned = {"rgb": keyframes, "scribble": sketches}
-        is_pinned = any(each is not None for each in pinned.values())
         influences = (control_strength, control_start, control_end) == (1.0, 0.0, 1.0)
         require(
             {
                 "control_strength, control_start and control_end are about keyframes and sketches; give some.": (
-                    is_pinned or influences
+                    keyframes is not None or sketches is not None or influences
                 ),
                 "Without motion modules, motion_strength has no effect; leave it out.": (
                     has_motion or motion_strength in (0, 1)
                 ),
-                "Prompts by frame have one negative prompt for all; give one.": (
-                    travel is None or negative_prompt is None or isinstance(negative_prompt, str)
-                ),
             }
         )
-        sparse = self._sparse_controls(pinned, pixels, influence, choices)
+        sparse = sparse_controls(
+            {"keyframes": self.keyframe_control, "sketches": self.sketch_control},
+            {"keyframes": keyframes, "sketches": sketches},
+            pixels,
+            influence,
+            self.vae,
+            lambda trained: choices.frame_positions(num_frames, trained),
+        )
         for each in controls:  # no parts of the pipeline, which would move with it
             nn.Module.to(each.model, self._execution_device)
         task = Task(
@@ -342,40 +378,50 @@ class AnimateDiffPipeline(ImagePromptHost):
             [*sparse, *dense_controls(controls, pixels, timesteps)],
             None if init_video is None else source_frames(init_video, pixels),
             strengths_by_frame(motion_strength, num_frames),
+            motion_condition,
         )
+        if free_init is not None:
+            acting = [each.influence for each in task.controls if each.influence.strength != 0]
+            free_init.check_levels(solver, common.steps, [(each.lowest, each.highest) for each in acting])
         pictures = self._prompt_pictures(image_prompt, image_prompt_strength)
-        encoded = given or self._encode(prompts or [], negative_prompt, common.guidance_scale != 1.0)
-        if travel is not None:
-            encoded = _travelled(encoded, list(travel), num_frames)
+        encoded = words.given or self._encode(words.prompts or [], negative_prompt, guided)
+        if words.frames is not None:
+            encoded = travelled_prompts(encoded, words.frames, num_frames)
         encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
-        image = self._image_conditions(
-            pictures, image_prompt_strength, len(encoded.positive), common.guidance_scale != 1.0
-        )
-        result = self._make(task, common, encoded, image, solver, timesteps, latents)
+        text = text_conditions(encoded, sizes.sizes(pixels.height, pixels.width))
+        image = self._image_conditions(pictures, image_prompt_strength, text.count, guided)
+        result = self._make(task, common, text, image, solver, timesteps, latents)
         unrecorded = {
             "init_video": init_video,
             "controls": controls or None,
             "image_prompt": image_prompt,
             "keyframes": keyframes,
             "sketches": sketches,
+            "motion_condition": motion_condition,
             "latents": latents,
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,
+            **dict.fromkeys(sizes.given(), True),
             "callback_on_step_end": callback_on_step_end,
         }
         own = {
             "motion_adapter": self.motion_adapter_name,
+            "motion_variant": self.motion_variant,
             "parts_from": self.parts_from,
-            "prompt": prompts if travel is None else [travel],
+            "prompt": words.record,
             "negative_prompt": negative_prompt,
             "num_frames": num_frames,
             "height": pixels.height,
             "width": pixels.width,
             "strength": None if init_video is None else share,
+            "image_prompt_strength": None if image_prompt is None else image_prompt_strength,
+            "control_strength": None if influences else control_strength,
+            "control_start": None if influences else control_start,
+            "control_end": None if influences else control_end,
             **choices.record(),
         }
         request = self._request(common, own, unrecorded)
-        videos = self._finish(result, common, request, lambda each, _index: decode_frames(self.vae, each))
+        videos = self._finish(result, common, request, self._decode)
         single = isinstance(prompt, (str, Mapping)) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
 
@@ -385,8 +431,20 @@ class AnimateDiffPipeline(ImagePromptHost):
         return self.unet
 
     def _encode(self, prompts: list[str], negative: str | Sequence[str] | None, guided: bool) -> EncodedPrompts:
-        negatives = negative_list(negative, len(prompts)) if guided else None
-        return encode_prompts(self.tokenizer, self.text_encoder, prompts, negatives)
+        zeros = self.is_sdxl and guided and negative is None and self.config["force_zeros_for_empty_prompt"]
+        negatives = negative_list(negative, len(prompts)) if guided and not zeros else None
+        if not self.is_sdxl:
+            return encode_prompts(self.tokenizer, self.text_encoder, prompts, negatives)
+        tokenizers, encoders = (self.tokenizer, self.tokenizer_2), (self.text_encoder, self.text_encoder_2)
+        encoded = encode_prompts_pair(tokenizers, encoders, prompts, negatives)
+        return with_zero_negatives(encoded) if zeros else encoded
+
+    def _decode(self, latents: Tensor, _index: int) -> Iterator[Tensor]:
+        with self._precise_vae():
+            yield from decode_frames(self.vae, latents)
+
+    def _precise_vae(self) -> AbstractContextManager[None]:
+        return in_float32(self.vae, self.is_sdxl and self.vae.config["force_upcast"])
 
     def _latent_shape(self, num_frames: int, height: int | None, width: int | None) -> LatentShape:
         if height is None or width is None:
@@ -401,33 +459,21 @@ class AnimateDiffPipeline(ImagePromptHost):
         self,
         task: Task,
         common: CommonSettings,
-        encoded: EncodedPrompts,
+        text: TextConditions,
         image: ImageConditions,
         solver: Scheduler,
         timesteps: Tensor,
         latents: Tensor | None,
     ) -> Tensor:
-        count, choices = encoded.positive.shape[0], task.choices
-        generators = video_generators(common.seed, count)
+        choices = task.choices
+        generators = video_generators(common.seed, text.count)
         noise = self._start(choices.noise(generators, task.shape), latents)
-        shown = task.conditions(count, self._execution_device, self.unet.dtype)
-        settings = {**self._unet_settings(task, common), **image.settings}
-        network = ControlledUNet(self.unet, settings, task.controls)
-        positive = {"encoder_hidden_states": encoded.positive, **shown, **image.positive}
-        negative = (
-            None if encoded.negative is None else {"encoder_hidden_states": encoded.negative, **shown, **image.negative}
-        )
-        windowed = choices.windowed(network, positive)
-        guidance = Guidance(windowed, positive, negative, common.guidance_scale, common.batched_guidance)
+        denoiser = task.denoiser(self.unet, text, image, common, self._execution_device)
         options = step_options(solver, common.eta, generators)
 
         def run(start: Tensor, levels: Tensor) -> Tensor:
-            def before_step(index: int) -> None:
-                network.begin_step(float(levels[index]))
-                if isinstance(windowed, ContextWindows):
-                    windowed.begin_step(index)
-
-            return self._denoise(guidance, solver, start, options, common.callback, levels, before_step)
+            before = denoiser.before_step(levels)
+            return self._denoise(denoiser.guidance, solver, start, options, common.callback, levels, before)
 
         if choices.free_init is None:
             return run(self._begin(noise, task.source, solver, timesteps), timesteps)
@@ -435,53 +481,13 @@ class AnimateDiffPipeline(ImagePromptHost):
             choices.free_init, run, solver, noise, generators, common.steps, lambda: self._interrupt
         )
 
-    def _unet_settings(self, task: Task, common: CommonSettings) -> dict[str, Any]:
-        settings: dict[str, Any] = {}
-        if task.strength_by_frame is None:
-            settings["motion_strength"] = common.motion_strength
-        if (adapter := self.unet.motion_adapter) is not None and adapter.trained_frames is not None:
-            frames = task.shape.num_latent_frames
-            settings["frame_positions"] = task.choices.frame_positions(frames, adapter.trained_frames)
-        return settings
-
     def _begin(self, noise: Tensor, source: np.ndarray | None, solver: Scheduler, timesteps: Tensor) -> Tensor:
         if source is None:
             return noise * float(solver.init_noise_sigma)
-        clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
+        with self._precise_vae():
+            clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
         return solver.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
-
-    def _sparse_controls(
-        self,
-        given: Mapping[str, Mapping[int, Picture] | None],
-        shape: VideoShape,
-        influence: Influence,
-        choices: SamplingChoices,
-    ) -> list[Control]:
-        models = {"rgb": self.keyframe_control, "scribble": self.sketch_control}
-        found = []
-        for kind, pictures in given.items():
-            if pictures is None:
-                continue
-            if (model := models[kind]) is None:
-                what = "keyframes" if kind == "rgb" else "sketches"
-                raise ConfigError(
-                    f"This pipeline has no SparseCtrl for {what}; give it one with pipe.set_sparse_control(model), or "
-                    "name its file."
-                )
-            adapter = model.motion_adapter
-            trained = None if adapter is None else adapter.trained_frames
-            positions = None if trained is None else choices.frame_positions(shape.num_frames, trained)
-            found.append(sparse_control(model, pictures, shape, influence, self.vae, positions))
-        return found
 
     def _pixel_shape(self, shape: LatentShape) -> VideoShape:
         factor = self.scale_factors.spatial
         return VideoShape(shape.num_latent_frames, shape.height * factor, shape.width * factor)
-
-
-def _travelled(encoded: EncodedPrompts, frames: list[int], num_frames: int) -> EncodedPrompts:
-    negative = encoded.negative
-    return EncodedPrompts(
-        travelled(encoded.positive, frames, num_frames),
-        None if negative is None else travelled(negative, frames, num_frames),
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
+from muybridge.checkpoints import locate_weights
 from muybridge.conditioning import Picture, pin_video
 from muybridge.conditioning.sparse import keyframe_condition, place_pictures, sketch_condition
 from muybridge.errors import ConfigError
@@ -50,6 +50,7 @@ class ControlledUNet:
 
     Latents stay float32 between the steps, whatever the U-Net computes in. Conditions named `control_0`, `control_1`
     and so on belong to the networks, `motion_strengths [b, f]` are strengths by frame, and others go to the U-Net.
+    Where each frame has a text of its own, `text_embeds [b, f, d]` too; the U-Net is told their mean.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class ControlledUNet:
         settings = dict(self._settings)
         if "motion_strengths" in conditions:
             settings["motion_strength"] = conditions.pop("motion_strengths")[0]
+        if "text_embeds" in conditions and conditions["text_embeds"].ndim == 3:
+            conditions["text_embeds"] = conditions["text_embeds"].mean(dim=1)
         total: Residuals | None = None
         for name, control in zip(control_names(self._controls), self._controls, strict=True):
             shown = conditions.pop(name)
@@ -157,13 +160,51 @@ def sparse_control(
     return Control(condition, influence, residuals)
 
 
+def sparse_controls(
+    models: Mapping[str, SparseControlModel | None],
+    pictures: Mapping[str, Mapping[int, Picture] | None],
+    shape: VideoShape,
+    influence: Influence,
+    vae: Any,
+    positions: Callable[[int], Tensor | None],
+) -> list[Control]:
+    """The SparseCtrls that a call has pictures for, ready to run; see `sparse_control`.
+
+    Args:
+        models: "keyframes" and "sketches", or None where the pipeline has none.
+        pictures: likewise, or None where the call has none.
+        shape: of the video.
+        influence: when, and how strongly.
+        vae: encodes pictures.
+        positions: from the frames a motion module was trained on to the positions of this video's.
+
+    Raises:
+        ConfigError: pictures without their SparseCtrl, and as of `sparse_control`.
+    """
+    found = []
+    for what, given in pictures.items():
+        if given is None:
+            continue
+        if (model := models[what]) is None:
+            raise ConfigError(
+                f"This pipeline has no SparseCtrl for {what}; give it one with pipe.set_sparse_control(model), or "
+                "name its file."
+            )
+        adapter = model.motion_adapter
+        trained = None if adapter is None else adapter.trained_frames
+        own = None if trained is None else positions(trained)
+        found.append(sparse_control(model, given, shape, influence, vae, own))
+    return found
+
+
 def read_sparse_control(path: str | os.PathLike[str], dtype: torch.dtype) -> SparseControlModel:
-    """Load a SparseCtrl from a file in the original's layout, or from a folder.
+    """Load a SparseCtrl from a file in the original's layout, or from a folder, here or on the hub.
 
     Raises:
         CheckpointError: missing, damaged, or something else.
     """
-    if Path(path).is_dir():
+    path = locate_weights(path)
+    if path.is_dir():
         return SparseControlModel.from_pretrained(path, torch_dtype=dtype)
     return SparseControlModel.from_single_file(path, torch_dtype=dtype)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,13 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from muybridge.errors import ConfigError
+from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import cap_positions, stretch_positions
 from muybridge.pipelines.animatediff_conditions import Control, ControlledUNet, control_names
-from muybridge.pipelines.base import require
+from muybridge.pipelines.animatediff_text import TextConditions
+from muybridge.pipelines.base import CommonSettings, require
+from muybridge.pipelines.image_prompt import ImageConditions
 from muybridge.sampling import (
     ContextWindows,
     FreeInit,
+    Guidance,
     WindowSettings,
     draw_noise,
     free_noise,
@@ -81,6 +85,8 @@ class SamplingChoices:
         axes = {name: 2 for name in conditions if name.startswith("control_")}
         if conditions["encoder_hidden_states"].ndim == 4:
             axes["encoder_hidden_states"] = 1
+            if "text_embeds" in conditions and conditions["text_embeds"].ndim == 3:
+                axes["text_embeds"] = 1
         if "motion_strengths" in conditions:
             axes["motion_strengths"] = 1
         return ContextWindows(network, self.windows, axes)
@@ -97,6 +103,31 @@ class SamplingChoices:
 
 
 @dataclass(frozen=True, eq=False)
+class TaskDenoiser:
+    """The U-Net with all that it is told, for the denoising loop.
+
+    Attributes:
+        guidance: predicts.
+        network: what guidance calls, by way of `windowed`.
+        windowed: the same, or windows over it.
+    """
+
+    guidance: Guidance
+    network: ControlledUNet
+    windowed: ControlledUNet | ContextWindows
+
+    def before_step(self, timesteps: Tensor) -> Callable[[int], None]:
+        """What is to be called with the number of each step of `timesteps` before it."""
+
+        def begin(index: int) -> None:
+            self.network.begin_step(float(timesteps[index]))
+            if isinstance(self.windowed, ContextWindows):
+                self.windowed.begin_step(index)
+
+        return begin
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """What one call makes, its conditions checked and read.
 
@@ -106,6 +137,7 @@ class Task:
         controls: networks beside the U-Net.
         source: frames to start from, `uint8 [f, h, w, 3]`, or None.
         strength_by_frame: of motion, `[1, f]`, or None where all frames have the same.
+        motion_condition: `[b, d]` or `[1, d]`, or None.
     """
 
     shape: LatentShape
@@ -113,8 +145,27 @@ class Task:
     controls: Sequence[Control]
     source: np.ndarray | None
     strength_by_frame: Tensor | None
+    motion_condition: Tensor | None = None
 
-    def conditions(self, count: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    def denoiser(
+        self,
+        unet: UNet3DConditionModel,
+        text: TextConditions,
+        image: ImageConditions,
+        common: CommonSettings,
+        device: torch.device,
+    ) -> TaskDenoiser:
+        """The U-Net, told all this."""
+        settings = {**self._unet_settings(unet, common.motion_strength), **image.settings}
+        network = ControlledUNet(unet, settings, self.controls)
+        shown = self._conditions(text.count, device, unet.dtype)
+        positive = {**text.positive, **shown, **image.positive}
+        negative = None if text.negative is None else {**text.negative, **shown, **image.negative}
+        windowed = self.choices.windowed(network, positive)
+        guidance = Guidance(windowed, positive, negative, common.guidance_scale, common.batched_guidance)
+        return TaskDenoiser(guidance, network, windowed)
+
+    def _conditions(self, count: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
         """Conditions of `ControlledUNet` besides text, for `count` videos."""
         shown = {
             name: each.condition.to(device, dtype).expand(count, -1, -1, -1, -1)
@@ -122,7 +173,22 @@ class Task:
         }
         if self.strength_by_frame is not None:
             shown["motion_strengths"] = self.strength_by_frame.to(device).expand(count, -1)
+        if (condition := self.motion_condition) is not None:
+            if condition.ndim != 2 or len(condition) not in (1, count):
+                raise ShapeError(
+                    f"motion_condition must be [{count}, d], one a video, or [1, d]; given {list(condition.shape)}."
+                )
+            shown["motion_condition"] = condition.to(device, dtype).expand(count, -1)
         return shown
+
+    def _unet_settings(self, unet: UNet3DConditionModel, strength: float | Sequence[float]) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        if self.strength_by_frame is None:
+            settings["motion_strength"] = strength
+        if (adapter := unet.motion_adapter) is not None and adapter.trained_frames is not None:
+            frames = self.shape.num_latent_frames
+            settings["frame_positions"] = self.choices.frame_positions(frames, adapter.trained_frames)
+        return settings
 
 
 def strengths_by_frame(strength: float | Sequence[float], num_frames: int) -> Tensor | None:

@@ -43,8 +43,8 @@ class Influence:
 
     Attributes:
         strength: factor of its residuals.
-        highest: noise level (timestep) of the first step in which it counts.
-        lowest: of the last.
+        highest: noise level (timestep) of the first step in which it counts, infinite if from the beginning.
+        lowest: of the last, minus infinity if to the end.
     """
 
     strength: float
@@ -66,7 +66,10 @@ class Influence:
         inside = [i for i in range(count) if i / count >= start and (i + 1) / count <= end]
         if not inside:
             raise ConfigError(f"None of {count} steps lies whole between {start} and {end} of them; widen the range.")
-        return cls(strength, float(timesteps[inside[0]]), float(timesteps[inside[-1]]))
+        # Open where it has no bound: a shorter pass of FreeInit may begin and end at other levels than this one.
+        highest = math.inf if inside[0] == 0 else float(timesteps[inside[0]])
+        lowest = -math.inf if inside[-1] == count - 1 else float(timesteps[inside[-1]])
+        return cls(strength, highest, lowest)
 
     def counts_at(self, level: float) -> bool:
         """Whether it counts in the step at a noise level (timestep)."""

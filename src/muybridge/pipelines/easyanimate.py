@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
@@ -183,6 +184,7 @@ class EasyAnimatePipeline(VideoPipeline):
         scheduler: str | None = None,
         eta: float = 0.0,
         motion_strength: float = 1.0,
+        motion_condition: Tensor | None = None,
         batched_guidance: bool = True,
         profile: Profile | None = None,
         fps: float = 24.0,
@@ -222,6 +224,8 @@ class EasyAnimatePipeline(VideoPipeline):
             scheduler: another solver by name, with the model's noise schedule.
             eta: of DDIM.
             motion_strength: scales what the motion modules add; 0 gives independent frames.
+            motion_condition: a description of the motion wanted, `[b, d]` or `[1, d]` for all, for motion modules of a
+                kind that reads one. Guidance does not change it: both its branches are told the same.
             batched_guidance: both branches of guidance at once, or one after the other in half the memory.
             profile: "reference" or "clean", see the constructor; by default the model's.
             fps: frames per second of the result; changes playback only.
@@ -260,6 +264,7 @@ class EasyAnimatePipeline(VideoPipeline):
         )
         conditions = Conditions(keyframes, known_latents, init_video, mask, strength)
         task = self._task(num_frames, height, width, conditions, profile, clip_apply_ratio)
+        task = replace(task, motion_condition=motion_condition)
         prompts = prompt_list(prompt)
         given = None
         if prompt_embeds is not None:
@@ -284,6 +289,7 @@ class EasyAnimatePipeline(VideoPipeline):
             "known_latents": known_latents,
             "init_video": init_video,
             "mask": mask,
+            "motion_condition": motion_condition,
             "latents": latents,
             "prompt_embeds": prompt_embeds,
             "negative_prompt_embeds": negative_prompt_embeds,

@@ -12,7 +12,7 @@ from transformers import T5EncoderModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.conditioning import EncodedPrompts
 from muybridge.debug import first_anomalous_module
-from muybridge.errors import NonFiniteError
+from muybridge.errors import NonFiniteError, ShapeError
 from muybridge.pipelines.easyanimate_task import Task
 from muybridge.sampling.guidance import Predict
 
@@ -31,6 +31,9 @@ def network_inputs(
         inpaint: latents of mask and masked video, `[b, 2c, f, h, w]`; b may be 1.
         picture: CLIP's embedding `[1, d]`, or None. Without it its tokens are left out: masked, as the original has
             them, they have no weight.
+
+    Raises:
+        ShapeError: a motion condition that is not one vector a video.
     """
     positive = {"encoder_hidden_states": encoded.positive}
     negative = None if encoded.negative is None else {"encoder_hidden_states": encoded.negative}
@@ -45,6 +48,12 @@ def network_inputs(
     if transformer.transformer_config.has_size_condition:
         shared["resolution"] = states.new_tensor([[task.height, task.width]]).expand(count, -1)
         shared["aspect_ratio"] = states.new_tensor([[task.height / task.width]]).expand(count, -1)
+    if (condition := task.motion_condition) is not None:
+        if condition.ndim != 2 or len(condition) not in (1, count):
+            raise ShapeError(
+                f"motion_condition must be [{count}, d], one a video, or [1, d]; given {list(condition.shape)}."
+            )
+        shared["motion_condition"] = condition.to(states).expand(count, -1)
     positive |= shared
     negative = None if negative is None else negative | shared
     if picture is not None:

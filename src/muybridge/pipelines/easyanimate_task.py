@@ -37,6 +37,7 @@ class Task:
     profile: Profile
     clip_apply_ratio: float
     known: KnownLatents | None = None
+    motion_condition: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

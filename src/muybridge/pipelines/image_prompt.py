@@ -17,6 +17,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.image_prompt import attach_image_attentions, detach_image_attentions
+from muybridge.checkpoints import locate_weights
 from muybridge.checkpoints.image_prompt_files import ImagePromptAdapter, read_image_prompt_adapter
 from muybridge.conditioning.image import Picture, open_picture
 from muybridge.conditioning.image_prompt import encode_image_prompt
@@ -68,7 +69,8 @@ class ImagePromptHost(VideoPipeline):
         not saved with the pipeline. Load it before offloading layer by layer is switched on.
 
         Args:
-            path: a file such as `ip-adapter_sd15.safetensors` or `ip-adapter-plus_sd15.bin` (no code in it is run).
+            path: a file such as `ip-adapter_sd15.safetensors` or `ip-adapter-plus_sd15.bin` (no code in it is run),
+                here or on the hub, as in `h94/IP-Adapter/models/ip-adapter_sd15.safetensors`.
             image_encoder: the CLIP image tower that the adapter was trained with, or its folder; by default the folder
                 `image_encoder` beside the file, where published adapters have it.
 
@@ -77,6 +79,7 @@ class ImagePromptHost(VideoPipeline):
                 U-Net; nothing is loaded then.
             ConfigError: no image encoder, or one of another width than the adapter's.
         """
+        path = locate_weights(path, beside="image_encoder" if image_encoder is None else None)
         adapter = read_image_prompt_adapter(path, self.unet)
         encoder = _image_encoder(Path(path), image_encoder, self.unet.dtype)
         _check_widths(Path(path).name, adapter, encoder)
@@ -136,7 +139,7 @@ def _image_encoder(
 ) -> CLIPVisionModelWithProjection:
     if isinstance(given, CLIPVisionModelWithProjection):
         return given
-    folder = path.parent / "image_encoder" if given is None else Path(given)
+    folder = path.parent / "image_encoder" if given is None else locate_weights(given)
     if not folder.is_dir():
         raise ConfigError(
             f"There is no folder {folder} with the CLIP image encoder of this adapter; "

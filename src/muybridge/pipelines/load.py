@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from muybridge.checkpoints import locate_model, parts, read_model_index
 from muybridge.checkpoints.base_models import read_base_model
 from muybridge.checkpoints.easyanimate import is_published_folder
+from muybridge.checkpoints.lacking_parts import load_lacking
 from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
 from muybridge.checkpoints.motion_variants import MotionVariant
 from muybridge.errors import CheckpointError, ConfigError
@@ -19,8 +19,7 @@ from muybridge.pipelines.animatediff import AnimateDiffPipeline
 from muybridge.pipelines.easyanimate import EasyAnimatePipeline
 from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler
 
-_STILLS = "StableDiffusionPipeline"
-_TOKENIZER_SOURCE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_STILLS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 _WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 
 
@@ -29,26 +28,33 @@ def load_pipeline(
     torch_dtype: torch.dtype = torch.float32,
     motion_adapter: str | os.PathLike[str] | None = None,
     parts_from: str | os.PathLike[str] | None = None,
+    motion_variant: str | None = None,
 ) -> AnimateDiffPipeline | EasyAnimatePipeline:
     """Load a pipeline on the CPU; `.to(device)` moves it.
 
     Args:
         model: a shipped demo ("demo/animatediff"), a folder, or a hub id. With `motion_adapter` also Stable Diffusion
-            1.5, as a folder, a hub id or a single file (`.safetensors`, `.ckpt`); it then runs with the noise levels,
-            steps and guidance that the motion modules were made for.
+            1.5 or XL, as a folder, a hub id or a single file (`.safetensors`, `.ckpt`); it then runs with the noise
+            levels, steps and guidance that the motion modules were made for.
         torch_dtype: of all networks.
-        motion_adapter: a motion module file or the folder of an adapter, in any layout that
+        motion_adapter: a motion module file or the folder of an adapter, here or on the hub, in any layout that
             `checkpoints.motion_files.read_motion` knows, to use instead of the model's own. A model that has motion
             modules of its own keeps its noise levels, unless the new ones are distilled and run with no others.
-        parts_from: a folder or hub id with what a single file lacks: always the tokenizer, sometimes VAE or text
-            encoder. By default Stable Diffusion 1.5 on the hub.
+        parts_from: a folder or hub id with what a single file lacks: always the tokenizers, sometimes VAE or text
+            encoders. By default Stable Diffusion 1.5 or XL on the hub.
+        motion_variant: what `motion_adapter` is, one of `checkpoints.motion_variants.VARIANTS`; by default as detected,
+            with a warning where keys, shapes and name fit several.
 
     Raises:
         CheckpointError: no such model or adapter, a family that is not known, or parts that are missing or damaged.
         ConfigError: the adapter is for another backbone, or an argument has no effect on this model.
     """
+    if motion_variant is not None and motion_adapter is None:
+        raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
     path = Path(model)
-    is_file = path.is_file() and path.suffix.lower() in _WEIGHT_SUFFIXES
+    is_file = path.suffix.lower() in _WEIGHT_SUFFIXES and not path.is_dir()
+    if is_file and not path.is_file():
+        raise CheckpointError(f"There is no weight file {path}.")
     if parts_from is not None and not is_file:
         raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
     if not is_file:
@@ -57,13 +63,14 @@ def load_pipeline(
             if motion_adapter is not None:
                 raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
             return EasyAnimatePipeline.from_pretrained(model, torch_dtype=torch_dtype)
-    loaded = None if motion_adapter is None else read_motion(motion_adapter, dtype=torch_dtype)
+    loaded = None if motion_adapter is None else read_motion(motion_adapter, dtype=torch_dtype, variant=motion_variant)
     if is_file:
         pipeline = _from_file(path, torch_dtype, loaded, parts_from)
     else:
         pipeline = _from_folder(locate_model(model), torch_dtype, loaded)
     pipeline.remember_parts(str(model))
     pipeline.motion_adapter_name = None if motion_adapter is None else str(motion_adapter)
+    pipeline.motion_variant = motion_variant
     pipeline.parts_from = None if parts_from is None else str(parts_from)
     return pipeline
 
@@ -71,14 +78,15 @@ def load_pipeline(
 def _from_folder(folder: Path, dtype: torch.dtype, loaded: LoadedMotion | None) -> AnimateDiffPipeline:
     index = read_model_index(folder)
     family = index.get("_class_name")
-    if family != "AnimateDiffPipeline" and (family != _STILLS or loaded is None):
+    if family != "AnimateDiffPipeline" and (family not in _STILLS or loaded is None):
         raise CheckpointError(
-            f"{folder} is a {family}; supported: AnimateDiffPipeline, and {_STILLS} together with a motion adapter."
+            f"{folder} is a {family}; supported: AnimateDiffPipeline, and {' or '.join(_STILLS)} together with a "
+            "motion adapter."
         )
     if loaded is None:
         return AnimateDiffPipeline.from_pretrained(folder, torch_dtype=dtype)
     components: dict[str, Any] = {"motion_adapter": loaded.adapter}
-    chooses = family == _STILLS or loaded.variant.distilled
+    chooses = family in _STILLS or loaded.variant.distilled
     if chooses:
         prediction = parts.load_scheduler(folder, index).config.get("prediction_type", "epsilon")  # type: ignore
         components["scheduler"] = _scheduler(loaded.variant, prediction)
@@ -94,29 +102,10 @@ def _from_file(
     if loaded is None:
         raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")
     base = read_base_model(path, dtype=dtype)
-    if base.variant != "base-sd15":
-        raise CheckpointError(
-            f"{path} is {base.variant}; pipelines of single files are made of Stable Diffusion 1.5 only."
-        )
     present: dict[str, Any] = base.components()
-    lacking = ["tokenizer", *({"vae", "text_encoder"} - present.keys())]
-    source = _TOKENIZER_SOURCE if parts_from is None else parts_from
-    try:
-        folder = locate_model(source, lacking)
-        index = read_model_index(folder)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{path} has no {' and no '.join(sorted(lacking))}, which a single file can lack, and {source} does not "
-            f"give it ({error}) Name a folder of Stable Diffusion 1.5 with parts_from."
-        ) from error
-    loaders: dict[str, Callable[[], Any]] = {
-        "tokenizer": lambda: parts.load_tokenizer(folder, index),
-        "vae": lambda: parts.load_vae(folder, dtype),
-        "text_encoder": lambda: parts.load_text_encoder(folder, dtype),
-    }
     return AnimateDiffPipeline(
         **present,
-        **{name: loaders[name]() for name in lacking},
+        **load_lacking(base, str(path), parts_from, dtype),
         scheduler=_scheduler(loaded.variant, "epsilon"),  # type: ignore[arg-type]  # a protocol of what is used
         motion_adapter=loaded.adapter,
         **_defaults(loaded.variant),

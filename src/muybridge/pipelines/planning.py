@@ -97,12 +97,21 @@ def _animatediff(
         vae.enable_tiling()
     spatial = 2 ** (len(vae.config["block_out_channels"]) - 1)
     latent = ScaleFactors(spatial).latent_shape(shape, unet.in_channels)
-    tokens, width = text_encoder.config.max_position_embeddings, text_encoder.config.hidden_size
+    tokens, width = text_encoder.config.max_position_embeddings, unet.config["cross_attention_dim"]
     branches = 2 if guided else 1
+    second = parts.get("text_encoder_2")
+    encoders = [text_encoder] if second is None else [text_encoder, second]
+
+    def encode() -> None:
+        for encoder in encoders:
+            encoder(input_ids=_ids(branches, tokens))
 
     def denoise() -> Tensor:
         latents = _empty(1, latent.channels, latent.num_latent_frames, latent.height, latent.width)
         states = {"encoder_hidden_states": _empty(1, tokens, width, dtype=unet.dtype)}
+        if second is not None:
+            states["text_embeds"] = _empty(1, second.config.projection_dim, dtype=unet.dtype)
+            states["time_ids"] = _empty(1, 6)
         predict = ControlledUNet(unet)
         guidance = Guidance(predict, states, states if guided else None, 7.5, settings.guidance == "batched")
         return guidance(latents, _empty())
@@ -112,7 +121,7 @@ def _animatediff(
         return decode_images(vae, _empty(frames, latent.channels, latent.height, latent.width))
 
     return {
-        "text": _need([text_encoder], lambda: text_encoder(input_ids=_ids(branches, tokens))),
+        "text": _need(encoders, encode),
         "denoise": _need([unet], denoise),
         "decode": _need([vae], decode),
     }

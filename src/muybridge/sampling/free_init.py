@@ -54,6 +54,32 @@ class FreeInit:
         if self.kind not in get_args(FilterKind):
             raise ConfigError(f"The filter must be one of {', '.join(get_args(FilterKind))}; given {self.kind!r}.")
 
+    def check_levels(self, scheduler: Scheduler, num_steps: int, spans: Sequence[tuple[float, float]]) -> None:
+        """Whether every pass has a step in every span: what acts at some noise levels only must act in short passes.
+
+        Args:
+            scheduler: its timesteps are set for each pass, and in the end for the whole one.
+            num_steps: steps of a whole pass.
+            spans: lowest and highest noise level (timestep) of each such thing.
+
+        Raises:
+            ConfigError: a pass has none; names it.
+        """
+        try:
+            for index in range(self.passes if self.coarse_to_fine else 0):
+                count = self.steps_of(index, num_steps)
+                set_timesteps(scheduler, count)
+                levels = [float(level) for level in scheduler.timesteps]
+                for lowest, highest in spans:
+                    if not any(lowest <= level <= highest for level in levels):
+                        raise ConfigError(
+                            f"Pass {index + 1} of {self.passes} of FreeInit has {count} of {num_steps} steps, and none "
+                            f"of them is where a control counts (noise levels {lowest:g} to {highest:g}), so it would "
+                            "run without. Widen the range of the control, take more steps, or leave coarse_to_fine out."
+                        )
+        finally:
+            set_timesteps(scheduler, num_steps)
+
     def steps_of(self, index: int, num_steps: int) -> int:
         """Steps of pass `index`, from 0."""
         return max(1, num_steps * (index + 1) // self.passes) if self.coarse_to_fine else num_steps

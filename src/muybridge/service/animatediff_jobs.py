@@ -207,20 +207,24 @@ def _make_folders(output: Path) -> None:
 
 
 def _load(job: AnimateDiffJob, base: str) -> AnimateDiffPipeline:
+    # As paths: what a prompt file names is on this machine or nowhere, and never a repository of the same name.
+    motion_module = Path(job.motion_module)
     with quiet_loading():
         if job.dreambooth_path:
-            pipeline = load_pipeline(job.dreambooth_path, motion_adapter=job.motion_module, parts_from=base)
+            pipeline = load_pipeline(Path(job.dreambooth_path), motion_adapter=motion_module, parts_from=base)
         else:
-            pipeline = load_pipeline(base, motion_adapter=job.motion_module)
+            pipeline = load_pipeline(base, motion_adapter=motion_module)
         if not isinstance(pipeline, AnimateDiffPipeline):
             raise ConfigError(f"{base} is no Stable Diffusion model.")
         # The original passes the alphas of a file over, and merges in this order.
-        if job.lora_model_path:
-            pipeline.load_lora_weights(job.lora_model_path, weight=job.lora_alpha, lora_alpha_mode="official")
-        if job.adapter_lora_path:
-            pipeline.load_lora_weights(job.adapter_lora_path, weight=job.adapter_lora_scale, lora_alpha_mode="official")
-        for lora in job.motion_module_lora_configs:
-            pipeline.load_lora_weights(lora.path, weight=lora.alpha, lora_alpha_mode="official")
+        loras = [
+            (job.lora_model_path, job.lora_alpha),
+            (job.adapter_lora_path, job.adapter_lora_scale),
+            *((lora.path, lora.alpha) for lora in job.motion_module_lora_configs),
+        ]
+        for path, weight in loras:
+            if path:
+                pipeline.load_lora_weights(Path(path), weight=weight, lora_alpha_mode="official")
     return pipeline
 
 
@@ -229,7 +233,7 @@ def _give_control(
 ) -> dict[str, Any]:
     if not job.controlnet_path:
         return {}
-    model = read_sparse_control(job.controlnet_path, pipeline.unet.dtype)
+    model = read_sparse_control(Path(job.controlnet_path), pipeline.unet.dtype)
     pipeline.set_sparse_control(model)
     return {"keyframes" if model.kind == "rgb" else "sketches": pictures}
 

@@ -12,6 +12,7 @@ from diffusers import ControlNetModel
 from PIL import Image
 from torch import nn
 
+from muybridge.checkpoints import locate_weights
 from muybridge.conditioning import fit_size, open_picture
 from muybridge.conditioning.sparse import open_upright
 from muybridge.errors import ConfigError, ShapeError
@@ -36,6 +37,7 @@ _OF_EASYANIMATE = frozenset(
 )
 _OF_ANIMATEDIFF = frozenset(
     {
+        "motion_variant",
         "parts_from",
         "sketches",
         "keyframe_control",
@@ -58,6 +60,7 @@ _NOT_OF_THE_CALL = frozenset(
     {
         "model",
         "motion_adapter",
+        "motion_variant",
         "parts_from",
         "lora",
         "keyframe_control",
@@ -97,11 +100,12 @@ def open_inputs(request: GenerateRequest) -> Inputs:
     """Open the files of a request, each once, and check what needs no model: call it before one is loaded.
 
     Raises:
-        ConfigError: settings that exclude each other; a mask that is black everywhere.
+        ConfigError: settings that exclude each other or have no effect; a mask that is black everywhere.
         InputFileError: a file that is missing or cannot be read.
         ShapeError: a mask of another size than the source video.
     """
     _check_fit(request)
+    _check_networks(request)
     if request.init_video is None and (request.mask is not None or request.strength is not None):
         raise ConfigError("mask and strength are about a video to start from; give init_video too.")
     pictures: dict[str, dict[int, Image.Image]] = {}
@@ -111,8 +115,6 @@ def open_inputs(request: GenerateRequest) -> Inputs:
     styles = None
     if request.image_prompt is not None:
         styles = tuple(open_upright(path, f"The picture {path}") for path in request.image_prompt)
-    if request.image_encoder is not None and request.image_prompt_adapter is None:
-        raise ConfigError("image_encoder is that of an image prompt adapter; give image_prompt_adapter too.")
     shown = tuple(read_video(Path(control.frames)) for control in request.controls or ())
     video = None if request.init_video is None else read_video(Path(request.init_video))
     mask = None if request.mask is None else np.asarray(open_picture(request.mask).convert("L"))
@@ -128,6 +130,19 @@ def _check_fit(request: GenerateRequest) -> None:
         raise ConfigError("fit takes the size from the first keyframe; leave width and height out.")
     if request.keyframes is None:
         raise ConfigError("fit takes the size from the first keyframe; give one, as in 0=start.png.")
+
+
+def _check_networks(request: GenerateRequest) -> None:
+    """Whether every network that the request names has something to be shown, or to belong to."""
+    if request.image_encoder is not None and request.image_prompt_adapter is None:
+        raise ConfigError("image_encoder is that of an image prompt adapter; give image_prompt_adapter too.")
+    for network, shown in (
+        ("image_prompt_adapter", "image_prompt"),
+        ("keyframe_control", "keyframes"),
+        ("sketch_control", "sketches"),
+    ):
+        if getattr(request, network) is not None and getattr(request, shown) is None:
+            raise ConfigError(f"{network} has no effect without {shown}; give {shown} too, or leave it out.")
 
 
 def _check_mask(mask: npt.NDArray[np.uint8], video: Video) -> None:
@@ -178,8 +193,9 @@ def animatediff_arguments(
     return arguments
 
 
-def _control_net(folder: str, pipeline: AnimateDiffPipeline) -> ControlNetModel:
-    if not Path(folder).is_dir():
+def _control_net(name: str, pipeline: AnimateDiffPipeline) -> ControlNetModel:
+    folder = locate_weights(name)
+    if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}; a control is the folder of a ControlNet of diffusers'.")
     options = {"torch_dtype": pipeline.unet.dtype}
     model: ControlNetModel = load_folder(ControlNetModel.from_pretrained, folder, "ControlNetModel", options)

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from muybridge.sampling import scheduler_names
 from muybridge.service.arguments import animatediff_arguments, easyanimate_arguments, open_inputs
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long
 from muybridge.service.quiet_loading import quiet_loading
+from muybridge.service.recording import input_digests, recorded_settings
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, check_writable
 
@@ -80,8 +81,14 @@ def generate_file(
         raise ConfigError(f"Unknown scheduler {request.scheduler!r}. Known: {', '.join(scheduler_names())}.")
     target = pick_device(device)
     inputs = open_inputs(request)
+    digests = input_digests(request)  # now: the files may be others by the time the video is made
     with quiet_loading():
-        pipeline = load_pipeline(request.model, motion_adapter=request.motion_adapter, parts_from=request.parts_from)
+        pipeline = load_pipeline(
+            request.model,
+            motion_adapter=request.motion_adapter,
+            parts_from=request.parts_from,
+            motion_variant=request.motion_variant,
+        )
         for path, weight in (request.lora or {}).items():
             pipeline.load_lora_weights(path, weight=weight)
     check_redo(request, pipeline, redo, redo_following)
@@ -92,10 +99,13 @@ def generate_file(
         arguments = animatediff_arguments(request, pipeline, inputs)
     pipeline.set_progress_bar_config(disable=not (show_progress and sys.stderr.isatty()), leave=False)
     if isinstance(pipeline, EasyAnimatePipeline) and is_long(request, pipeline):
-        path, settings = continue_to_file(pipeline, request, arguments, output, embed_request, redo, redo_following)
+        path, settings = continue_to_file(
+            pipeline, request, arguments, output, embed_request, redo, redo_following, digests=digests
+        )
     else:
         video: Video = pipeline(**arguments)
-        path, settings = video.save(output, embed_request=embed_request), dict(video.request or {})
+        settings = recorded_settings(request, video.request or {}, digests)
+        path = replace(video, request=settings).save(output, embed_request=embed_request)
     return GenerationResult(path, settings, time.perf_counter() - started, _peak_memory(target))
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from muybridge.checkpoints.detect import Detection, detect_weights
 from muybridge.checkpoints.easyanimate import is_published_folder
+from muybridge.checkpoints.image_prompt_files import read_nested
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
-from muybridge.checkpoints.motion_files import read_motion_config, variant_of_settings
+from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
 from muybridge.checkpoints.motion_variants import VARIANTS, motion_variant
 from muybridge.checkpoints.parts import read_model_index
 from muybridge.errors import CheckpointError, MuybridgeError
@@ -56,8 +57,20 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
         if (folder / "config.json").is_file():
             return _model_folder(folder)
     if folder.suffix.lower() in WEIGHT_SUFFIXES:
-        return _weights(folder, read_weights(folder), folder.name)
+        return _weights(folder, _read_weights(folder), folder.name)
     return _video(folder)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_weights(path)
+    except CheckpointError:
+        if path.suffix.lower() == ".safetensors" or not path.is_file():
+            raise
+        nested = read_nested(path)  # pickled image prompt adapters keep their parts apart
+        if detect_weights(nested).kind != "ip-adapter":
+            raise
+        return nested
 
 
 def _video(path: Path) -> dict[str, Any]:
@@ -116,10 +129,10 @@ def _model_folder(folder: Path) -> dict[str, Any]:
     name = config.get("_class_name")
     state = _folder_weights(folder)
     if name == "MotionAdapter":
-        variant = variant_of_settings(read_motion_config(folder), folder.name)
-        if variant is None:  # of diffusers: its weights say what it is
+        saved = detect_saved_motion(read_motion_config(folder), folder.name)
+        if saved is None:  # of diffusers: its weights say what it is
             return _weights(folder, state, folder.name)
-        found = Detection("motion-module", variant.name, "muybridge", decided_by="config.json")
+        found = Detection("motion-module", saved.variant, "muybridge", saved.candidates, saved.decided_by)
     elif name in _MODELS:
         found = Detection(*_MODELS[name], layout="muybridge", decided_by="config.json")
         detected = detect_weights(state, folder.name)
@@ -189,7 +202,7 @@ def _part(folder: Path) -> dict[str, Any]:
 
 def _adapter_variant(folder: Path) -> str | None:
     try:
-        variant = variant_of_settings(read_motion_config(folder), folder.name)
+        saved = detect_saved_motion(read_motion_config(folder), folder.name)
     except MuybridgeError:
         return None
-    return None if variant is None else variant.name
+    return None if saved is None else saved.variant

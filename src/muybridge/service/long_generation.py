@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from muybridge.errors import ConfigError
 from muybridge.longvideo import ContinuationSettings, PipelineSegments, continue_video, recorded_seed
 from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.service.recording import DIGESTS
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import VideoWriter
 
@@ -35,6 +36,8 @@ def continue_to_file(
     embed_request: bool = True,
     redo: Collection[int] = (),
     is_following_redone: bool = False,
+    *,
+    digests: Mapping[str, str],
 ) -> tuple[Path, dict[str, Any]]:
     """Make a long video by continuation and write it as it grows.
 
@@ -49,6 +52,8 @@ def continue_to_file(
         embed_request: whether the request travels in it.
         redo: segments to make anew, from 0; see `continue_video`.
         is_following_redone: whether those after them are too.
+        digests: of the files that `arguments` were read from; see `input_digests`. Segments made from other files are
+            refused.
 
     Returns:
         The file, and the settings it was made with.
@@ -68,12 +73,16 @@ def continue_to_file(
     if seed is None:
         seed = secrets.randbelow(2**31)
     fps = request.fps or _FRAMES_PER_SECOND
-    settings = request.model_dump(exclude_none=True) | {
-        "seed": seed,
-        "segment_frames": segments.segment_frames,
-        "overlap_frames": segments.overlap_frames,
-        "overlap_strategy": segments.strategy,
-    }
+    settings = (
+        request.model_dump(exclude_none=True)
+        | {
+            "seed": seed,
+            "segment_frames": segments.segment_frames,
+            "overlap_frames": segments.overlap_frames,
+            "overlap_strategy": segments.strategy,
+        }
+        | ({DIGESTS: dict(digests)} if digests else {})
+    )
     request_in_file = settings | {"fps": fps}
     # A finished video can be made longer, or played faster.
     settings = {name: value for name, value in settings.items() if name not in {"num_frames", "fps"}}

@@ -55,6 +55,8 @@ class GenerateRequest(BaseModel):
 
     model: str = Field(default="demo/animatediff", min_length=1)
     motion_adapter: str | None = None
+    motion_variant: str | None = None
+    """What `motion_adapter` is, where keys, shapes and name fit several published files."""
     parts_from: str | None = None
     """A folder or hub id with what `model` lacks, where that is a single file."""
     prompt: str | dict[int, str] = Field(min_length=1)
@@ -139,6 +141,13 @@ class GenerateRequest(BaseModel):
             raise ConfigError(f"The file cannot be repeated: it was made in {embedded['dtype']}, not in float32.")
         known = {key: value for key, value in embedded.items() if key in cls.model_fields and value is not None}
         changed = changes or {}
+        for of, what in (
+            ("model", "parts_from"),
+            ("motion_adapter", "motion_variant"),
+            ("image_prompt_adapter", "image_encoder"),
+        ):
+            if of in changed:  # what was said of the one before says nothing of another
+                known.pop(what, None)
         if "fit" in changed:
             known = {key: value for key, value in known.items() if key not in ("width", "height")}
         values = {**known, **changed}

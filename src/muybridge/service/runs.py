@@ -132,6 +132,30 @@ class SparseControlStage(StageSettings):
     """Levels of the down path with motion modules, from the finest on; all if not given."""
 
 
+class LoraStage(StageSettings):
+    """Train a LoRA for a model that exists, which stays as it is."""
+
+    parts: ClassVar[tuple[str, ...]] = ("lora",)
+
+    method: Literal["lora"]
+    base: str = "demo/animatediff"
+    """The model: a shipped one, a folder, or a hub id, with a U-Net or a transformer."""
+    taught: str | None = None
+    """What all clips show and no caption says: a motion or a colour of the toy world; by default clips are of all
+    kinds, and captions say what they show."""
+    layers: str = "spatial"
+    """Which layers learn: motion, spatial, linear, or a regular expression; see `training.lora.LORA_LAYERS`."""
+    rank: int = Field(default=16, ge=1)
+    alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The change is scaled by alpha / rank; by default half the rank."""
+    dialect: Literal["diffusers", "kohya"] = "diffusers"
+    """Names in the file, and so the programs that read it besides this one."""
+    num_frames: int | None = Field(default=None, ge=1, le=16)
+    """Frames of a clip at a time, for a U-Net; 8 if not given. A transformer sees whole clips."""
+    timestep_shift: float = Field(default=3.0, ge=1)
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
 class VideoVAEStage(StageSettings):
     """Train the video VAE, which begins as the image VAE, on clips and stills."""
 
@@ -162,8 +186,35 @@ class VideoStage(StageSettings):
     first_still_share: float = Field(default=0.85, ge=0, le=1)
     """Share of batches with stills at the beginning; from there it changes evenly."""
     last_still_share: float = Field(default=0.25, ge=0, le=1)
-    timestep_shift: float = Field(default=2.0, ge=1)
+    timestep_shift: float = Field(default=2.0, gt=0)
+    """Above 1 high noise is drawn more often, below 1 low noise."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class VideoRefineStage(VideoStage):
+    """Go on from the video stage with a rate, a share of stills and noise levels of its own."""
+
+    needs: ClassVar[tuple[str, ...]] = ("video-vae", "video")
+
+    method: Literal["video-refine"]  # type: ignore[assignment]
+
+
+class VideoDecoderStage(StageSettings):
+    """Train the decoder of the video VAE on latents as the video transformer makes them; all else is frozen.
+
+    The size of a batch counts clips; a batch of stills has four times as many.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("video-vae", "video-refine")
+    parts: ClassVar[tuple[str, ...]] = ("vae",)
+
+    method: Literal["video-decoder"]
+    still_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of batches with stills."""
+    guidance: float = Field(default=4.0, ge=0)
+    most_noise: float = Field(default=0.6, gt=0, le=1)
+    """The highest noise level that the transformer starts from, as a share of the training timesteps."""
+    denoising_steps: int = Field(default=3, ge=1)
 
 
 Stage = Annotated[
@@ -173,9 +224,12 @@ Stage = Annotated[
     | MotionStage
     | MotionAdapterStage
     | SparseControlStage
+    | LoraStage
     | VideoVAEStage
     | VideoTextStage
-    | VideoStage,
+    | VideoStage
+    | VideoRefineStage
+    | VideoDecoderStage,
     Field(discriminator="method"),
 ]
 
@@ -183,8 +237,11 @@ Family = Literal["animatediff", "easyanimate"]
 _LAST_STAGES: dict[str, Family | None] = {
     "motion": "animatediff",
     "video": "easyanimate",
+    "video-refine": "easyanimate",
+    "video-decoder": "easyanimate",
     "motion-adapter": None,
     "sparse-control": None,
+    "lora": None,
 }
 """The stage that ends the training of a family's model; None where the model that it builds on decides."""
 
@@ -242,7 +299,11 @@ def _check_stages(run: TrainingRun, path: Path) -> None:
         if missing := [need for need in stage.needs if need not in before]:
             raise ConfigError(f"{path}: stage {stage.method!r} needs the stages {', '.join(missing)} before it.")
         before.append(stage.method)
-    last = [method for method in before if method in _LAST_STAGES]
+    defaults = sorted(run.model_fields_set & {"default_steps", "default_guidance"})
+    if before == ["lora"] and defaults:
+        raise ConfigError(f"{path} makes a LoRA, which has no {' and no '.join(defaults)} of its own; leave them out.")
+    built_on = {need for stage in run.stages for need in stage.needs}
+    last = [method for method in before if method in _LAST_STAGES and method not in built_on]
     if not last:
         raise ConfigError(f"{path} makes no video model: it has no stage {' or '.join(map(repr, _LAST_STAGES))}.")
     if len(last) > 1:

@@ -21,16 +21,12 @@ from muybridge.demo import models, render
 from muybridge.errors import ConfigError, OutputError, TrainingError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
+from muybridge.service.base_stages import pipeline_with_adapter, pipeline_with_control
+from muybridge.service.lora_training import LORA_FILE, publish_lora
 from muybridge.service.quiet_loading import quiet_loading
-from muybridge.service.runs import MotionAdapterStage, SparseControlStage, Stage, TrainingRun, load_run
-from muybridge.service.stages import (
-    StageWork,
-    check_stage,
-    exported_part,
-    pipeline_with_adapter,
-    pipeline_with_control,
-    prepare_stage,
-)
+from muybridge.service.runs import LoraStage, MotionAdapterStage, SparseControlStage, Stage, TrainingRun, load_run
+from muybridge.service.stage_work import StageWork, exported_part
+from muybridge.service.stages import check_stage, prepare_stage
 from muybridge.training.stopping import stop_signals
 from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig
 from muybridge.vae import AutoencoderKLMagvit
@@ -41,10 +37,10 @@ SETTINGS_FILE = "settings.json"
 
 
 def run_training(run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None = None) -> Path:
-    """Train all stages and assemble the model; stages already finished in `output` are skipped.
+    """Train all stages and assemble what they make; stages already finished in `output` are skipped.
 
     Returns:
-        The folder of the pipeline, `output/model`.
+        The folder of the pipeline, `output/model`, or the file of the LoRA, `output/NAME.safetensors`.
 
     Raises:
         ConfigError: a wrong run file, or other settings than those a stage in `output` has begun with.
@@ -70,7 +66,9 @@ def run_training(run_file: Path, overrides: list[str], output: Path, progress: S
 
 def is_finished(output: Path, stage: Stage) -> bool:
     """Whether the stage's weights have been exported."""
-    return all((exported_part(output, stage.method, part) / "config.json").is_file() for part in stage.parts)
+    names = ("config.json", LORA_FILE)
+    folders = [exported_part(output, stage.method, part) for part in stage.parts]
+    return all(any((folder / name).is_file() for name in names) for folder in folders)
 
 
 def train_stage(stage: Stage, output: Path, progress: StageProgress | None = None) -> None:
@@ -120,7 +118,10 @@ def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path) ->
 
 
 def assemble(run: TrainingRun, output: Path) -> Path:
-    """Put the exported parts together as a pipeline in half precision."""
+    """Put the exported parts together as a pipeline in half precision; a LoRA becomes a file as it was trained."""
+    last = run.stages[-1]
+    if isinstance(last, LoraStage):
+        return publish_lora(exported_part(output, last.method, "lora"), output / f"{run.name}.safetensors")
     pipeline = _pipeline(run, output)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
@@ -155,11 +156,14 @@ def _animatediff(run: TrainingRun, output: Path) -> AnimateDiffPipeline:
 
 
 def _easyanimate(run: TrainingRun, output: Path) -> EasyAnimatePipeline:
+    methods = [stage.method for stage in run.stages]
+    vae_from = "video-decoder" if "video-decoder" in methods else "video-vae"
+    network_from = "video-refine" if "video-refine" in methods else "video"
     return EasyAnimatePipeline(
-        vae=AutoencoderKLMagvit.from_pretrained(exported_part(output, "video-vae", "vae")),
-        text_encoder=T5EncoderModel.from_pretrained(exported_part(output, "video", "text_encoder")),
+        vae=AutoencoderKLMagvit.from_pretrained(exported_part(output, vae_from, "vae")),
+        text_encoder=T5EncoderModel.from_pretrained(exported_part(output, network_from, "text_encoder")),
         tokenizer=models.make_tokenizer(),
-        transformer=Transformer3DModel.from_pretrained(exported_part(output, "video", "transformer")),
+        transformer=Transformer3DModel.from_pretrained(exported_part(output, network_from, "transformer")),
         scheduler=models.make_scheduler(),
         default_size=(render.FRAME_SIZE, render.FRAME_SIZE),
         default_num_frames=render.CLIP_FRAMES,

@@ -55,7 +55,8 @@ class LoraMethod(nn.Module):
             seed: of the first factors; the second begin at zero.
 
         Raises:
-            ConfigError: a rank below 1, an alpha that is not a finite number above 0, or layers that match nothing.
+            ConfigError: a rank below 1, an alpha that is not a finite number above 0, or layers that match nothing or
+                are no regular expression.
         """
         super().__init__()
         alpha = rank / 2 if alpha is None else alpha
@@ -64,7 +65,7 @@ class LoraMethod(nn.Module):
         self.method = method.requires_grad_(False)
         network = method.transformer if isinstance(method, VideoDiffusionMethod) else method.unet
         self._attached = AttachedLoras(network)
-        self._attached.attach(_NAME, _fresh(network, LORA_LAYERS.get(layers, layers), rank, alpha, seed))
+        self._attached.attach(_NAME, _fresh(network, layer_pattern(layers), rank, alpha, seed))
         self._attached.weigh({_NAME: 1.0})
         self._attached.train(_NAME)
 
@@ -95,19 +96,33 @@ class LoraMethod(nn.Module):
         self._attached.remove([_NAME])
 
 
-def _fresh(network: nn.Module, pattern: str, rank: int, alpha: float, seed: int) -> dict[str, LoraChange]:
+def layer_pattern(layers: str) -> re.Pattern[str]:
+    """What the name of a layer must contain to learn: a name of `LORA_LAYERS`, or a regular expression as it is.
+
+    Raises:
+        ConfigError: no regular expression.
+    """
+    try:
+        return re.compile(LORA_LAYERS.get(layers, layers))
+    except re.error as error:
+        raise ConfigError(
+            f"{layers!r} is no regular expression ({error}); use one, or one of {', '.join(LORA_LAYERS)}."
+        ) from error
+
+
+def _fresh(network: nn.Module, pattern: re.Pattern[str], rank: int, alpha: float, seed: int) -> dict[str, LoraChange]:
     generator = torch.Generator().manual_seed(seed)
     changes: dict[str, LoraChange] = {}
     for name, layer in adaptable_layers(network).items():
         shape = layer.weight.shape
-        if not re.search(pattern, name) or math.prod(shape[2:]) != 1:
+        if not pattern.search(name) or math.prod(shape[2:]) != 1:
             continue
         down = torch.empty(rank, *shape[1:])
         nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
         changes[name] = LoraChange(down, torch.zeros(shape[0], rank, *shape[2:]), alpha)
     if not changes:
         raise ConfigError(
-            f"No layer of this {type(network).__name__} matches {pattern!r}; use one of {', '.join(LORA_LAYERS)}, or "
-            "a regular expression for names of its linear layers."
+            f"No layer of this {type(network).__name__} matches {pattern.pattern!r}; use one of "
+            f"{', '.join(LORA_LAYERS)}, or a regular expression for names of its linear layers."
         )
     return changes

@@ -34,15 +34,19 @@ class VideoVAEMethod(nn.Module):
         posterior: Any = cast("Any", self.vae.encode(pixels)).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
         decoded = cast("Any", self.vae.decode(posterior.mean + posterior.std * noise)).sample.float()
-        error = decoded - pixels
         mean, variance, log_variance = (x.float() for x in (posterior.mean, posterior.var, posterior.logvar))
         divergence = 0.5 * (mean.square() + variance - 1 - log_variance).mean()
-        loss = error.abs().mean() + self.kl_weight * divergence
-        for axis in (2, 3, 4):
-            if error.shape[axis] > 1:
-                loss = loss + self.gradient_weight * error.diff(dim=axis).abs().mean()
-        psnr = -10 * torch.log10(error.detach().square().mean() / 4)
-        return {"loss": loss, "psnr": psnr}
+        metrics = pixel_metrics(decoded - pixels, self.gradient_weight)
+        return {**metrics, "loss": metrics["loss"] + self.kl_weight * divergence}
+
+
+def pixel_metrics(error: Tensor, gradient_weight: float) -> dict[str, Tensor]:
+    """L1 of an error `[b, 3, f, h, w]` and of its differences along each axis as `loss`, and `psnr` in dB."""
+    loss = error.abs().mean()
+    for axis in (2, 3, 4):
+        if error.shape[axis] > 1:
+            loss = loss + gradient_weight * error.diff(dim=axis).abs().mean()
+    return {"loss": loss, "psnr": -10 * torch.log10(error.detach().square().mean() / 4)}
 
 
 class ContrastiveT5Method(nn.Module):

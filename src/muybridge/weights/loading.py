@@ -42,6 +42,8 @@ def load_folder(
 ) -> Any:
     """Call a `from_pretrained` of diffusers or transformers so that partial or damaged weights are errors.
 
+    Where a local folder holds nothing but the variant `fp16`, as some published ones do, that is loaded.
+
     Args:
         loader: the `from_pretrained` to call; must know `output_loading_info`.
         folder: a local folder, or a hub id.
@@ -56,6 +58,8 @@ def load_folder(
     source = str(Path(folder) / (options.get("subfolder") or ""))
     if Path(source).is_dir():
         _check_class(Path(source), class_name)
+        if _is_half_only(Path(source)):
+            options = {"variant": "fp16", **options}
     try:
         model, info = loader(folder, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
@@ -68,6 +72,17 @@ def load_folder(
     _report(source, "has shapes that do not fit:", sorted(map(str, info["mismatched_keys"])))
     require_finite(model.named_parameters(), source)
     return model
+
+
+def _is_half_only(folder: Path) -> bool:
+    stems = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+    def has(*ends: str) -> bool:
+        return any((folder / f"{stem}{end}").is_file() for stem in stems for end in ends)
+
+    if has(".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json"):
+        return False
+    return has(".fp16.safetensors", ".fp16.bin", ".safetensors.index.fp16.json", ".bin.index.fp16.json")
 
 
 def _check_class(folder: Path, class_name: str) -> None:

@@ -233,6 +233,13 @@ def test_saved_and_loaded_is_the_same(control: SparseControlModel, tmp_path: Pat
     assert_same(control, loaded)
 
 
+def test_a_folder_with_nothing_but_half_precision(rgb: SparseControlModel, tmp_path: Path) -> None:
+    rgb.save_pretrained(tmp_path)
+    plain = tmp_path / "diffusion_pytorch_model.safetensors"
+    plain.rename(plain.with_suffix(".fp16.safetensors"))
+    assert_same(SparseControlModel.from_pretrained(tmp_path), rgb)
+
+
 def test_numerics_are_saved(rgb: SparseControlModel, tmp_path: Path) -> None:
     rgb.set_numerics("diffusers")
     rgb.save_pretrained(tmp_path)

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import save_file
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from muybridge.checkpoints.base_models import BaseModel, read_base_model
+from muybridge.checkpoints.convert import Conversion, convert_weights
 from muybridge.checkpoints.motion_export import write_motion
-from muybridge.errors import CheckpointError, ConfigError
+from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.service.inspection import inspect_path
 
 SD15: dict[str, Any] = {
     "block_out_channels": (32, 64, 64),
@@ -341,3 +343,114 @@ def test_a_video_from_a_single_file(
     video = pipeline("a red circle", num_frames=2, height=32, width=32, num_inference_steps=1, seed=0)
     assert (len(video), video.request["model"]) == (2, str(file))
     assert tuple(pipeline.vae.config["block_out_channels"]) == parts["vae"].config["block_out_channels"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_video_from_a_single_file_of_stable_diffusion_xl(
+    sdxl: State, saved_pipeline: Path, sdxl_folder: Path, make_adapter: Callable[..., Any], tmp_path: Path
+) -> None:
+    motion = write_motion(make_adapter(3, widths=(64, 64, 128)), tmp_path / "motion.ckpt", "original")
+    file = save({key: value * 0.1 for key, value in sdxl.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no tokenizer and no tokenizer_2, which.*folder of Stable Diffusion XL"):
+        load_pipeline(file, motion_adapter=motion, parts_from=tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"has no tokenizer_2, which .*model.safetensors lacks"):
+        load_pipeline(file, motion_adapter=motion, parts_from=saved_pipeline)
+    pipeline = load_pipeline(file, motion_adapter=motion, parts_from=sdxl_folder / "base")
+    pipeline.set_progress_bar_config(disable=True)
+    assert isinstance(pipeline, AnimateDiffPipeline)
+    assert pipeline.is_sdxl
+    assert pipeline.scheduler.config["beta_end"] == 0.02
+    assert pipeline.tokenizer.pad_token_id != pipeline.tokenizer_2.pad_token_id
+    assert pipeline.text_encoder_2.config.projection_dim == 32
+    video = pipeline("a red circle", num_frames=2, height=32, width=32, num_inference_steps=1, seed=0)
+    assert (len(video), video.request["model"]) == (2, str(file))
+    lacking = {key: value for key, value in sdxl.items() if not key.startswith("conditioner.embedders.1.")}
+    with pytest.raises(ConfigError, match="together 80; this U-Net takes 128"):  # whose encoder is another one
+        load_pipeline(save(lacking, tmp_path / "half.ckpt"), motion_adapter=motion, parts_from=sdxl_folder / "base")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_single_file_becomes_a_folder(
+    parts: dict[str, Any], sd15: State, saved_pipeline: Path, tmp_path: Path, suffix: str
+) -> None:
+    half = {key: value.half() if value.is_floating_point() else value for key, value in sd15.items()}
+    file = save(half, tmp_path / f"model{suffix}")
+
+    done = convert_weights(file, tmp_path / "folder", "diffusers", parts_from=saved_pipeline)
+
+    networks = {"unet": "sd15", "vae": "vae", "text_encoder": "clip"}
+    count = sum(len(parts[name].state_dict()) for name in networks.values())
+    assert done == Conversion(tmp_path / "folder", "diffusers", "base-sd15", None, count)
+    theirs: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "folder", dtype=torch.float16, safety_checker=None)
+    for name, part in networks.items():
+        assert same(getattr(theirs, name), parts[part], torch.float16)
+    assert theirs.scheduler.config["beta_schedule"] == "scaled_linear"
+    assert len(theirs.tokenizer) < 100
+    stored = load_file(tmp_path / "folder" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    assert inspect_path(tmp_path / "folder")["variant"] == "base-sd15"
+    with pytest.raises(CheckpointError, match="is a StableDiffusionPipeline; supported"):
+        load_pipeline(tmp_path / "folder")
+
+
+def test_what_cannot_become_a_folder(sd15: State, sdxl: State, saved_pipeline: Path, tmp_path: Path) -> None:
+    file = save(sd15, tmp_path / "model.safetensors")
+    large = save(sdxl, tmp_path / "xl.safetensors")
+    with pytest.raises(ConfigError, match="can be written for diffusers, no more"):
+        convert_weights(file, tmp_path / "a.safetensors", "original", parts_from=saved_pipeline)
+    with pytest.raises(ConfigError, match="motion_variant is about motion modules; leave it out"):
+        convert_weights(file, tmp_path / "a", "diffusers", parts_from=saved_pipeline, variant="animatelcm")
+    for other in (file, saved_pipeline / "motion_adapter"):
+        with pytest.raises(ConfigError, match="num_heads is about the file of a motion module"):
+            convert_weights(other, tmp_path / "a", "diffusers", num_heads=8)
+    with pytest.raises(CheckpointError, match=r"is base-sdxl; only Stable Diffusion 1\.x"):
+        convert_weights(large, tmp_path / "a", "diffusers", parts_from=saved_pipeline)
+    with pytest.raises(CheckpointError, match=r"has no tokenizer, which .* does not give it"):
+        convert_weights(file, tmp_path / "a", "diffusers", parts_from=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="parts_from goes with an image model"):
+        convert_weights(saved_pipeline / "motion_adapter", tmp_path / "a", "muybridge", parts_from=saved_pipeline)
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, large.name}
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="there already"):
+        convert_weights(file, tmp_path / "a", "diffusers", parts_from=saved_pipeline)
+
+
+def test_what_cannot_become_a_folder_is_refused_before_its_networks_are_built(sdxl: State, tmp_path: Path) -> None:
+    damaged = {key: value for key, value in sdxl.items() if not key.endswith("input_blocks.0.0.weight")}
+    file = save(damaged, tmp_path / "xl.safetensors")
+    with pytest.raises(CheckpointError, match=r"is base-sdxl; only Stable Diffusion 1\.x"):
+        convert_weights(file, tmp_path / "a", "diffusers")
+    with pytest.raises(OutputError, match=r"xl\.safetensors is there already"):
+        convert_weights(tmp_path / "nothing.safetensors", file, "diffusers")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_file_in_several_precisions_keeps_them(
+    parts: dict[str, Any], sd15: State, saved_pipeline: Path, tmp_path: Path
+) -> None:
+    """The U-Net halved by its publisher, the VAE not, and written by a parallel trainer."""
+    third = {key: value / 3 for key, value in sd15.items() if key.startswith("first_stage_model.")}
+    unet = {key: value.half() for key, value in sd15.items() if key.startswith(UNET)}
+    mixed = unet[UNET + "out.2.bias"] = unet[UNET + "out.2.bias"].float() + 1e-6  # which half precision does not hold
+    file = save(prefixed("module.", sd15 | third | unet), tmp_path / "model.ckpt")
+
+    convert_weights(file, tmp_path / "folder", "diffusers", parts_from=saved_pipeline)
+
+    vae = load_file(tmp_path / "folder" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in vae.values()} == {torch.float32}
+    assert all(torch.equal(vae[key], value / 3) for key, value in parts["vae"].state_dict().items())
+    written = load_file(tmp_path / "folder" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(written["conv_out.bias"], mixed)
+    assert {value.dtype for key, value in written.items() if key != "conv_out.bias"} == {torch.float16}
+
+    convert_weights(file, tmp_path / "half", "diffusers", parts_from=saved_pipeline, dtype=torch.float16)
+    halved = load_file(tmp_path / "half" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in halved.values()} == {torch.float16}
+
+
+def test_without_a_dtype_every_weight_is_as_it_is_stored(sdxl: State, tmp_path: Path) -> None:
+    half = {key: value.half() if value.is_floating_point() else value for key, value in sdxl.items()}
+    found = read_base_model(save(half, tmp_path / "model.safetensors"), dtype=None)
+    for part in found.components().values():
+        assert {value.dtype for value in part.state_dict().values() if value.is_floating_point()} == {torch.float16}

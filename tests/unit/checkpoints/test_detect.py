@@ -163,6 +163,49 @@ def test_everything_else(keys: list[tuple[str, int]], kind: str, variant: str) -
     assert (found.kind, found.variant) == (kind, variant)
 
 
+PROJECTIONS: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
+    "": (("proj.weight", (3072, 1024)), ("norm.weight", (768,))),
+    "-plus": (("latents", (1, 16, 768)), ("proj_in.weight", (768, 1280))),
+    "-full": (("proj.0.weight", (1280, 1280)), ("proj.3.weight", (768,))),
+}
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize(("base", "count", "width"), [("-sd15", 16, 768), ("-sdxl", 70, 2048), ("", 7, 16)])
+def test_image_prompt_adapters(projection: str, base: str, count: int, width: int) -> None:
+    state = empty(
+        *((f"image_proj.{name}", shape) for name, shape in PROJECTIONS[projection]),
+        *((f"ip_adapter.{2 * i + 1}.to_{n}_ip.weight", (320, width)) for i in range(count) for n in "kv"),
+    )
+    found = detect_weights(state)
+    assert (found.kind, found.variant) == ("ip-adapter", f"ip-adapter{projection}{base}")
+    assert re.search(
+        {"": "4 tokens.* 1024", "-plus": "16 tokens.* 1280", "-full": "each .*1280"}[projection], found.notes[0]
+    )
+    assert any("no published model" in note for note in found.notes) == (not base)
+    faces = detect_weights(state | empty(("ip_adapter.1.to_q_lora.down.weight", (4, 320))))
+    assert faces.variant == f"ip-adapter-faceid{base}"
+    assert "not supported" in faces.notes[0]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"latents": (16,), "proj_in.weight": (4, 8)},
+        {"latents": (), "proj_in.weight": (4,)},
+        {"proj.weight": (8, 4), "norm.weight": (0,)},
+        {"proj.weight": (8,), "norm.weight": ()},
+        {"proj.0.weight": (4,), "proj.3.weight": (4,)},
+    ],
+)
+def test_damaged_image_prompt_adapters(odd: dict[str, tuple[int, ...]]) -> None:
+    image = empty(*((f"image_proj.{name}", shape) for name, shape in odd.items()))
+    found = detect_weights(image | empty(("ip_adapter.1.to_k_ip.weight", ())))
+    assert (found.kind, found.variant) == ("ip-adapter", "ip-adapter-other")
+    assert "not supported" in found.notes[0]
+    assert found.notes[1] == "0 text attentions, as no published model has them"
+
+
 def test_a_domain_adapter_by_its_name() -> None:
     state = empty((UP + "processor.to_q_lora.down.weight", (4, 320)))
     found = detect_weights(state, "my_adapter.ckpt")

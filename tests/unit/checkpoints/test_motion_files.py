@@ -15,11 +15,12 @@ from torch import Tensor
 
 from muybridge.checkpoints.motion_export import MOTION_LAYOUTS, diffusers_weights, original_weights, write_motion
 from muybridge.checkpoints.motion_files import adapter_from_weights, read_motion
+from muybridge.checkpoints.motion_variants import VARIANTS
 from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.motion import MotionAdapter, MotionSite
 
 AdapterMaker = Callable[..., MotionAdapter]
-NAMES = {"diffusers": "adapter", "muybridge": "adapter", "original": "adapter.ckpt"}
+NAMES = {"diffusers": "adapter_v2", "muybridge": "adapter_v2", "original": "adapter_v2.ckpt"}
 
 
 def as_hotshot(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,11 +63,11 @@ def test_a_written_adapter_is_read_bit_by_bit(
 
 def test_three_conversions_in_a_row_change_no_bit(make_adapter: AdapterMaker, tmp_path: Path) -> None:
     adapter = make_adapter(mid=True, frames=24)
-    step = write_motion(adapter, tmp_path / "a.safetensors", "original")
-    step = write_motion(read_motion(step).adapter, tmp_path / "b", "diffusers")
-    step = write_motion(read_motion(step).adapter, tmp_path / "c.ckpt", "original")
+    step = write_motion(adapter, tmp_path / "a_v2.safetensors", "original")
+    step = write_motion(read_motion(step).adapter, tmp_path / "b_v2", "diffusers")
+    step = write_motion(read_motion(step).adapter, tmp_path / "c_v2.ckpt", "original")
     assert_same(read_motion(step).adapter, adapter)
-    first, last = load_file(tmp_path / "a.safetensors"), torch.load(step, weights_only=True)
+    first, last = load_file(tmp_path / "a_v2.safetensors"), torch.load(step, weights_only=True)
     assert first.keys() == last.keys()
     assert all(torch.equal(first[key], last[key]) for key in first)
 
@@ -96,8 +97,8 @@ def test_a_folder_of_diffusers_is_read(tmp_path: Path, config: dict[str, Any], m
     theirs = diffusers.MotionAdapter(
         block_out_channels=(32, 64, 64, 64), motion_num_attention_heads=4, motion_norm_num_groups=16, **config
     )
-    theirs.save_pretrained(tmp_path / "theirs")
-    loaded = read_motion(tmp_path / "theirs")
+    theirs.save_pretrained(tmp_path / "theirs_v2")
+    loaded = read_motion(tmp_path / "theirs_v2")
     spec = loaded.adapter.config["modules_by_site"]["down_blocks.0.motion_modules.0"]
     assert (spec["config"]["num_heads"], spec["config"]["norm_groups"]) == (4, 16)
     assert ("mid_block.motion_modules.0" in loaded.adapter.sites) == mid
@@ -110,7 +111,7 @@ def test_a_folder_of_diffusers_is_read(tmp_path: Path, config: dict[str, Any], m
 
 def test_half_precision_folders_of_diffusers(make_adapter: AdapterMaker, tmp_path: Path) -> None:
     adapter = make_adapter(mid=True)
-    folder = write_motion(adapter, tmp_path / "adapter", "diffusers")
+    folder = write_motion(adapter, tmp_path / "adapter_v2", "diffusers")
     weights = folder / "diffusion_pytorch_model.safetensors"
     weights.rename(folder / "diffusion_pytorch_model.fp16.safetensors")
     assert_same(read_motion(folder).adapter, adapter)
@@ -133,7 +134,7 @@ WRAPPERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def test_wrappers_of_the_original(make_adapter: AdapterMaker, tmp_path: Path, wrapper: str, tables: bool) -> None:
     adapter = make_adapter(mid=True)
     state = original_weights(adapter)
-    path = tmp_path / "motion.ckpt"
+    path = tmp_path / "motion_v2.ckpt"
     torch.save(WRAPPERS[wrapper](state if tables else without_tables(state)), path)
     assert_same(read_motion(path).adapter, adapter)
 
@@ -153,10 +154,10 @@ def test_safetensors_of_every_layout(make_adapter: AdapterMaker, tmp_path: Path,
     ("variant", "levels", "mid", "frames", "name", "numerics", "trained"),
     [
         ("animatediff-v1", 4, False, 24, "a.ckpt", "official-v1", 24),
-        ("animatediff-v2", 4, True, 32, "a.ckpt", "official-v2", 32),
+        ("animatediff-v2", 4, True, 32, "mm_sd_v15_v2.ckpt", "official-v2", 32),
         ("animatediff-v3", 4, False, 32, "a.ckpt", "official-v3", 32),
         ("animatediff-sdxl", 3, False, 32, "a.ckpt", "diffusers", 32),
-        ("animatelcm", 4, True, None, "a.ckpt", "official-v2", 64),
+        ("animatelcm", 4, True, None, "AnimateLCM_sd15_t2v.ckpt", "official-v2", 64),
         ("lightning", 4, True, 32, "animatediff_lightning_8step_comfyui.safetensors", "official-v2", 32),
     ],
 )
@@ -174,7 +175,78 @@ def test_the_variant_decides_norm_scopes_and_frames(
     loaded = adapter_from_weights(without_tables(state) if frames is None else state, name)
     assert (loaded.variant.name, loaded.adapter.numerics) == (variant, numerics)
     assert loaded.adapter.trained_frames == trained
-    assert adapter_from_weights(state, numerics="diffusers").adapter.numerics == "diffusers"
+    assert adapter_from_weights(state, name, numerics="diffusers").adapter.numerics == "diffusers"
+
+
+@pytest.mark.parametrize(
+    ("mid", "tables", "assumed", "others"),
+    [
+        (True, True, "animatediff-v2", "animatelcm and lightning"),
+        (True, False, "animatelcm", "animatediff-v2 and lightning"),
+        (False, False, "animatediff-v3", "animatediff-v1"),
+    ],
+)
+def test_a_guess_is_said_once_and_a_word_settles_it(
+    make_adapter: AdapterMaker, tmp_path: Path, mid: bool, tables: bool, assumed: str, others: str
+) -> None:
+    state = original_weights(make_adapter(mid=mid))
+    path = tmp_path / "motion.ckpt"
+    torch.save(state if tables else without_tables(state), path)
+    with pytest.warns(UserWarning, match=f"^motion.ckpt .*{assumed}.*{others} share.*taken for {assumed}") as caught:
+        assert read_motion(path).variant.name == assumed
+    assert len(caught) == 1
+    assert "--motion-variant" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    said = others.rsplit(" ", maxsplit=1)[-1]
+    loaded = read_motion(path, variant=said)  # a warning would fail the test
+    assert (loaded.variant.name, loaded.adapter.numerics) == (said, VARIANTS[said].numerics)
+    named = path.rename(tmp_path / ("animatediff_lightning_2step.ckpt" if mid else "mm_sd_v15.ckpt"))
+    assert read_motion(named).variant.name == ("lightning" if mid else "animatediff-v1")
+
+
+def test_a_variant_that_does_not_fit_is_taken_with_a_warning(make_adapter: AdapterMaker) -> None:
+    state = original_weights(make_adapter())
+    with pytest.warns(UserWarning, match="shapes of animatediff-v3 and animatediff-v1; it is run as lightning"):
+        assert adapter_from_weights(state, "mm.ckpt", variant="lightning").variant.name == "lightning"
+    with pytest.raises(ConfigError, match=r"Unknown motion variant 'v2'\. Known: animatediff-v1, animatediff-v2"):
+        adapter_from_weights(state, "mm.ckpt", variant="v2")
+
+
+def test_folders_of_this_package_say_what_they_leave_open(make_adapter: AdapterMaker, tmp_path: Path) -> None:
+    """Norm scopes are saved; what else differs between the variants that share them is not."""
+    adapter = make_adapter(mid=True)
+    adapter.set_numerics("official-v2")
+    folder = write_motion(adapter, tmp_path / "adapter", "muybridge")
+    with pytest.warns(UserWarning, match=r"adapter has keys and shapes that animatediff-v2, animatelcm and lightning"):
+        assert read_motion(folder).variant.name == "animatediff-v2"
+    loaded = read_motion(folder, variant="animatelcm")
+    assert (loaded.variant.scheduler, loaded.adapter.numerics) == ("lcm", "official-v2")
+    assert read_motion(folder.rename(tmp_path / "AnimateLCM")).variant.name == "animatelcm"
+
+    sdxl = write_motion(make_adapter(3), tmp_path / "b", "muybridge")  # any norm scopes at the sites of SDXL
+    assert read_motion(sdxl).variant.name == "animatediff-v3"
+    elsewhere = MotionAdapter.for_sites([MotionSite("transformer_blocks.0.attn_temporal", 32)], kind="hybrid")
+    elsewhere.save_pretrained(tmp_path / "c")
+    with pytest.raises(CheckpointError, match="no motion adapter for a U-Net"):
+        read_motion(tmp_path / "c")
+
+
+def test_a_word_about_a_folder_of_this_package_decides_its_norm_scopes(
+    make_adapter: AdapterMaker, tmp_path: Path
+) -> None:
+    """As it does for a file of the same weights; the norm scopes that were saved go with what it was taken for then."""
+    adapter = make_adapter()
+    adapter.set_numerics("official-v3")
+    folder = write_motion(adapter, tmp_path / "adapter", "muybridge")
+    file = write_motion(adapter, tmp_path / "adapter.ckpt", "original")
+    for source in (folder, file):
+        loaded = read_motion(source, variant="animatediff-v1")
+        assert loaded.adapter.numerics == loaded.variant.numerics == "official-v1"
+        both = read_motion(source, variant="animatediff-v1", numerics="diffusers")
+        assert both.adapter.numerics == both.variant.numerics == "diffusers"
+    assert read_motion(folder).adapter.numerics == "official-v3"
+    with pytest.raises(ConfigError, match="Unknown motion variant 'v1'"):
+        read_motion(folder, variant="v1")
 
 
 def test_the_number_of_steps_of_lightning_is_in_its_name(make_adapter: AdapterMaker) -> None:

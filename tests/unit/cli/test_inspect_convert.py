@@ -37,25 +37,32 @@ def motion(tmp_path: Path) -> Path:
 
 
 def test_a_round_trip(motion: Path, tmp_path: Path) -> None:
-    to_folder = run("convert", motion, tmp_path / "folder", "--to", "diffusers", "--heads", 4, "--json")
+    to_folder = run("convert", motion, tmp_path / "folder_v2", "--to", "diffusers", "--heads", 4, "--json")
     assert json.loads(to_folder.stdout) == {
-        "path": str(tmp_path / "folder"),
+        "path": str(tmp_path / "folder_v2"),
         "layout": "diffusers",
         "variant": "animatediff-v2",
         "numerics": "official-v2",
         "num_tensors": 13 * 26,
     }
-    back = run("convert", tmp_path / "folder", tmp_path / "back.ckpt", "--to", "original")
+    back = run("convert", tmp_path / "folder_v2", tmp_path / "back.ckpt", "--to", "original")
     assert back.stdout.splitlines()[0] == str(tmp_path / "back.ckpt")
     before, after = torch.load(motion, weights_only=True), torch.load(tmp_path / "back.ckpt", weights_only=True)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert (
-        read_motion(tmp_path / "folder").adapter.config["modules_by_site"]["mid_block.motion_modules.0"]["config"][
+        read_motion(tmp_path / "folder_v2").adapter.config["modules_by_site"]["mid_block.motion_modules.0"]["config"][
             "num_heads"
         ]
         == 4
     )
+
+
+def test_what_the_source_is_can_be_said(motion: Path, tmp_path: Path) -> None:
+    unnamed = motion.rename(tmp_path / "x.ckpt")
+    arguments = (unnamed, tmp_path / "ours", "--to", "muybridge", "--heads", 4, "--json")
+    said = run("convert", *arguments, "--motion-variant", "animatelcm")
+    assert json.loads(said.stdout)["variant"] == "animatelcm"
 
 
 def test_a_target_that_exists_is_kept(motion: Path) -> None:

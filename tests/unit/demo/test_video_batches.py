@@ -89,11 +89,13 @@ def test_the_share_of_stills_changes_evenly():
 
 def test_clips_are_given_with_what_is_promised():
     unknown = torch.cat([clips(10, seed=3)(index)["unknown"] for index in range(12)])
-    starts = (~unknown[:, :4]).sum(dim=1)
+    starts = (~unknown[:, :8]).sum(dim=1)
     ends = (~unknown[:, -4:]).sum(dim=1)
 
-    assert unknown[:, 4:-4].all()
-    assert set(starts.tolist()) == {0, 1, 2, 3, 4}
+    assert unknown[:, 8:-4].all()
+    assert all((~row[:count]).all() for row, count in zip(unknown, starts, strict=True))
+    assert set(starts.tolist()) == {0, 1, 2, 3, 4, 8}
+    assert not ends[starts == 8].any(), "a whole chunk is known of a clip before it only"
     assert set(ends.tolist()) == {0, 1, 2, 3, 4}
     assert not (ends[starts == 0]).any(), "an end is known only together with a start"
     assert float((starts == 0).float().mean()) == pytest.approx(0.5, abs=0.13)

@@ -133,6 +133,15 @@ def test_a_control_counts_in_the_steps_of_its_influence() -> None:
     assert not Influence(0.0, 900, 100).counts_at(500)
 
 
+def test_without_bounds_a_control_counts_in_a_shorter_pass_too() -> None:
+    whole, short = torch.tensor([945, 700, 500, 300, 1]), torch.tensor([951, 501, 0])
+
+    everywhere, late = Influence.during(1.0, 0.0, 1.0, whole), Influence.during(1.0, 0.4, 1.0, whole)
+
+    assert [everywhere.counts_at(float(t)) for t in short] == [True, True, True]
+    assert [late.counts_at(float(t)) for t in short] == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

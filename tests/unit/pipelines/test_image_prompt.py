@@ -241,3 +241,27 @@ def test_the_unet_refuses_tokens_that_do_not_fit(loaded: Any) -> None:
     loaded.unload_image_prompt_adapter()
     with pytest.raises(ConfigError, match="no attention to pictures; load an image prompt adapter"):
         loaded.unet(sample, 1, text, image_prompt=torch.zeros(1, 4, TEXT))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_proj__norm__weight": torch.ones(0)}, "not supported"),
+        ({"image_proj__proj__weight": torch.ones(4)}, "not supported"),
+        ({"ip_adapter__1__to_k_ip__weight": torch.ones(())}, "shapes that do not fit: 1.to_k_ip.weight"),
+        (
+            {
+                "image_proj__latents": torch.ones(1, 4, 8),
+                "image_proj__proj_in__weight": torch.ones(8, PROJECTED),
+                "image_proj__layers__0__0__to_q__weight": torch.ones(()),
+                "image_proj__layers__0__1__1__weight": torch.ones(8, 8),
+            },
+            "damaged: attn.to_q and ff.1.net.0.proj must have two axes",
+        ),
+    ],
+)
+def test_files_with_weights_of_odd_shapes_are_refused(
+    pipeline: Any, write: Callable[..., Path], changes: Weights, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        pipeline.load_image_prompt_adapter(write(**changes), make_encoder())

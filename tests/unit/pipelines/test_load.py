@@ -39,7 +39,8 @@ def test_an_unknown_family_lists_the_known(folder: Path, family: Any) -> None:
     set_family(folder, family)
 
     with pytest.raises(
-        CheckpointError, match=r"model is a .*; supported: AnimateDiffPipeline, and StableDiffusionPipeline together"
+        CheckpointError,
+        match=r"model is a .*; supported: AnimateDiffPipeline, and StableDiffusionPipeline or StableDiffusionXL",
     ):
         load_pipeline(folder)
 

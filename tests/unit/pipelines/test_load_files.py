@@ -69,7 +69,7 @@ def test_distilled_modules_bring_their_own_settings(stills: Path, motion_file: C
     assert lightning.scheduler.config["timestep_spacing"] == "trailing"
     assert lightning.scheduler.config["beta_schedule"] == "linear"
     assert (lightning.config["default_steps"], lightning.config["default_guidance"]) == (8, 1.0)
-    lcm = load_pipeline(stills, motion_adapter=motion_file("x.ckpt", True, tables=False))
+    lcm = load_pipeline(stills, motion_adapter=motion_file("AnimateLCM.ckpt", True, tables=False))
     assert isinstance(lcm.scheduler, LCMScheduler)
     assert (lcm.config["default_steps"], lcm.config["default_guidance"]) == (6, 2.0)
 
@@ -110,3 +110,9 @@ def test_single_files_need_motion_and_are_the_only_ones_with_parts(
         load_pipeline(motion)
     with pytest.raises(CheckpointError, match=r"is animatediff-v3 \(motion-module\), not a single file of Stable"):
         load_pipeline(motion, motion_adapter=motion)
+
+
+def test_a_single_file_that_is_missing_is_no_repository() -> None:
+    for place in (None, "demo/animatediff"):
+        with pytest.raises(CheckpointError, match=r"no weight file nobody/dreamshaper\.safetensors"):
+            load_pipeline("nobody/dreamshaper.safetensors", motion_adapter="mm.ckpt", parts_from=place)

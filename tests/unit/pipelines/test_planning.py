@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import CheckpointError, ShapeError
+from muybridge.pipelines import load_pipeline
 from muybridge.pipelines.planning import plan_video
 from muybridge.runtime.plan import PlanSettings
 from muybridge.types import VideoShape
@@ -20,8 +22,9 @@ SHAPE = VideoShape(4, 32, 32)
 
 
 def weight_bytes(pipeline: Any) -> int:
-    networks = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
-    return sum(tensor.nbytes for network in networks for tensor in [*network.parameters(), *network.buffers()])
+    # As one module, since a motion adapter is a part of its own and of the U-Net.
+    whole = nn.ModuleList(part for part in pipeline.components.values() if isinstance(part, nn.Module))
+    return sum(tensor.nbytes for tensor in [*whole.parameters(), *whole.buffers()])
 
 
 @pytest.mark.parametrize("guidance", ["batched", "sequential"])
@@ -42,6 +45,18 @@ def test_a_plan_for_a_cpu_is_within_a_tenth_of_what_a_run_takes(
             seed=0,
             batched_guidance=guidance == "batched",
         )
+
+    assert planned.peak == pytest.approx(weight_bytes(pipeline) + memory.peak_bytes, rel=0.1)
+
+
+def test_a_plan_of_sdxl_counts_both_text_encoders(sdxl_folder: Path, tmp_path: Path) -> None:
+    load_pipeline(sdxl_folder / "base", motion_adapter=sdxl_folder / "motion").save_pretrained(tmp_path)
+    pipeline: Any = load_pipeline(tmp_path)
+    shape = VideoShape(2, 16, 16)
+    planned = plan_video(tmp_path, shape, device="cpu", choices=(PlanSettings("float32", "batched"),)).runs[0]
+
+    with TensorMemory() as memory:
+        pipeline("a red circle", num_frames=2, height=16, width=16, num_inference_steps=1, seed=0, guidance_scale=5.0)
 
     assert planned.peak == pytest.approx(weight_bytes(pipeline) + memory.peak_bytes, rel=0.1)
 

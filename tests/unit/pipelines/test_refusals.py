@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from muybridge.errors import ConfigError, ShapeError
+from muybridge.pipelines import AnimateDiffPipeline
 from muybridge.sampling import make_scheduler
 
 # diffusers hands tensors to numpy in a way that numpy will give up.
@@ -102,3 +104,12 @@ def test_a_solver_that_cannot_sample_this_model(make_pipeline: Any) -> None:
     assert pipeline(PROMPT, num_frames=2).frames.shape == (2, 16, 16, 3)
     with pytest.raises(ConfigError, match="'pndm' cannot start from zero signal"):
         pipeline(PROMPT, scheduler="pndm")
+
+
+def test_a_text_encoder_of_another_width_is_refused(make_pipeline: Callable[..., Any]) -> None:
+    pipe = make_pipeline()
+    config = pipe.text_encoder.config
+    other = type(pipe.text_encoder)(type(config)(**{**config.to_dict(), "hidden_size": 2 * config.hidden_size}))
+
+    with pytest.raises(ConfigError, match=f"states {2 * config.hidden_size} wide; this U-Net takes"):
+        AnimateDiffPipeline(**{**pipe.components, "text_encoder": other})

@@ -13,6 +13,7 @@ from torch import Tensor
 from muybridge.errors import ConfigError
 from muybridge.sampling import FreeInit, denoise, denoise_repeatedly, draw_noise, make_scheduler, video_generators
 from muybridge.sampling.free_init import low_pass, mix_frequencies
+from muybridge.sampling.schedulers import set_timesteps
 from muybridge.types import LatentShape
 
 SHAPE = LatentShape(4, 6, 5, 8)
@@ -115,6 +116,24 @@ def test_every_pass_starts_at_the_solvers_own_noise_level(name: str) -> None:
 def test_coarse_to_fine_takes_fewer_steps_first() -> None:
     assert repeated(FreeInit(passes=3, coarse_to_fine=True), num_steps=10)[1] == [3, 6, 10]
     assert repeated(FreeInit(passes=3), num_steps=10)[1] == [10, 10, 10]
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpm++2m"])
+def test_a_control_that_short_passes_would_miss_is_refused(name: str) -> None:
+    scheduler = make_scheduler(name)
+    set_timesteps(scheduler, 12)
+    whole = scheduler.timesteps.clone()
+    high, low = (float(whole[index]) for index in (0, -1))
+    narrow = (float(whole[1]), float(whole[1]))
+
+    for settings in (FreeInit(passes=3), FreeInit(passes=1, coarse_to_fine=True)):
+        settings.check_levels(scheduler, 12, [narrow])
+    gradual = FreeInit(passes=3, coarse_to_fine=True)
+    gradual.check_levels(scheduler, 12, [(low, high)])
+    assert torch.equal(scheduler.timesteps, whole)
+    with pytest.raises(ConfigError, match=r"Pass 1 of 3 of FreeInit has 4 of 12 steps.*Widen the range"):
+        gradual.check_levels(scheduler, 12, [(low, high), narrow])
+    assert torch.equal(scheduler.timesteps, whole)
 
 
 def test_stopping_ends_after_the_pass() -> None:

@@ -42,6 +42,17 @@ def test_the_scheduler_is_checked_before_the_model(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("network", "shown"),
+    [("image_prompt_adapter", "image_prompt"), ("keyframe_control", "keyframes"), ("sketch_control", "sketches")],
+)
+def test_a_network_that_is_shown_nothing_is_refused_before_the_model(tmp_path, network, shown):
+    request = GenerateRequest.parse({**REQUEST.model_dump(), network: "a.safetensors"})
+
+    with pytest.raises(ConfigError, match=f"{network} has no effect without {shown}"):
+        generate_file(request, tmp_path / "out.mp4")
+
+
 def test_libraries_are_silent_only_while_loading():
     before = [
         (each.get_verbosity(), each.is_progress_bar_enabled()) for each in (diffusers_logging, transformers_logging)

@@ -79,6 +79,24 @@ def test_folders_of_diffusers(tmp_path: Path, family: str) -> None:
     assert (found["notes"] == []) == (family in expected)
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_an_image_prompt_adapter(tmp_path: Path, suffix: str) -> None:
+    """As safetensors, and as the published pickles, whose parts are nested."""
+    parts = {
+        "image_proj": {"proj.weight": torch.ones(32, 4), "norm.weight": torch.ones(8)},
+        "ip_adapter": {f"{2 * i + 1}.to_{n}_ip.weight": torch.ones(2, 768) for i in range(16) for n in "kv"},
+    }
+    path = tmp_path / f"x{suffix}"
+    flat = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
+    save_file(flat, path) if suffix == ".safetensors" else torch.save(parts, path)
+    found = inspect_path(path)
+    assert (found["kind"], found["variant"]) == ("ip-adapter", "ip-adapter-sd15")
+    assert (found["num_tensors"], found["notes"]) == (34, ["4 tokens from CLIP's embedding of 4 channels"])
+    torch.save({"other": parts["image_proj"]}, tmp_path / "y.bin")
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        inspect_path(tmp_path / "y.bin")
+
+
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):

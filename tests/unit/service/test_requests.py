@@ -85,6 +85,15 @@ def test_changes_go_over_what_the_file_says():
     assert (request.seed, request.model, request.fps) == (6, "other", 12.0)
 
 
+def test_where_the_rest_of_one_model_comes_from_says_nothing_of_another():
+    embedded = {**EMBEDDED, "model": "one.safetensors", "parts_from": "sd15"}
+
+    assert GenerateRequest.from_embedded(embedded, {"seed": 6}).parts_from == "sd15"
+    assert GenerateRequest.from_embedded(embedded, {"model": "other"}).parts_from is None
+    changed = GenerateRequest.from_embedded(embedded, {"model": "two.safetensors", "parts_from": "mine"})
+    assert changed.parts_from == "mine"
+
+
 @pytest.mark.parametrize(
     ("embedded", "message"),
     [

@@ -183,6 +183,7 @@ def test_which_layers_learn() -> None:
         ({"rank": 0}, "rank of at least 1"),
         ({"alpha": 0.0}, "alpha above 0"),
         ({"alpha": float("inf")}, "alpha above 0"),
+        ({"layers": "(to_q"}, r"'\(to_q' is no regular expression .*; use one, or one of motion, spatial, linear"),
         ({"layers": "nowhere"}, "matches 'nowhere'; use one of motion, spatial, linear"),
     ],
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from muybridge.errors import CheckpointError
-from muybridge.weights.loading import load_strictly, require_finite
+from muybridge.weights.loading import load_folder, load_strictly, require_finite
 
 
 def state(**changes: Any) -> dict[str, Tensor]:
@@ -51,3 +54,35 @@ def test_the_first_three_are_named_and_the_others_counted() -> None:
 
 def test_integers_are_finite() -> None:
     require_finite([("steps", torch.tensor([1, 2])), ("half", torch.ones(1).to(torch.float8_e5m2))], "w.ckpt")
+
+
+def in_half(folder: Path, name: str) -> None:
+    (folder / f"{name}.safetensors").rename(folder / f"{name}.fp16.safetensors")
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_folder_of_diffusers_with_nothing_but_half_precision(tmp_path: Path, shards: bool) -> None:
+    model = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
+    model.half().save_pretrained(tmp_path, variant="fp16", max_shard_size="4KB" if shards else "1GB")
+    assert shards == (len(list(tmp_path.glob("*.fp16*.json"))) == 1)
+    loaded = load_folder(AutoencoderKL.from_pretrained, tmp_path, "AutoencoderKL", {"torch_dtype": torch.float32})
+    assert all(torch.equal(value, model.state_dict()[key].float()) for key, value in loaded.state_dict().items())
+
+
+def test_full_precision_comes_before_half(tmp_path: Path) -> None:
+    model = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
+    model.save_pretrained(tmp_path)
+    model.half().save_pretrained(tmp_path, variant="fp16")
+    assert load_folder(AutoencoderKL.from_pretrained, tmp_path, "AutoencoderKL", {}).dtype == torch.float32
+
+
+def test_a_folder_of_transformers_with_nothing_but_half_precision(tmp_path: Path) -> None:
+    config = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2
+    )
+    model = CLIPVisionModelWithProjection(config)
+    model.save_pretrained(tmp_path)
+    in_half(tmp_path, "model")
+    name = "CLIPVisionModelWithProjection"
+    loaded = load_folder(CLIPVisionModelWithProjection.from_pretrained, tmp_path, name, {"dtype": torch.float32})
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())

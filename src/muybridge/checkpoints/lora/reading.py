@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from muybridge.checkpoints.locate import locate_weights
 from muybridge.errors import CheckpointError
 from muybridge.weights.files import read_weights
 from muybridge.weights.loading import require_finite
@@ -85,13 +86,13 @@ class LoraPair:
 
 
 def read_lora(path: str | os.PathLike[str]) -> list[LoraPair]:
-    """Read a LoRA file, or the folder that peft or diffusers wrote one to.
+    """Read a LoRA file, or the folder that peft or diffusers wrote one to, here or on the hub (see `locate_weights`).
 
     Raises:
         CheckpointError: unreadable or unsafe file, something other than a LoRA, a kind of adapter that is not
             supported, a factor without its other half, or values that are not finite.
     """
-    path = _find_file(Path(path))
+    path = _find_file(locate_weights(path))
     found = read_weights(path)
     require_finite(found.items(), str(path))
     layers: dict[str, dict[str, Tensor]] = {}

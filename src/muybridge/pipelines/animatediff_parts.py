@@ -1,0 +1,111 @@
+"""The parts of an AnimateDiff pipeline: read from a folder, and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.config import UNetConfig
+from muybridge.checkpoints import parts
+from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
+from muybridge.errors import ConfigError
+from muybridge.pipelines.animatediff_conditions import read_sparse_control
+
+_NUM_SIZES = 6
+
+
+def part_loaders(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+    """For each part that the folder has, what reads it.
+
+    Args:
+        folder: of a pipeline of this package, or of Stable Diffusion 1.5 or XL.
+        index: its `model_index.json`.
+        dtype: of all networks.
+    """
+    loaders: dict[str, Callable[[], Any]] = {
+        "vae": lambda: parts.load_vae(folder, dtype),
+        "text_encoder": lambda: parts.load_text_encoder(folder, dtype),
+        "tokenizer": lambda: parts.load_tokenizer(folder, index),
+        "unet": lambda: parts.load_unet(folder, dtype),
+        "scheduler": lambda: parts.load_scheduler(folder, index),
+    }
+    optional: dict[str, Callable[[], Any]] = {
+        "text_encoder_2": lambda: load_second_text_encoder(folder, dtype),
+        "tokenizer_2": lambda: load_second_tokenizer(folder, index),
+        "motion_adapter": lambda: parts.load_motion_adapter(folder, dtype),
+    }
+    for name in ("keyframe_control", "sketch_control"):
+        optional[name] = partial(_load_sparse_control, folder, name, dtype)
+    present = {name: load for name, load in optional.items() if index.get(name) not in (None, [None, None])}
+    return {**loaders, **present}
+
+
+def check_text_encoders(
+    unet: UNet3DConditionModel,
+    text_encoder: CLIPTextModel,
+    text_encoder_2: CLIPTextModelWithProjection | None,
+    tokenizer_2: object | None,
+) -> None:
+    """Whether these encoders tell the U-Net what it has to be told; Stable Diffusion XL's needs two.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    config = UNetConfig.from_keywords(unet.config)
+    if config.addition is None:
+        if text_encoder_2 is not None or tokenizer_2 is not None:
+            raise ConfigError(
+                "text_encoder_2 and tokenizer_2 are parts of Stable Diffusion XL; this U-Net is of another kind."
+            )
+        width = text_encoder.config.hidden_size
+        if width != config.cross_attention_dim:
+            raise ConfigError(
+                f"The text encoder gives states {width} wide; this U-Net takes {config.cross_attention_dim}. Use the "
+                "one it was trained with."
+            )
+        return
+    if text_encoder_2 is None or tokenizer_2 is None:
+        raise ConfigError(
+            "This U-Net is of Stable Diffusion XL, which has two: give text_encoder_2 and tokenizer_2 too."
+        )
+    widths = (text_encoder.config.hidden_size, text_encoder_2.config.hidden_size)
+    if sum(widths) != config.cross_attention_dim:
+        raise ConfigError(
+            f"The text encoders give states {widths[0]} and {widths[1]} wide, together {sum(widths)}; this U-Net takes "
+            f"{config.cross_attention_dim}."
+        )
+    wanted = config.addition.input_width - _NUM_SIZES * config.addition.time_width
+    if text_encoder_2.config.projection_dim != wanted:
+        raise ConfigError(
+            f"The second text encoder gives a vector {text_encoder_2.config.projection_dim} wide; this U-Net takes one "
+            f"of {wanted}."
+        )
+
+
+def refuse_on_sdxl(is_sdxl: bool, **wishes: object) -> None:
+    """Refuse what is made for Stable Diffusion 1.5 alone.
+
+    Args:
+        is_sdxl: whether the pipeline is Stable Diffusion XL.
+        wishes: by name; those that are None or empty are not wished for.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    given = [name for name, wish in wishes.items() if wish]
+    if is_sdxl and given:
+        what = "ControlNets are" if given[0] == "controls" else "SparseCtrl is"
+        raise ConfigError(
+            f"{given[0]}: {what} supported with Stable Diffusion 1.5 only, and this model is Stable Diffusion XL. "
+            "Leave that out, or use a model of Stable Diffusion 1.5."
+        )
+
+
+def _load_sparse_control(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    return read_sparse_control(parts.part_folder(folder, name), dtype)
