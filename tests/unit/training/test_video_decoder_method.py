@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -32,13 +32,8 @@ def _same_weights() -> None:
 
 
 def method_of(prediction_type: str = "v_prediction", **remaking: Any) -> VideoDecoderMethod:
-    scheduler = DDIMScheduler(
-        prediction_type=prediction_type,
-        clip_sample=False,
-        timestep_spacing="trailing",
-        rescale_betas_zero_snr=True,
-        beta_schedule="scaled_linear",
-    )
+    settings: dict[str, Any] = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "clip_sample": False}
+    scheduler = DDIMScheduler(**settings, prediction_type=cast("Any", prediction_type))
     parts = (small_vae(), small_transformer(), small_text_encoder(), DiffusionObjective(scheduler), EMPTY)
     method = VideoDecoderMethod(*parts, Remaking(**remaking))
     with torch.no_grad():  # as made, the last layer is zero and nothing is predicted
@@ -93,7 +88,7 @@ def _by_diffusers(method: VideoDecoderMethod, batch: dict[str, Tensor], draws: t
     latents = encode_videos(method.vae, batch["pixels"])
     start = float(torch.rand(1, generator=draws) * 999)
     levels = [int(start * (1 - step / 3)) for step in range(4)]
-    scheduler = method.objective.scheduler
+    scheduler: Any = method.objective.scheduler
     sample = scheduler.add_noise(latents, torch.randn(latents.shape, generator=draws), torch.tensor(levels[:1]))
     given = encode_given(method.vae, batch["pixels"], batch["unknown"])
 
