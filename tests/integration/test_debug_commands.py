@@ -12,21 +12,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner, Result
 
 from muybridge import load_pipeline
-from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints import locate_model
 from muybridge.cli.debug import app
 from muybridge.debug import AnomalyGuard, AttentionMaps, MemoryWatch, Probe, StageProfile, replay_anomaly
-from muybridge.demo.models import make_tokenizer
 from muybridge.errors import ConfigError, NonFiniteError
-from muybridge.motion import HybridConfig, MotionAdapter
-from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.sampling import make_plain_scheduler
-from muybridge.sampling.schedulers import EASYANIMATE_BETAS
-from muybridge.vae import AutoencoderKLMagvit
 
 QUICK = ("--frames", "2", "--steps", "2", "--width", "32", "--height", "32")
 CALL: dict[str, Any] = {"num_frames": 3, "num_inference_steps": 2, "width": 32, "height": 32, "seed": 1}
@@ -160,41 +152,8 @@ def test_gradients_of_the_motion_modules(run, tmp_path):
     assert (tmp_path / "debug" / "gradients.png").is_file()
 
 
-def tiny_easyanimate() -> EasyAnimatePipeline:
-    torch.manual_seed(0)
-    vae = AutoencoderKLMagvit(
-        down_block_types=["SpatialTemporalDownBlock3D"] * 3,
-        up_block_types=["SpatialTemporalUpBlock3D"] * 3,
-        block_out_channels=(8, 8, 16),
-        norm_num_groups=4,
-        slice_compression_vae=True,
-    )
-    transformer = Transformer3DModel(
-        2, 16, 12, 4, 4, num_layers=4, sample_size=8, caption_channels=16, clip_channels=None
-    )
-    adapter = MotionAdapter.for_sites(
-        transformer.motion_sites().values(), "hybrid", HybridConfig(num_heads=2), numerics="easyanimate"
-    )
-    for parameter in adapter.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    transformer.set_motion_adapter(adapter)
-    tokenizer = make_tokenizer()
-    text = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    return EasyAnimatePipeline(
-        vae=vae.eval(),
-        text_encoder=T5EncoderModel(text).eval(),
-        tokenizer=tokenizer,
-        transformer=transformer.eval(),
-        scheduler=make_plain_scheduler("ddim", EASYANIMATE_BETAS),  # type: ignore[arg-type]
-        default_size=(32, 32),
-        default_num_frames=8,
-        max_tokens=16,
-        profile="clean",
-    )
-
-
-def test_the_other_family_is_looked_at_likewise(run, tmp_path):
-    tiny_easyanimate().save_pretrained(tmp_path / "tiny")
+def test_the_other_family_is_looked_at_likewise(run, tmp_path, make_easyanimate):
+    make_easyanimate(num_layers=4).save_pretrained(tmp_path / "tiny")
     quick = ("--frames", "8", "--steps", "2", "--width", "32", "--height", "32", "--model", str(tmp_path / "tiny"))
     assert "finite" in done(run("anomaly", "--train", "1", quick=quick))
     assert json.loads(done(run("probe", "*attn_temporal*", "--json", quick=quick)))["calls"] > 10
