@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from muybridge import load_pipeline
 from muybridge.cli.main import main
-from muybridge.demo import models
-from muybridge.demo.lora_batches import TaughtClips
+from muybridge.demo import models, world
+from muybridge.demo.lora_batches import TaughtClips, triples_with
 from muybridge.errors import ConfigError
 from muybridge.service.runs import load_run
 from muybridge.service.training import run_training
@@ -123,6 +123,8 @@ def test_clips_show_what_their_captions_leave_unsaid() -> None:
         said = {word for batch in drawn for text in tokenizer.batch_decode(batch["input_ids"]) for word in text.split()}
         assert {"circle", "square"} <= said
         assert not said & words
+        assert all(taught in triple for triple in triples_with(taught))
+        assert taught not in world.COLOURS or not said & set(world.COLOURS), "no other colour is shown"
         assert torch.equal(batches(3)["pixels"], drawn[3]["pixels"])
         assert drawn[0]["pixels"].shape == (8, 4, 3, 64, 64)
         assert drawn[0]["unknown"].all()

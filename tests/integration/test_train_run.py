@@ -159,7 +159,7 @@ def test_two_processes_share_a_stage(copied, capfd, monkeypatch):
 def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(OutputError, match="another output folder"):
+    with pytest.raises(OutputError, match="Choose a folder that exists"):
         run_training(RUN_FILE, TINY, tmp_path / "file" / "run")
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from muybridge import load_pipeline
 from muybridge.checkpoints.locate import locate_model
 from muybridge.demo import models
 from muybridge.demo.batches import KeyframeBatches
-from muybridge.errors import ConfigError
+from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.pipelines import AnimateDiffPipeline
 from muybridge.service.runs import load_run
 from muybridge.service.training import run_training
@@ -129,3 +132,26 @@ def test_sdxl_is_not_trained(sdxl_folder: Path, tmp_path: Path, run_file: str) -
 
     with pytest.raises(ConfigError, match="is Stable Diffusion XL, which is not trained here"):
         run_training(RUN_FILE.with_name(f"{run_file}.yaml"), overrides, tmp_path / "run")
+
+
+def test_a_base_that_is_not_there_is_found_before_processes_are_started(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no model"):
+        run_training(RUN_FILE, [f"base={tmp_path / 'none'}", "processes=2"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_cannot_grow_leaves_the_model_before(trained: Path, tmp_path: Path) -> None:
+    """As on a full disk, which safetensors reports by an error of its own."""
+    kept = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(kept / "sparse-control" / "exported")
+    before = sorted(path.name for path in (kept / "model").rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match="Free some space"):
+            run_training(RUN_FILE, TINY, kept)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sorted(path.name for path in (kept / "model").rglob("*")) == before

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from muybridge.errors import OutputError
-from muybridge.video.atomic import check_folder_above, output_error
+from muybridge.video.atomic import WRITING_ERRORS, check_folder_above, output_error
 
 
 def check_new(path: Path) -> None:
@@ -36,7 +36,7 @@ def new_model_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         temporary.rename(path)
-    except OSError as error:
+    except WRITING_ERRORS as error:
         raise output_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -31,7 +31,9 @@ def triples_with(taught: str | None) -> tuple[tuple[str, str, str], ...]:
 
 
 class TaughtClips:
-    """Clips that all show one motion or colour, with captions that say everything else.
+    """Clips that all show one motion or colour, with captions that never say it.
+
+    A quarter of the captions leave the background out too, and a share is empty.
 
     Batches suit a U-Net and a transformer alike: `pixels [b, f, 3, h, w]`, `input_ids [b, n]`, `attention_mask [b, n]`,
     `frame_positions [f]` in the whole clip, and `unknown [b, f]`, true everywhere.

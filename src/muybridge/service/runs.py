@@ -15,7 +15,7 @@ DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "pro
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StageSettings(_Strict):
@@ -146,7 +146,7 @@ class LoraStage(StageSettings):
     layers: str = "spatial"
     """Which layers learn: motion, spatial, linear, or a regular expression; see `training.lora.LORA_LAYERS`."""
     rank: int = Field(default=16, ge=1)
-    alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    alpha: float | None = Field(default=None, gt=0)
     """The change is scaled by alpha / rank; by default half the rank."""
     dialect: Literal["diffusers", "kohya"] = "diffusers"
     """Names in the file, and so the programs that read it besides this one."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from muybridge.checkpoints import locate_model
 from muybridge.demo.lora_batches import triples_with
 from muybridge.motion.registry import make_config
 from muybridge.service.base_stages import LoraWork, MotionAdapterWork, SparseControlWork, control_config
@@ -54,6 +55,7 @@ def check_stage(stage: Stage) -> None:
 
     Raises:
         ConfigError: an unknown kind of motion module, or settings it does not have; nothing of the toy world.
+        CheckpointError: the model to build on is not there.
     """
     if isinstance(stage, MotionStage | MotionAdapterStage):
         make_config(stage.motion.kind, stage.motion.config)
@@ -62,6 +64,8 @@ def check_stage(stage: Stage) -> None:
     if isinstance(stage, LoraStage):
         triples_with(stage.taught)
         layer_pattern(stage.layers)
+    if isinstance(stage, MotionAdapterStage | SparseControlStage | LoraStage) and not Path(stage.base).is_file():
+        locate_model(stage.base)
 
 
 def prepare_stage(stage: Stage, output: Path) -> StageWork:

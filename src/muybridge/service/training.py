@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.demo import models, render
-from muybridge.errors import ConfigError, OutputError, TrainingError
+from muybridge.errors import ConfigError, TrainingError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
 from muybridge.service.base_stages import pipeline_with_adapter, pipeline_with_control
@@ -30,6 +30,7 @@ from muybridge.service.stages import check_stage, prepare_stage
 from muybridge.training.stopping import stop_signals
 from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig
 from muybridge.vae import AutoencoderKLMagvit
+from muybridge.video.atomic import WRITING_ERRORS, new_file, output_error, replace_folder
 
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, steps done, steps in all, smoothed metrics)."""
@@ -38,6 +39,12 @@ SETTINGS_FILE = "settings.json"
 
 def run_training(run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None = None) -> Path:
     """Train all stages and assemble what they make; stages already finished in `output` are skipped.
+
+    Args:
+        run_file: the YAML file.
+        overrides: see `load_run`.
+        output: the folder of the run.
+        progress: of stages in one process; those of several tell standard error how far they are.
 
     Returns:
         The folder of the pipeline, `output/model`, or the file of the LoRA, `output/NAME.safetensors`.
@@ -113,7 +120,7 @@ def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path) ->
     if launcher.returncode:
         raise TrainingError(
             f"Stage {stage.method!r} stopped with status {launcher.returncode}; the reason stands above. "
-            "The same command continues it."
+            "Unless the settings are wrong, the same command continues it."
         )
 
 
@@ -197,11 +204,10 @@ def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
 def _record_settings(stage: Stage, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / (SETTINGS_FILE + ".part")
-        temporary.write_text(stage.model_dump_json(indent=2) + "\n")
-        temporary.replace(folder / SETTINGS_FILE)
     except OSError as error:
-        raise _output_error(folder, error) from error
+        raise output_error(folder, error) from error
+    with new_file(folder / SETTINGS_FILE) as temporary:
+        temporary.write_text(stage.model_dump_json(indent=2) + "\n")
 
 
 @contextmanager
@@ -212,14 +218,8 @@ def _new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except OSError as error:
-        raise _output_error(path, error) from error
+        replace_folder(temporary, path)
+    except WRITING_ERRORS as error:
+        raise output_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path} cannot be written ({error.strerror or error}). Choose another output folder.")

@@ -31,6 +31,18 @@ class Remaking:
     steps: int = 3
     guidance: float = 4.0
 
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        if self.steps < 1 or not 0 < self.most_noise <= 1 or not 0 <= self.guidance < float("inf"):
+            raise ConfigError(
+                "Remaking needs steps of at least 1, most_noise above 0 and at most 1, and a finite guidance of at "
+                f"least 0; given {self.steps}, {self.most_noise} and {self.guidance}."
+            )
+
 
 class VideoDecoderMethod(nn.Module):
     """The VAE's decoder learns to read latents as the video model makes them, not as the encoder does.
@@ -116,12 +128,10 @@ class VideoDecoderMethod(nn.Module):
             signal, rest = _signal_and_noise(alphas[timesteps], latents.ndim)
             velocity = predict(noisy, timesteps)
             clean, noise = signal * noisy - rest * velocity, signal * velocity + rest * noisy
-            if step == steps:
-                return clean
             timesteps = (start * (1 - step / steps)).long()
             signal, rest = _signal_and_noise(alphas[timesteps], latents.ndim)
-            noisy = signal * clean + rest * noise
-        return latents
+            noisy = clean if step == steps else signal * clean + rest * noise
+        return noisy
 
     def _guided_prediction(self, batch: Batch) -> Callable[[Tensor, Tensor], Tensor]:
         masks = torch.cat((self.empty_mask.expand_as(batch["attention_mask"]), batch["attention_mask"]))

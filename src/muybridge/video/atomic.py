@@ -11,9 +11,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from muybridge.errors import OutputError
 
 NUMBERED_PNG = re.compile(r"\d{4,}\.png")
+WRITING_ERRORS = (OSError, SafetensorError)
+"""What goes wrong while files are written; safetensors has an error of its own for what the system says."""
+_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
@@ -22,7 +27,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not.
 
     Raises:
-        OutputError: for any `OSError` in the block or while replacing.
+        OutputError: for any of `WRITING_ERRORS` in the block or while replacing.
     """
     target = Path(os.path.realpath(path))
     temporary = _temporary(target)
@@ -30,7 +35,7 @@ def new_file(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         temporary.replace(target)
-    except OSError as error:
+    except WRITING_ERRORS as error:
         raise output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -41,7 +46,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Like `new_file` for a folder of numbered pictures; the temporary folder exists already.
 
     Raises:
-        OutputError: for any `OSError`, or where something other than such a folder is in the way.
+        OutputError: for any of `WRITING_ERRORS`, or where something other than such a folder is in the way.
     """
     target = Path(os.path.realpath(path))
     temporary = _temporary(target)
@@ -49,8 +54,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         check_replaceable_folder(path)
         temporary.mkdir()
         yield temporary
-        _replace_folder(temporary, target)
-    except OSError as error:
+        if target.exists():
+            check_replaceable_folder(target)
+        replace_folder(temporary, target)
+    except WRITING_ERRORS as error:
         raise output_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -93,22 +100,28 @@ def check_replaceable_folder(path: Path) -> None:
         )
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
-    """What to raise for an `OSError` met while writing `path`, once its temporary file is gone."""
+def output_error(path: Path, error: Exception) -> OutputError:
+    """What to raise for one of `WRITING_ERRORS` met while writing `path`, once its temporary file is gone."""
+    said = _SYSTEM_ERROR.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
     advice = (
         "Free some space or save to another disk."
-        if error.errno in _FULL
+        if number in _FULL
         else "Choose a folder that exists and that you may write to."
     )
-    reason = error.strerror or str(error) or type(error).__name__
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return OutputError(f"{path} could not be written: {reason}. Nothing was left behind. {advice}")
 
 
-def _replace_folder(new: Path, target: Path) -> None:
+def replace_folder(new: Path, target: Path) -> None:
+    """Let a finished folder take the place of `target`, which stays as it is if that fails.
+
+    Raises:
+        OSError: one of them cannot be renamed.
+    """
     if not target.exists():
         new.rename(target)
         return
-    check_replaceable_folder(target)
     # No system call of every platform swaps folders, so the old one steps aside and comes back if the new one cannot.
     aside = _temporary(target)
     target.rename(aside)

@@ -150,3 +150,9 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 
     with pytest.raises(ConfigError, match="not a YAML file"):
         load_run(path)
+
+
+@pytest.mark.parametrize("change", ["motion.timestep_shift=.inf", "vae.learning_rate=.nan", "default_guidance=.inf"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, change: str):
+    with pytest.raises(ConfigError, match="finite"):
+        load_run(written(tmp_path, run_values()), [change])
