@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from muybridge import load_pipeline
+from muybridge.errors import ConfigError
 from muybridge.pipelines import EasyAnimatePipeline
 from muybridge.service.training import run_training
 
@@ -85,6 +86,13 @@ def test_every_stage_has_trained(trained):
         lines = [json.loads(line) for line in (trained / stage / "log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == ([1, 2] if stage == "video" else [1])
     assert json.loads((trained / "video-vae/exported/vae/config.json").read_text())["scaling_factor"] != 1.0
+
+
+@pytest.mark.parametrize("stage", ["video", "video-refine", "video-decoder"])
+def test_words_that_are_not_drawn_are_refused_before_anything_begins(stage, tmp_path):
+    with pytest.raises(ConfigError, match="given 'star': 2"):
+        run_training(RUN_FILE, [*TINY, f"{stage}.oversample={{star: 2}}"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_unfinished_is_left(trained):

@@ -168,10 +168,11 @@ class ConditionedVideoBatches:
         caption_dropout: float = 0.1,
         still_shares: tuple[float, float] = (1.0, 1.0),
         num_batches: int = 1,
+        triples: tuple[tuple[str, str, str], ...] = world.TRAINING_TRIPLES,
     ) -> None:
         """Of the first batches, and of those from `num_batches` on, `still_shares` are stills; linear in between.
 
-        `batch_size` counts clips; `caption_dropout` is the share of empty captions.
+        `batch_size` counts clips; `caption_dropout` is the share of empty captions; scenes are drawn from `triples`.
         """
         self.batch_size = batch_size
         self.seed = seed
@@ -179,6 +180,7 @@ class ConditionedVideoBatches:
         self.caption_dropout = caption_dropout
         self.still_shares = still_shares
         self.num_batches = num_batches
+        self.triples = triples
 
     def __call__(self, index: int) -> dict[str, Tensor]:
         """Render batch number `index`."""
@@ -186,7 +188,7 @@ class ConditionedVideoBatches:
         first, last = self.still_shares
         is_still = rng.random() < first + (last - first) * min(1.0, index / self.num_batches)
         count = self.batch_size * (self.STILLS_PER_CLIP if is_still else 1)
-        scenes = world.sample_scenes(count, rng)
+        scenes = world.sample_scenes(count, rng, self.triples)
         if is_still:
             frame_indices = rng.integers(render.CLIP_FRAMES, size=(count, 1))
             unknown = np.ones((count, 1), bool)

@@ -7,9 +7,12 @@ sample ever shows, so that an evaluation on them measures composition and not me
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from muybridge.errors import ConfigError
 
 SHAPES = ("circle", "square", "triangle", "ring", "heart")
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -95,6 +98,23 @@ HELD_OUT_TRIPLES: tuple[tuple[str, str, str], ...] = tuple(t for t in valid_trip
 TRAINING_TRIPLES: tuple[tuple[str, str, str], ...] = tuple(t for t in valid_triples() if not _is_held_out(t))
 
 _LARGE_SHARE = 0.4
+
+
+def oversampled(times: Mapping[str, int]) -> tuple[tuple[str, str, str], ...]:
+    """`TRAINING_TRIPLES`, in which triples with certain words come several times.
+
+    Args:
+        times: how often triples with a shape, colour or motion come; those with several of the words, as often as the
+            largest number says.
+
+    Raises:
+        ConfigError: a word that is no shape, colour or motion, or a number below 1.
+    """
+    known = (*SHAPES, *COLOURS, *MOTIONS)
+    for word, number in times.items():
+        if word not in known or number < 1:
+            raise ConfigError(f"Only {', '.join(known)} can come more often, once or more; given {word!r}: {number}.")
+    return tuple(triple for triple in TRAINING_TRIPLES for _ in range(max(times.get(word, 1) for word in triple)))
 
 
 def sample_scenes(

@@ -189,6 +189,8 @@ class VideoStage(StageSettings):
     timestep_shift: float = Field(default=2.0, gt=0)
     """Above 1 high noise is drawn more often, below 1 low noise."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+    oversample: dict[str, int] = Field(default_factory=dict)
+    """Shapes, colours and motions that come more often than others, and how many times as often."""
 
 
 class VideoRefineStage(VideoStage):
@@ -211,6 +213,8 @@ class VideoDecoderStage(StageSettings):
     method: Literal["video-decoder"]
     still_share: float = Field(default=0.5, ge=0, le=1)
     """Share of batches with stills."""
+    oversample: dict[str, int] = Field(default_factory=dict)
+    """Shapes, colours and motions that come more often than others, and how many times as often."""
     guidance: float = Field(default=4.0, ge=0)
     most_noise: float = Field(default=0.6, gt=0, le=1)
     """The highest noise level that the transformer starts from, as a share of the training timesteps."""

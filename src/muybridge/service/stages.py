@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from muybridge.checkpoints import locate_model
+from muybridge.demo import world
 from muybridge.demo.lora_batches import triples_with
 from muybridge.motion.registry import make_config
 from muybridge.service.base_stages import LoraWork, MotionAdapterWork, SparseControlWork, control_config
@@ -61,6 +62,8 @@ def check_stage(stage: Stage) -> None:
         make_config(stage.motion.kind, stage.motion.config)
     if isinstance(stage, SparseControlStage):
         control_config(stage)
+    if isinstance(stage, VideoStage | VideoDecoderStage):
+        world.oversampled(stage.oversample)
     if isinstance(stage, LoraStage):
         triples_with(stage.taught)
         layer_pattern(stage.layers)

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from transformers import T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
-from muybridge.demo import easyanimate_models, models
+from muybridge.demo import easyanimate_models, models, world
 from muybridge.demo.batches import ConditionedVideoBatches, VideoBatches
 from muybridge.service.runs import VideoDecoderStage, VideoStage, VideoTextStage, VideoVAEStage
 from muybridge.service.stage_work import SavablePart, StageWork, exported_part
@@ -73,6 +73,7 @@ class VideoWork(StageWork):
             stage.caption_dropout,
             (stage.first_still_share, stage.last_still_share),
             stage.steps * stage.processes,
+            world.oversampled(stage.oversample),
         )
 
     def _load(self, output: Path) -> None:
@@ -109,7 +110,11 @@ class VideoDecoderWork(StageWork):
             Remaking(stage.most_noise, stage.denoising_steps, stage.guidance),
         )
         self.batches = ConditionedVideoBatches(
-            stage.batch_size, stage.seed, tokenizer, still_shares=(stage.still_share, stage.still_share)
+            stage.batch_size,
+            stage.seed,
+            tokenizer,
+            still_shares=(stage.still_share, stage.still_share),
+            triples=world.oversampled(stage.oversample),
         )
 
     def trained_parts(self) -> dict[str, SavablePart]:

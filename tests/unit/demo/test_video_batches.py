@@ -66,6 +66,13 @@ def test_stills_are_four_for_a_clip_and_wholly_unknown():
     assert batch["unknown"].tolist() == [[True]] * 8
 
 
+def test_scenes_are_drawn_from_the_given_triples():
+    batches = ConditionedVideoBatches(2, 1, TOKENIZER, 0.0, triples=(("ring", "red", "still"),))
+    captions = cast("list[str]", TOKENIZER.batch_decode(batches(0)["input_ids"], skip_special_tokens=True))
+
+    assert all("ring" in caption.split() for caption in captions)
+
+
 def test_the_mask_of_the_tokens_is_as_long_as_the_caption():
     batch = clips(6)(0)
 

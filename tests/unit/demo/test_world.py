@@ -10,6 +10,7 @@ import pytest
 
 from muybridge.demo import models, world
 from muybridge.demo.world import Scene
+from muybridge.errors import ConfigError
 
 HELD_OUT_HASH = "ca4b0906e1d6f312a6a70ebc0b99f294b2cc0dd96e821c91cbd20ab247b18390"
 MOTION_WORDS = {
@@ -63,6 +64,23 @@ def test_every_word_is_trained_in_other_company(position):
     held_out = {triple[position] for triple in world.HELD_OUT_TRIPLES}
 
     assert held_out <= {triple[position] for triple in world.TRAINING_TRIPLES}
+
+
+def test_oversampled_words_come_as_often_as_asked():
+    counts = Counter(world.oversampled({"ring": 2, "spinning": 4, "red": 3}))
+
+    assert counts.keys() == set(world.TRAINING_TRIPLES)
+    assert counts["ring", "green", "still"] == 2
+    assert counts["ring", "red", "still"] == 3
+    assert counts["heart", "red", "spinning"] == 4
+    assert counts["heart", "green", "still"] == 1
+    assert world.oversampled({}) == world.TRAINING_TRIPLES
+
+
+@pytest.mark.parametrize("times", [{"star": 2}, {"large": 2}, {"ring": 0}], ids=str)
+def test_only_words_that_are_drawn_can_be_oversampled(times):
+    with pytest.raises(ConfigError, match="once or more; given"):
+        world.oversampled(times)
 
 
 def test_nothing_round_spins():
