@@ -221,6 +221,14 @@ def test_what_is_no_video_is_refused(run, tmp_path):
     refused(run("inspect", tmp_path), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "command", [("inspect",), ("train",), ("generate", "x", "-o"), ("generate", "x", "--model")], ids=" ".join
+)
+def test_names_that_are_too_long_are_of_nothing(run, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    refused(run(*command, "a" * 300 + ".mp4"), "a" * 300, "cannot be that long")
+
+
 def test_wrong_training_runs_are_refused(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wrong = tmp_path / "wrong.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import warnings
@@ -42,6 +43,11 @@ def _run(arguments: list[str] | None) -> int:
         return 2
     except MuybridgeError as error:
         _complain(str(error))
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _complain(f"There is nothing called {error.filename}: names of files and folders cannot be that long.")
         return 2
     except (typer.Abort, KeyboardInterrupt):
         status = 130
