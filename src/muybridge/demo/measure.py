@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from muybridge.demo import render, world
 from muybridge.demo.shape_classifier import (
-    Floats,
     Silhouettes,
     find_silhouettes,
     read_cue,
@@ -23,6 +22,7 @@ from muybridge.demo.shape_classifier import (
     turn_rate,
     turns,
 )
+from muybridge.demo.shape_examples import Floats
 from muybridge.errors import ConfigError, ShapeError
 
 ATTRIBUTES = ("shape", "colour", "motion", "size", "background")
@@ -35,7 +35,7 @@ _OBJECT_QUANTILE = 0.99  # the smallest shape of the world covers 3 % of a frame
 _COLOUR_REACH = 0.2  # in Oklab; the nearest two colours of the world are 0.16 apart
 _SIZE_BORDER = 0.235  # also between the halves of clips in which things grow or shrink
 _LEAST_RATE = 0.4  # share of the renderer's own speed from which something counts as a motion
-_MOST_UNLIKENESS = 3.5  # between renders blurred beyond what models do and foreign shapes such as stars
+_MOST_UNLIKENESS = 2.2  # between renders spoilt beyond what models do and foreign shapes such as pentagons
 _OBJECT_OPACITY = 0.1  # of locally averaged opacity: below is background
 
 
@@ -55,7 +55,7 @@ class Measurement:
     """Mean absolute change of background pixels from frame to frame, on a scale of 0..255."""
     nearest_shape: str | None
     unlikeness: float
-    """How unlike the nearest shape the silhouettes are: to 1 for renders, above 3.5 they have no shape; NaN without."""
+    """How unlike the nearest shape the silhouettes are: to 1 for renders, above 2.2 they have no shape; NaN without."""
     centre: Floats
     """[f, 2], x and y of the centroid as shares of the frame's width; NaN in frames without an object, as below."""
     radius: Floats

@@ -1,13 +1,13 @@
 """Reads silhouettes from opacity maps: where the object is, which shape it has, how it turns, which cue surrounds it.
 
-Nothing here is a network and nothing is stored: two linear discriminants are fitted on a few hundred renders the
-first time they are needed, on clean, softened and noisy copies alike, so that they bear with generated pictures.
+Nothing here is a network and nothing is stored: two linear discriminants, and how much each shape varies, are fitted
+on a few hundred renders the first time they are needed; on clean and spoilt copies alike, so that they bear with
+generated pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muybridge.demo import render
-from muybridge.demo.world import MOTIONS, ROTATION_SYMMETRIC, SHAPES, SIZES, Scene
+from muybridge.demo.shape_examples import Floats, make_examples
+from muybridge.demo.world import ROTATION_SYMMETRIC, SHAPES
 
-Floats = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 
 CUES = ("none", "trail", "halo", "arcs", "sparks")
@@ -38,10 +38,7 @@ _CUE_HARMONICS = 10
 _TURN_GRID = np.arange(-40.0, 40.5, 0.5)
 _LEAST_AGREEMENT = 0.5
 
-_EXAMPLES_EACH = 4
-_EXAMPLE_COLOUR = "red"
-_SOFT_KERNEL = (0.21, 0.58, 0.21)  # a Gaussian of 0.7 pixels
-_EXAMPLE_NOISE = 0.06
+_LEAST_VARIANCE = 0.02  # of a class' mean variance: what never varies in examples must not be infinitely telling
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +80,14 @@ def shape_spectra(silhouettes: Silhouettes) -> NDArray[np.complex64]:
 def read_shape(spectra: NDArray[np.complex64]) -> tuple[str, float]:
     """The shape that n silhouettes of one object are likest, and how unlike they are.
 
-    Unlikeness 1 is the 99th percentile of renders, softened and noisy ones included; softened further and noisier
-    ones reach 3, a star, an ellipse or a pentagon has 5 and more. Turns change only phases, which are not looked at.
+    Unlikeness 1 is the 99th percentile of the shape's own renders, spoilt ones included; a pentagon, an ellipse or a
+    ring whose hole is badly off its middle has 2.5 and more. Turns change only phases, which are not looked at.
     """
     readers = _readers()
     magnitudes = _magnitudes(spectra)
     votes = np.maximum(readers.shape.log_probabilities(magnitudes), _LOWEST_VOTE).mean(axis=0)
-    unlikeness = float(np.median(readers.shape.distance(magnitudes))) / readers.usual_distance
-    return SHAPES[int(np.argmax(votes))], unlikeness
+    shape = SHAPES[int(np.argmax(votes))]
+    return shape, float(np.median(readers.variation[shape].unlikeness(magnitudes)))
 
 
 def shape_radius(silhouettes: Silhouettes, shape: str) -> Floats:
@@ -237,17 +234,25 @@ class _LinearReader:
 
     weight: Floats
     bias: Floats
-    precision: Floats
 
     def log_probabilities(self, features: Floats) -> Floats:
         score = features @ self.weight + self.bias
         score = score - score.max(axis=1, keepdims=True)
         return score - np.log(np.exp(score).sum(axis=1, keepdims=True))
 
-    def distance(self, features: Floats) -> Floats:
-        """Mahalanobis distance from the nearest class, `[n]`."""
-        nearest = (features @ self.weight + self.bias).max(axis=1)
-        return np.sqrt(np.maximum(((features @ self.precision) * features).sum(axis=1) - 2 * nearest, 0.0))
+
+@dataclass(frozen=True, eq=False)
+class _Variation:
+    """How the examples of one shape differ from their mean; holes vary in rings only, so each shape has its own."""
+
+    mean: Floats
+    precision: Floats
+    usual_distance: float = 1.0
+
+    def unlikeness(self, features: Floats) -> Floats:
+        """Mahalanobis distance from the mean, `[n]`; 1 is the usual one."""
+        offset = features - self.mean
+        return np.sqrt(np.maximum(((offset @ self.precision) * offset).sum(axis=1), 0.0)) / self.usual_distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,23 +260,30 @@ class _Readers:
     shape: _LinearReader
     cue: _LinearReader
     unit_area: dict[str, float]
-    usual_distance: float
+    variation: dict[str, _Variation]
 
 
 def _fitted(features: Floats, labels: NDArray[np.int64], classes: int) -> _LinearReader:
     means = np.stack([features[labels == c].mean(axis=0) for c in range(classes)]).astype(np.float64)
-    spread = features - means[labels]
-    covariance = spread.T @ spread / len(features)
-    # Features that never vary in renders must not become infinitely telling in generated pictures.
-    covariance += 0.02 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    precision = np.linalg.inv(covariance)
-    weight = precision @ means.T
-    return _LinearReader(weight, -0.5 * (means.T * weight).sum(axis=0), precision)
+    weight = _precision(features - means[labels]) @ means.T
+    return _LinearReader(weight, -0.5 * (means.T * weight).sum(axis=0))
+
+
+def _varied(features: Floats) -> _Variation:
+    mean = features.mean(axis=0).astype(np.float64)
+    variation = _Variation(mean, _precision(features - mean))
+    return replace(variation, usual_distance=float(np.quantile(variation.unlikeness(features), 0.99)))
+
+
+def _precision(spread: Floats) -> Floats:
+    covariance = spread.T.astype(np.float64) @ spread / len(spread)
+    covariance += _LEAST_VARIANCE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    return np.linalg.inv(covariance)
 
 
 @lru_cache(maxsize=1)
 def _readers() -> _Readers:
-    scenes, opacity = _examples()
+    scenes, opacity = make_examples()
     silhouettes = find_silhouettes(opacity)
     copies = len(opacity) // len(scenes)
     shapes = np.array([SHAPES.index(scene.shape) for scene in scenes] * copies)
@@ -284,39 +296,7 @@ def _readers() -> _Readers:
     }
     magnitudes = _magnitudes(shape_spectra(silhouettes))
     shape_reader = _fitted(magnitudes, shapes, len(SHAPES))
-    usual_distance = float(np.quantile(shape_reader.distance(magnitudes), 0.99))
+    variation = {shape: _varied(magnitudes[shapes == i]) for i, shape in enumerate(SHAPES)}
     measured_radius = np.sqrt(silhouettes.area / np.array([unit_area[shape] for shape in SHAPES])[shapes])
     cue_spectra = _cue_spectra(opacity, silhouettes, measured_radius.astype(np.float32))
-    return _Readers(shape_reader, _fitted(_magnitudes(cue_spectra), cues, len(CUES)), unit_area, usual_distance)
-
-
-def _examples() -> tuple[list[Scene], Floats]:
-    """Scenes and their opacity maps, four times over: as drawn, softened, softened and noisy, very soft."""
-    rng = np.random.default_rng(0)
-    scenes = [
-        Scene(shape, _EXAMPLE_COLOUR, motion, size, "black")
-        for shape in SHAPES
-        for motion in MOTIONS
-        if not (motion == "spinning" and shape in ROTATION_SYMMETRIC)
-        for size in SIZES
-        for _ in range(_EXAMPLES_EACH)
-    ]
-    opacity = _rendered_opacity(scenes, rng)
-    soft = _softened(opacity)
-    noisy = soft + rng.normal(0.0, _EXAMPLE_NOISE, soft.shape).astype(np.float32)
-    very_soft = _softened(_softened(_softened(soft)))
-    return scenes, np.concatenate([opacity, soft, noisy, very_soft])
-
-
-def _rendered_opacity(scenes: Sequence[Scene], rng: np.random.Generator) -> Floats:
-    frame_indices = rng.integers(render.CLIP_FRAMES, size=(len(scenes), 1))
-    frames = render.render(scenes, frame_indices, render.place(scenes, rng))[:, 0]
-    brightest = render.COLOURS[_EXAMPLE_COLOUR][0]
-    return frames[..., 0].astype(np.float32) / brightest
-
-
-def _softened(pictures: Floats) -> Floats:
-    side, middle, _ = _SOFT_KERNEL
-    padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    rows = side * (padded[:, :-2] + padded[:, 2:]) + middle * padded[:, 1:-1]
-    return side * (rows[:, :, :-2] + rows[:, :, 2:]) + middle * rows[:, :, 1:-1]
+    return _Readers(shape_reader, _fitted(_magnitudes(cue_spectra), cues, len(CUES)), unit_area, variation)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,8 @@ from muybridge.demo.world import Scene
 from muybridge.errors import ConfigError, ShapeError
 
 CLIPS = 60
+Outline = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Distance to a unit shape, negative inside."""
 
 
 def rendered(
@@ -141,6 +145,65 @@ def test_a_foreign_shape_has_only_a_nearest_shape() -> None:
     assert measured.shape is None
     assert measured.nearest_shape in world.SHAPES
     assert (measured.colour, measured.motion) == ("blue", "still")
+
+
+def _hole(radius: float = 0.48, off: float = 0.0) -> Outline:
+    return lambda x, y: np.maximum(np.hypot(x, y) - 1, radius - np.hypot(x - off, y))
+
+
+def _star(points: int, depth: float) -> Outline:
+    return lambda x, y: np.hypot(x, y) - 1 + depth * (1 - np.cos(points * np.arctan2(y, x)))
+
+
+def _polygon(corners: int) -> Outline:
+    step = 2 * np.pi / corners
+    return lambda x, y: np.hypot(x, y) * np.cos((np.arctan2(y, x) + step / 2) % step - step / 2) - 0.85
+
+
+def _drawn_as(outline: Outline, monkeypatch: pytest.MonkeyPatch, motion: str, size: str) -> measure.Measurement:
+    with monkeypatch.context() as patch:
+        patch.setattr(render, "_distance", lambda _, x, y: outline(x, y))
+        clip = one_clip(Scene("ring", "blue", motion, size, "gray"))
+    return measure.measure_clip(clip)
+
+
+FOREIGN = {
+    "star": _star(5, 0.25),
+    "cross": _star(4, 0.2),
+    "flower": _star(6, 0.15),
+    "pentagon": _polygon(5),
+    "ellipse": lambda x, y: np.hypot(1.15 * x, y / 1.15) - 1,
+    "rectangle": lambda x, y: np.maximum(np.abs(1.15 * x), np.abs(y / 1.15)) - 0.84,
+    "disc with a dot": _hole(0.2),
+    "hoop": _hole(0.75),
+    "lopsided ring": _hole(off=0.2),
+}
+
+
+@pytest.mark.parametrize("size", world.SIZES)
+@pytest.mark.parametrize("motion", ["still", "moving left"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_none_of_the_shapes_is_not_taken_for_one(
+    name: str, motion: str, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _drawn_as(FOREIGN[name], monkeypatch, motion, size).shape is None
+
+
+@pytest.mark.parametrize("size", world.SIZES)
+@pytest.mark.parametrize(("radius", "off"), [(0.38, 0.06), (0.48, 0.08), (0.54, 0.04)], ids=str)
+def test_a_ring_whose_hole_is_a_pixel_off_is_a_ring(
+    radius: float, off: float, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _drawn_as(_hole(radius, off), monkeypatch, "moving up", size).shape == "ring"
+
+
+@pytest.mark.parametrize("direction", ["left", "right", "up", "down"])
+def test_a_ring_is_one_whatever_its_trail_looks_like_through_the_hole(
+    direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "_TRAIL", ((0.5, 0.68), (1.0, 0.5), (1.5, 0.3)))
+    clip = one_clip(Scene("ring", "pink", f"moving {direction}", "normal", "gray"))
+    assert measure.measure_clip(clip).shape == "ring"
 
 
 def test_frames_in_which_the_object_is_missing_are_passed_over() -> None:
