@@ -88,6 +88,12 @@ def test_every_stage_has_trained(trained):
     assert json.loads((trained / "video-vae/exported/vae/config.json").read_text())["scaling_factor"] != 1.0
 
 
+def test_the_model_does_not_say_where_it_was_trained(trained):
+    files = list((trained / "model").rglob("*.json"))
+    assert len(files) > 4
+    assert not [file for file in files if "exported" in file.read_text() or str(trained) in file.read_text()]
+
+
 @pytest.mark.parametrize("stage", ["video", "video-refine", "video-decoder"])
 def test_words_that_are_not_drawn_are_refused_before_anything_begins(stage, tmp_path):
     with pytest.raises(ConfigError, match="given 'star': 2"):

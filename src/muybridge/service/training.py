@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ConfigMixin, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, T5EncoderModel
 
@@ -133,6 +133,8 @@ def assemble(run: TrainingRun, output: Path) -> Path:
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             nn.Module.to(part, torch.float16)
+        if isinstance(part, ConfigMixin):
+            part.register_to_config(_name_or_path="")  # where it lay on this machine is nobody's business
     folder = output / "model"
     with _new_folder(folder) as temporary:
         pipeline.save_pretrained(temporary)
