@@ -224,9 +224,9 @@ def test_what_is_no_video_is_refused(run, tmp_path):
 @pytest.mark.parametrize(
     "command", [("inspect",), ("train",), ("generate", "x", "-o"), ("generate", "x", "--model")], ids=" ".join
 )
-def test_names_that_are_too_long_are_of_nothing(run, tmp_path, monkeypatch, command):
+def test_names_longer_than_the_file_system_allows_are_refused(run, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    refused(run(*command, "a" * 300 + ".mp4"), "a" * 300, "cannot be that long")
+    refused(run(*command, "a" * 300 + ".mp4"), "a" * 300)
 
 
 def test_wrong_training_runs_are_refused(run, tmp_path, monkeypatch):

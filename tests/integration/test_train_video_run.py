@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ import yaml
 from safetensors.torch import load_file
 
 from muybridge import load_pipeline
+from muybridge.demo import world
+from muybridge.demo.batches import ConditionedVideoBatches
 from muybridge.errors import ConfigError
 from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.service.runs import load_run
+from muybridge.service.stages import prepare_stage
 from muybridge.service.training import run_training
 
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-easyanimate.yaml"
@@ -96,9 +101,32 @@ def test_the_model_does_not_say_where_it_was_trained(trained):
 
 @pytest.mark.parametrize("stage", ["video", "video-refine", "video-decoder"])
 def test_words_that_are_not_drawn_are_refused_before_anything_begins(stage, tmp_path):
-    with pytest.raises(ConfigError, match="given 'star': 2"):
+    with pytest.raises(ConfigError, match="knows no 'star'"):
         run_training(RUN_FILE, [*TINY, f"{stage}.oversample={{star: 2}}"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["video", "video-refine", "video-decoder"])
+def test_what_is_hard_is_drawn_more_often(method, trained):
+    run = load_run(RUN_FILE, [*TINY, f"{method}.oversample={{ring: 3}}"])
+    stage = next(stage for stage in run.stages if stage.method == method)
+
+    work = prepare_stage(stage, trained)
+
+    assert isinstance(work.batches, ConditionedVideoBatches)
+    assert Counter(work.batches.triples) == Counter(world.oversampled({"ring": 3}))
+
+
+def test_a_setting_that_came_later_is_not_changed_in_silence(trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "run")
+    path = Path(output) / "video" / "settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("oversample") == {}
+    path.write_text(json.dumps(settings))
+
+    run_training(RUN_FILE, TINY, Path(output))
+    with pytest.raises(ConfigError, match=r"other settings \(oversample\)"):
+        run_training(RUN_FILE, [*TINY, "video.oversample={ring: 2}"], Path(output))
 
 
 def test_nothing_unfinished_is_left(trained):

@@ -45,9 +45,9 @@ def _run(arguments: list[str] | None) -> int:
         _complain(str(error))
         return 2
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno != errno.ENAMETOOLONG or error.filename is None:
             raise
-        _complain(f"There is nothing called {error.filename}: names of files and folders cannot be that long.")
+        _complain(f"{error.filename}: names of files and folders cannot be that long. Give a shorter one.")
         return 2
     except (typer.Abort, KeyboardInterrupt):
         status = 130

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muybridge.demo import render, world
+from muybridge.demo.render import Floats
 from muybridge.demo.shape_classifier import (
     Silhouettes,
     find_silhouettes,
@@ -22,7 +23,6 @@ from muybridge.demo.shape_classifier import (
     turn_rate,
     turns,
 )
-from muybridge.demo.shape_examples import Floats
 from muybridge.errors import ConfigError, ShapeError
 
 ATTRIBUTES = ("shape", "colour", "motion", "size", "background")
@@ -35,7 +35,9 @@ _OBJECT_QUANTILE = 0.99  # the smallest shape of the world covers 3 % of a frame
 _COLOUR_REACH = 0.2  # in Oklab; the nearest two colours of the world are 0.16 apart
 _SIZE_BORDER = 0.235  # also between the halves of clips in which things grow or shrink
 _LEAST_RATE = 0.4  # share of the renderer's own speed from which something counts as a motion
-_MOST_UNLIKENESS = 2.2  # between renders spoilt beyond what models do and foreign shapes such as pentagons
+# Between renders spoilt beyond what models do (1.2) and a pentagon (3); a hexagon (2.1) still passes for a circle, and
+# the hole of a ring may be off its middle by a tenth of the radius.
+_MOST_UNLIKENESS = 2.2
 _OBJECT_OPACITY = 0.1  # of locally averaged opacity: below is background
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muybridge.demo import render
-from muybridge.demo.shape_examples import Floats, make_examples
+from muybridge.demo.render import Floats
+from muybridge.demo.shape_examples import make_examples
 from muybridge.demo.world import ROTATION_SYMMETRIC, SHAPES
 
 Flags = NDArray[np.bool_]
@@ -38,7 +39,7 @@ _CUE_HARMONICS = 10
 _TURN_GRID = np.arange(-40.0, 40.5, 0.5)
 _LEAST_AGREEMENT = 0.5
 
-_LEAST_VARIANCE = 0.02  # of a class' mean variance: what never varies in examples must not be infinitely telling
+_LEAST_VARIANCE = 0.02  # of the features' mean one, added to each: what never varies must not be infinitely telling
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from muybridge.demo import render
+from muybridge.demo.render import Floats
 from muybridge.demo.world import MOTIONS, ROTATION_SYMMETRIC, SHAPES, SIZES, Scene
-
-Floats = NDArray[np.floating]
 
 _EACH = 4
 _COLOUR = "red"
 _SOFT_KERNEL = (0.21, 0.58, 0.21)  # a Gaussian of 0.7 pixels
 _NOISE = 0.06
 _WOBBLE, _WOBBLE_GRID = 0.7, 8  # pixels: how far outlines are off, and over which lengths they are alike
-_STRONGER = 1.3
-_STRONGEST_TRAIL = 0.577  # becomes 0.75 when it is stronger, which is still less than opaque
+_STRONGER, _TRAIL_BELOW = 1.3, 0.57  # what is stronger stays below 0.75, from where on it would count as the object
 
 
 def make_examples() -> tuple[list[Scene], Floats]:
-    """Scenes and their opacity maps `[copies * scenes, h, w]`: the same scenes again and again, ever spoilt otherwise.
+    """Scenes and their opacity maps `[copies * scenes, h, w]`: the same scenes in every copy, spoilt otherwise.
 
     As drawn, softened, softened and noisy, very soft, with wobbling outlines, and with stronger trails, as they are and
-    wobbling. How much a trail covers says nothing about a shape, but a trail shows through the hole of a ring.
+    wobbling. How opaque a trail is says nothing about the shape, but it shows through the hole of a ring.
     """
     rng = np.random.default_rng(0)
     scenes = [
@@ -54,8 +51,9 @@ def _rendered_opacity(scenes: Sequence[Scene], rng: np.random.Generator) -> Floa
 
 
 def _with_stronger_trails(scenes: Sequence[Scene], opacity: Floats) -> Floats:
+    # The rim of the shape itself gets a little thicker, by less than softening does.
     trailing = np.array([scene.motion.startswith("moving") for scene in scenes])[:, None, None]
-    return np.where(trailing & (opacity < _STRONGEST_TRAIL), opacity * _STRONGER, opacity)
+    return np.where(trailing & (opacity < _TRAIL_BELOW), opacity * _STRONGER, opacity)
 
 
 def _softened(pictures: Floats) -> Floats:

@@ -98,22 +98,25 @@ HELD_OUT_TRIPLES: tuple[tuple[str, str, str], ...] = tuple(t for t in valid_trip
 TRAINING_TRIPLES: tuple[tuple[str, str, str], ...] = tuple(t for t in valid_triples() if not _is_held_out(t))
 
 _LARGE_SHARE = 0.4
+_MOST_TIMES = 100
 
 
 def oversampled(times: Mapping[str, int]) -> tuple[tuple[str, str, str], ...]:
     """`TRAINING_TRIPLES`, in which triples with certain words come several times.
 
     Args:
-        times: how often triples with a shape, colour or motion come; those with several of the words, as often as the
-            largest number says.
+        times: how often triples with a shape, colour or motion come, 2 to 100 times; those with several of the words,
+            as often as the largest number says.
 
     Raises:
-        ConfigError: a word that is no shape, colour or motion, or a number below 1.
+        ConfigError: a word that is no shape, colour or motion, or another number.
     """
     known = (*SHAPES, *COLOURS, *MOTIONS)
     for word, number in times.items():
-        if word not in known or number < 1:
-            raise ConfigError(f"Only {', '.join(known)} can come more often, once or more; given {word!r}: {number}.")
+        if word not in known:
+            raise ConfigError(f"oversample knows no {word!r}; there are {', '.join(known)}.")
+        if not 2 <= number <= _MOST_TIMES:
+            raise ConfigError(f"oversample has {word!r} {number} times; give a whole number from 2 to {_MOST_TIMES}.")
     return tuple(triple for triple in TRAINING_TRIPLES for _ in range(max(times.get(word, 1) for word in triple)))
 
 

@@ -189,7 +189,7 @@ class VideoStage(StageSettings):
     timestep_shift: float = Field(default=2.0, gt=0)
     """Above 1 high noise is drawn more often, below 1 low noise."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
-    oversample: dict[str, int] = Field(default_factory=dict)
+    oversample: dict[str, Annotated[int, Field(strict=True)]] = Field(default_factory=dict)
     """Shapes, colours and motions that come more often than others, and how many times as often."""
 
 
@@ -213,7 +213,7 @@ class VideoDecoderStage(StageSettings):
     method: Literal["video-decoder"]
     still_share: float = Field(default=0.5, ge=0, le=1)
     """Share of batches with stills."""
-    oversample: dict[str, int] = Field(default_factory=dict)
+    oversample: dict[str, Annotated[int, Field(strict=True)]] = Field(default_factory=dict)
     """Shapes, colours and motions that come more often than others, and how many times as often."""
     guidance: float = Field(default=4.0, ge=0)
     most_noise: float = Field(default=0.6, gt=0, le=1)

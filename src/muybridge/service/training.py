@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, UNet2DConditionModel
+from pydantic_core import to_jsonable_python
 from torch import nn
 from transformers import CLIPTextModel, T5EncoderModel
 
@@ -134,7 +136,7 @@ def assemble(run: TrainingRun, output: Path) -> Path:
         if isinstance(part, nn.Module):
             nn.Module.to(part, torch.float16)
         if isinstance(part, ConfigMixin):
-            part.register_to_config(_name_or_path="")  # where it lay on this machine is nobody's business
+            part.register_to_config(_name_or_path="")  # the run's folder means nothing to others and may name a user
     folder = output / "model"
     with _new_folder(folder) as temporary:
         pipeline.save_pretrained(temporary)
@@ -194,6 +196,7 @@ def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"{path} cannot be read ({error}). Choose another output folder.") from error
     now = stage.model_dump(mode="json")
+    before = {**_default_settings(stage), **before}  # what there was no setting for was as it is by default
     free = CHANGEABLE_SETTINGS - {"steps"} if finished else CHANGEABLE_SETTINGS
     if changed := sorted(name for name in (before.keys() & now.keys()) - free if before[name] != now[name]):
         state = "is finished" if finished else "has begun"
@@ -201,6 +204,11 @@ def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
             f"Stage {stage.method!r} in {folder.parent} {state} with other settings ({', '.join(changed)}). Choose "
             "another output folder to start anew, or the old settings to continue."
         )
+
+
+def _default_settings(stage: Stage) -> dict[str, Any]:
+    fields = {name: field for name, field in type(stage).model_fields.items() if not field.is_required()}
+    return {n: to_jsonable_python(field.get_default(call_default_factory=True)) for n, field in fields.items()}
 
 
 def _record_settings(stage: Stage, folder: Path) -> None:

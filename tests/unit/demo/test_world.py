@@ -77,9 +77,13 @@ def test_oversampled_words_come_as_often_as_asked():
     assert world.oversampled({}) == world.TRAINING_TRIPLES
 
 
-@pytest.mark.parametrize("times", [{"star": 2}, {"large": 2}, {"ring": 0}], ids=str)
-def test_only_words_that_are_drawn_can_be_oversampled(times):
-    with pytest.raises(ConfigError, match="once or more; given"):
+@pytest.mark.parametrize("times", [{"star": 2}, {"large": 2}, {"ring": 0}, {"ring": 1}, {"ring": 101}], ids=str)
+def test_what_cannot_be_oversampled_is_refused(times):
+    ((word, number),) = times.items()
+    message = (
+        f"knows no '{word}'" if word != "ring" else f"has 'ring' {number} times; give a whole number from 2 to 100"
+    )
+    with pytest.raises(ConfigError, match=message):
         world.oversampled(times)
 
 
