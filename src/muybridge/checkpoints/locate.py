@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
@@ -108,7 +109,7 @@ def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> P
 def _hub_file(repository: str, file: str, beside: str | None) -> Path:
     from huggingface_hub import hf_hub_download  # slow to import, and only needed here
 
-    found = Path(_fetched(f"{repository}/{file}", lambda: hf_hub_download(repository, file)))
+    found = Path(_fetched(_not_here(f"{repository}/{file}"), lambda: hf_hub_download(repository, file)))
     if beside is not None:
         folder = (PurePosixPath(file).parent / beside).as_posix()
         _fetch_folder(repository, [f"{folder}/{pattern}" for pattern in ("*.json", "*.safetensors")])
@@ -133,10 +134,15 @@ def _hub_folder(repository: str, folder: str | None) -> Path:
 def _fetch_folder(repository: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(_fetched(repository, lambda: snapshot_download(repository, allow_patterns=list(patterns))))
+    fetch = partial(snapshot_download, repository, allow_patterns=list(patterns))
+    return Path(_fetched(_not_here(repository), fetch))
 
 
-def _fetched(name: str, fetch: Callable[[], str]) -> str:
+def _not_here(name: str) -> str:
+    return f"There is no {name} here, nor in the cache of the Hugging Face hub"
+
+
+def _fetched(missing: str, fetch: Callable[[], str]) -> str:
     from huggingface_hub.constants import is_offline_mode
 
     try:
@@ -145,8 +151,8 @@ def _fetched(name: str, fetch: Callable[[], str]) -> str:
         # The library's own words for this are long and about its keyword arguments.
         reason = "it may not be asked, HF_HUB_OFFLINE is set" if is_offline_mode() else " ".join(str(error).split())
         raise CheckpointError(
-            f"There is no {name} here, nor in the cache of the Hugging Face hub, and the hub did not give it "
-            f"({reason[:200]}). Check the name, or download it first and give its path."
+            f"{missing}, and the hub did not give it ({reason[:200]}). Check the name, or download it first and give "
+            "its path."
         ) from error
 
 
@@ -163,12 +169,8 @@ def fetch_model(hub_id: str, parts: Sequence[str] = _PARTS) -> Path:
         "model_index.json",
         *(f"{part}/*{suffix}" for part in parts for suffix in (".json", ".txt", ".model", ".safetensors")),
     ]
-    try:
-        unwanted = ["*.fp16.safetensors", "*.non_ema.*"]
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=unwanted))
-    except Exception as error:  # as in _fetched
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"There is no model {hub_id!r}: no such folder, not one of the shipped models "
-            f"({', '.join(SHIPPED_MODELS)}), and the hub did not give it ({reason})."
-        ) from error
+    unwanted = ["*.fp16.safetensors", "*.non_ema.*"]
+    shipped = ", ".join(SHIPPED_MODELS)
+    missing = f"There is no model {hub_id!r}: no such folder, not one of the shipped models ({shipped})"
+    fetch = partial(snapshot_download, hub_id, allow_patterns=wanted, ignore_patterns=unwanted)
+    return Path(_fetched(missing, fetch))

@@ -72,7 +72,7 @@ class ClipBatches:
         num_frames = render.CLIP_FRAMES if whole else self.num_frames
         count = max(1, self.batch_size * self.num_frames // num_frames)
         scenes = world.sample_scenes(count, rng)
-        positions = _positions(num_frames, rng)
+        positions = sample_positions(num_frames, rng)
         frames = render.render(scenes, np.tile(positions, (count, 1)), render.place(scenes, rng))
         captions = ["" if rng.random() < self.caption_dropout else world.caption(scene, rng) for scene in scenes]
         return {
@@ -221,7 +221,8 @@ class ConditionedVideoBatches:
         return 0, unknown
 
 
-def _positions(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+def sample_positions(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Where frames stand in their clip, `[num_frames]`: neighbours, or more often every second one if there is room."""
     stride = 2 if num_frames * 2 <= render.CLIP_FRAMES and rng.random() < 0.7 else 1
     first = rng.integers(render.CLIP_FRAMES - stride * (num_frames - 1))
     return first + stride * np.arange(num_frames)

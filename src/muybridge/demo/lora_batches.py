@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from muybridge.demo import render, world
-from muybridge.demo.batches import to_pixels
+from muybridge.demo.batches import sample_positions, to_pixels
 from muybridge.errors import ConfigError
 
 _UNSAID_PLACES = 0.25
@@ -65,9 +65,7 @@ class TaughtClips:
         """Render batch number `index`."""
         rng = np.random.default_rng((self.seed, index))
         scenes = world.sample_scenes(self.batch_size, rng, self._triples)
-        stride = 2 if self.num_frames * 2 <= render.CLIP_FRAMES and rng.random() < 0.5 else 1
-        first = rng.integers(render.CLIP_FRAMES - stride * (self.num_frames - 1))
-        positions = first + stride * np.arange(self.num_frames)
+        positions = sample_positions(self.num_frames, rng)
         frames = render.render(scenes, np.tile(positions, (len(scenes), 1)), render.place(scenes, rng))
         captions = ["" if rng.random() < self.caption_dropout else self._caption(scene, rng) for scene in scenes]
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")

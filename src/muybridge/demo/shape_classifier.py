@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muybridge.demo import render
+from muybridge.demo.bilinear import sample_bilinear
 from muybridge.demo.render import Floats
 from muybridge.demo.shape_examples import make_examples
 from muybridge.demo.world import ROTATION_SYMMETRIC, SHAPES
@@ -156,21 +157,12 @@ def _polar(
     pictures: Floats, centre: Floats, scale: Floats, radii: Floats, outside: Literal["constant", "edge"] = "constant"
 ) -> Floats:
     """Sample `[n, h, w]` bilinearly on circles about a centre, `[n, radii, angles]`; outside the picture is 0."""
-    count, height, width = pictures.shape
+    height, width = pictures.shape[1:]
     angle = np.arange(_ANGLES, dtype=np.float32) * np.float32(2 * np.pi / _ANGLES)
     reach = (scale[:, None] * radii)[:, :, None]
     x = np.clip(centre[:, :1, None] + reach * np.cos(angle) + 0.5, 0.0, width + 0.999)
     y = np.clip(centre[:, 1:, None] + reach * np.sin(angle) + 0.5, 0.0, height + 0.999)
-    padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1)), mode=outside).ravel()
-    left, top = x.astype(np.int64), y.astype(np.int64)
-    right_share, low_share = x - left, y - top
-    # A coordinate clipped to the padding's far edge must not read beyond it.
-    left, top = np.minimum(left, width), np.minimum(top, height)
-    corner = (np.arange(count)[:, None, None] * (height + 2) + top) * (width + 2) + left
-    upper = padded[corner] * (1 - right_share) + padded[corner + 1] * right_share
-    corner += width + 2
-    lower = padded[corner] * (1 - right_share) + padded[corner + 1] * right_share
-    return upper * (1 - low_share) + lower * low_share
+    return sample_bilinear(np.pad(pictures, ((0, 0), (1, 1), (1, 1)), mode=outside), y, x)
 
 
 def _spectra(polar: Floats, harmonics: int) -> NDArray[np.complex64]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from muybridge.demo import render
+from muybridge.demo.bilinear import sample_bilinear
 from muybridge.demo.render import Floats
 from muybridge.demo.world import MOTIONS, ROTATION_SYMMETRIC, SHAPES, SIZES, Scene
 
@@ -70,16 +71,5 @@ def _wobbled(pictures: Floats, rng: np.random.Generator) -> Floats:
     shift = rng.normal(0.0, _WOBBLE, (2, count, *coarse)).astype(np.float32)
     y = np.arange(height, dtype=np.float32)[:, None]
     x = np.arange(width, dtype=np.float32)[None, :]
-    down, across = (_interpolated(field, y / _WOBBLE_GRID, x / _WOBBLE_GRID) for field in shift)
-    return _interpolated(pictures, np.clip(y + down, 0, height - 1), np.clip(x + across, 0, width - 1))
-
-
-def _interpolated(pictures: Floats, y: Floats, x: Floats) -> Floats:
-    """Bilinear samples of `[n, h, w]` at the rows `y` and columns `x`, which are the same for all, or `[n, ...]`."""
-    top = np.minimum(y.astype(np.int64), pictures.shape[1] - 2)
-    left = np.minimum(x.astype(np.int64), pictures.shape[2] - 2)
-    low, right = y - top, x - left
-    which = np.arange(len(pictures))[:, None, None]
-    upper = pictures[which, top, left] * (1 - right) + pictures[which, top, left + 1] * right
-    lower = pictures[which, top + 1, left] * (1 - right) + pictures[which, top + 1, left + 1] * right
-    return upper * (1 - low) + lower * low
+    down, across = (sample_bilinear(field, y / _WOBBLE_GRID, x / _WOBBLE_GRID) for field in shift)
+    return sample_bilinear(pictures, np.clip(y + down, 0, height - 1), np.clip(x + across, 0, width - 1))
