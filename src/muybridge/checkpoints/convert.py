@@ -12,7 +12,7 @@ import torch
 from muybridge.checkpoints.base_export import write_base_folder
 from muybridge.checkpoints.detect import detect_weights
 from muybridge.checkpoints.locate import locate_weights
-from muybridge.checkpoints.motion_export import write_motion
+from muybridge.checkpoints.motion_export import check_layout, write_motion
 from muybridge.checkpoints.motion_files import LoadedMotion, adapter_from_weights, read_motion
 from muybridge.checkpoints.new_folder import check_new
 from muybridge.errors import ConfigError
@@ -65,11 +65,15 @@ def convert_weights(
 
     Raises:
         CheckpointError: the source is something else, is damaged, or cannot be expressed in the layout.
-        ConfigError: unknown layout, a name that does not go with it, or a setting for the other kind of source.
+        ConfigError: unknown layout, a name that does not go with it, num_heads below 1, or a setting for the other
+            kind of source.
         OutputError: the target exists or cannot be written.
     """
     target = Path(target)
     check_new(target)
+    check_layout(target, layout)
+    if num_heads is not None and num_heads < 1:
+        raise ConfigError(f"num_heads must be at least 1; given {num_heads}. Leave it out for 8.")
     path, name = locate_weights(source), Path(source).name
     if path.is_dir():
         _refuse({"parts_from": parts_from, "num_heads": num_heads})
@@ -78,7 +82,9 @@ def convert_weights(
     detection = detect_weights(state, name)
     if detection.kind != "base-model" or detection.layout != "ldm":
         _refuse({"parts_from": parts_from})
-        loaded = adapter_from_weights(state, name, dtype=dtype, num_heads=num_heads or 8, variant=variant)
+        loaded = adapter_from_weights(
+            state, name, dtype=dtype, num_heads=8 if num_heads is None else num_heads, variant=variant
+        )
         return _written(loaded, target, layout)
     _refuse({"num_heads": num_heads, "motion_variant": variant})
     if layout != "diffusers":

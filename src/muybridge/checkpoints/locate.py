@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from muybridge.errors import CheckpointError
+from muybridge.weights.files import WEIGHT_SUFFIXES
 
 SHIPPED_MODELS: dict[str, str] = {"demo/animatediff": "demo/animatediff", "demo/easyanimate": "demo/easyanimate"}
 """Models inside the package: the name to ask for, and the folder below the package."""
@@ -32,7 +33,6 @@ _PARTS = (
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_PLACE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(\w[\w./ -]*))?")
 """A repository, and a file or folder in it; what begins with a dot, a tilde or a slash is a path of this machine."""
-_WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "pytorch_lora_weights", "adapter_model")
 _SETTINGS = ("config.json", "adapter_config.json", "preprocessor_config.json")
 
@@ -99,9 +99,9 @@ def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> P
     if match is None or path.exists() or _is_local(path):
         return path
     repository, inside = match.groups()
-    if inside is None and repository.endswith(_WEIGHT_SUFFIXES):
+    if inside is None and repository.endswith(WEIGHT_SUFFIXES):
         return path  # a file in a folder of this machine
-    if inside is not None and inside.endswith(_WEIGHT_SUFFIXES):
+    if inside is not None and inside.endswith(WEIGHT_SUFFIXES):
         return _hub_file(repository, inside, beside)
     return _hub_folder(repository, inside)
 

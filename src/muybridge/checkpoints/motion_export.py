@@ -40,16 +40,25 @@ def write_motion(adapter: MotionAdapter, target: Path, layout: str) -> Path:
         CheckpointError: the layout cannot express the adapter.
         OutputError: there is something at `target`, or it cannot be written; nothing is left behind.
     """
+    check_layout(target, layout)
+    check_new(target)
+    _WRITERS[layout](adapter, target)
+    return target
+
+
+def check_layout(target: Path, layout: str) -> None:
+    """Whether there is such a layout, and whether the target's name goes with it.
+
+    Raises:
+        ConfigError: otherwise.
+    """
     if layout not in _WRITERS:
         raise ConfigError(f"Unknown layout {layout!r}. Known: {', '.join(MOTION_LAYOUTS)}.")
-    check_new(target)
     is_file = layout == "original"
     if is_file and target.suffix not in FILE_SUFFIXES:
         raise ConfigError(f"The original's layout is one file, ending in {' or '.join(FILE_SUFFIXES)}; given {target}.")
     if not is_file and target.suffix in FILE_SUFFIXES:
         raise ConfigError(f"The layout {layout!r} is a folder; given {target}. Leave {target.suffix} out.")
-    _WRITERS[layout](adapter, target)
-    return target
 
 
 def original_weights(adapter: MotionAdapter) -> dict[str, Tensor]:

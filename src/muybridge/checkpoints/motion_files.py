@@ -305,7 +305,7 @@ def detect_saved_motion(config: Mapping[str, Any], name: str = "") -> MotionDete
     sites = config.get("modules_by_site")
     if not isinstance(sites, Mapping):
         return None
-    if all(site.startswith("transformer_blocks.") for site in sites):
+    if sites and all(site.startswith("transformer_blocks.") for site in sites):
         return MotionDetection("easyanimate-motion", ("easyanimate-motion",), "config.json")
     possible = _with_numerics(config.get("numerics", "official-v3"), sites)
     if len(possible) == 1:

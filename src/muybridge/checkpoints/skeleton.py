@@ -24,6 +24,7 @@ from transformers import (
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
 from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints.parts import part_folder
 from muybridge.errors import CheckpointError
 from muybridge.motion import MotionAdapter
@@ -122,12 +123,14 @@ def _one(made: Any) -> Any:
     return made[0] if isinstance(made, tuple) else made
 
 
-_OPTIONAL = ("motion_adapter", "image_encoder", "text_encoder_2")
+_OPTIONAL = ("motion_adapter", "image_encoder", "text_encoder_2", "keyframe_control", "sketch_control")
 _ANIMATEDIFF: dict[str, Callable[[Path], nn.Module]] = {
     "text_encoder": lambda path: CLIPTextModel(CLIPTextConfig.from_pretrained(path)),
     "text_encoder_2": _text_pair_encoder,
     "unet": _unet,
     "motion_adapter": lambda path: _one(MotionAdapter.from_config(_settings(path))),
+    "keyframe_control": lambda path: _one(SparseControlModel.from_config(_settings(path))),
+    "sketch_control": lambda path: _one(SparseControlModel.from_config(_settings(path))),
     "vae": _vae,
 }
 _EASYANIMATE: dict[str, Callable[[Path], nn.Module]] = {

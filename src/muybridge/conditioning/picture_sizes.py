@@ -69,7 +69,7 @@ class SizeChoices:
 
     def given(self) -> list[str]:
         """Names of those that are not as they are by default."""
-        return [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+        return [each.name for each in fields(self) if not _same(getattr(self, each.name), each.default)]
 
     def sizes(self, height: int, width: int) -> tuple[PictureSizes, PictureSizes]:
         """For a video of that size, what is wanted and what is not; by default an uncut picture of just that size."""
@@ -81,6 +81,10 @@ class SizeChoices:
             self.negative_original_size, self.negative_crops_coords_top_left, self.negative_target_size
         )
         return wanted, unwanted
+
+
+def _same(value: object, default: object) -> bool:
+    return value is default or (isinstance(value, (tuple, list)) and tuple(value) == default)
 
 
 def _is_size(value: object, least: int) -> bool:

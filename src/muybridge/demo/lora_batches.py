@@ -31,9 +31,9 @@ def triples_with(taught: str | None) -> tuple[tuple[str, str, str], ...]:
 
 
 class TaughtClips:
-    """Clips that all show one motion or colour, with captions that never say it.
+    """Clips that all show one motion or colour, with captions that never say it; or of all kinds, with true captions.
 
-    A quarter of the captions leave the background out too, and a share is empty.
+    A quarter of the captions that leave something out leave the background out too, and a share of all is empty.
 
     Batches suit a U-Net and a transformer alike: `pixels [b, f, 3, h, w]`, `input_ids [b, n]`, `attention_mask [b, n]`,
     `frame_positions [f]` in the whole clip, and `unknown [b, f]`, true everywhere.
@@ -80,9 +80,6 @@ class TaughtClips:
     def _caption(self, scene: world.Scene, rng: np.random.Generator) -> str:
         if self.taught is None:
             return world.caption(scene, rng)
-        colour, motion = ("" if each == self.taught else each for each in (scene.colour, scene.motion))
-        size = "large" if scene.size == "large" else ""
-        subject = " ".join(word for word in (size, colour, scene.shape) if word)
-        place = "" if rng.random() < _UNSAID_PLACES else f"on a {scene.background} background"
-        article = "an" if subject.startswith("orange") else "a"
-        return " ".join(part for part in (article, subject, motion, place) if part)
+        return world.plain_caption(
+            scene, scene.colour != self.taught, scene.motion != self.taught, rng.random() >= _UNSAID_PLACES
+        )

@@ -138,8 +138,17 @@ def sample_scenes(
 
 def full_caption(scene: Scene) -> str:
     """The caption that names everything, in the plainest phrasing."""
-    subject = _subject(scene)
-    return f"{_article(subject)} {subject} {scene.motion} on a {scene.background} background"
+    return plain_caption(scene)
+
+
+def plain_caption(
+    scene: Scene, with_colour: bool = True, with_motion: bool = True, with_background: bool = True
+) -> str:
+    """The plainest phrasing, without what is not to be said."""
+    subject = _subject(scene, with_colour)
+    motion = f" {scene.motion}" if with_motion else ""
+    place = f" on a {scene.background} background" if with_background else ""
+    return f"{_article(subject)} {subject}{motion}{place}"
 
 
 def _subject(scene: Scene, with_colour: bool = True) -> str:

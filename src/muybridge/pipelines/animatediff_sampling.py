@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from muybridge.backbones.unet import UNet3DConditionModel
-from muybridge.errors import ConfigError, ShapeError
+from muybridge.errors import ConfigError
 from muybridge.motion import cap_positions, stretch_positions
 from muybridge.pipelines.animatediff_conditions import Control, ControlledUNet, control_names
 from muybridge.pipelines.animatediff_text import TextConditions
 from muybridge.pipelines.base import CommonSettings, require
 from muybridge.pipelines.image_prompt import ImageConditions
+from muybridge.pipelines.motion_condition import one_a_video
 from muybridge.sampling import (
     ContextWindows,
     FreeInit,
@@ -174,11 +175,7 @@ class Task:
         if self.strength_by_frame is not None:
             shown["motion_strengths"] = self.strength_by_frame.to(device).expand(count, -1)
         if (condition := self.motion_condition) is not None:
-            if condition.ndim != 2 or len(condition) not in (1, count):
-                raise ShapeError(
-                    f"motion_condition must be [{count}, d], one a video, or [1, d]; given {list(condition.shape)}."
-                )
-            shown["motion_condition"] = condition.to(device, dtype).expand(count, -1)
+            shown["motion_condition"] = one_a_video(condition, count).to(device, dtype)
         return shown
 
     def _unet_settings(self, unet: UNet3DConditionModel, strength: float | Sequence[float]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from transformers import T5EncoderModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.conditioning import EncodedPrompts
 from muybridge.debug import first_anomalous_module
-from muybridge.errors import NonFiniteError, ShapeError
+from muybridge.errors import NonFiniteError
 from muybridge.pipelines.easyanimate_task import Task
+from muybridge.pipelines.motion_condition import one_a_video
 from muybridge.sampling.guidance import Predict
 
 Inputs = dict[str, Tensor]
@@ -49,11 +50,7 @@ def network_inputs(
         shared["resolution"] = states.new_tensor([[task.height, task.width]]).expand(count, -1)
         shared["aspect_ratio"] = states.new_tensor([[task.height / task.width]]).expand(count, -1)
     if (condition := task.motion_condition) is not None:
-        if condition.ndim != 2 or len(condition) not in (1, count):
-            raise ShapeError(
-                f"motion_condition must be [{count}, d], one a video, or [1, d]; given {list(condition.shape)}."
-            )
-        shared["motion_condition"] = condition.to(states).expand(count, -1)
+        shared["motion_condition"] = one_a_video(condition, count).to(states)
     positive |= shared
     negative = None if negative is None else negative | shared
     if picture is not None:

@@ -18,9 +18,9 @@ from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines.animatediff import AnimateDiffPipeline
 from muybridge.pipelines.easyanimate import EasyAnimatePipeline
 from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler
+from muybridge.weights.files import WEIGHT_SUFFIXES
 
 _STILLS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-_WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 
 
 def load_pipeline(
@@ -52,7 +52,7 @@ def load_pipeline(
     if motion_variant is not None and motion_adapter is None:
         raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
     path = Path(model)
-    is_file = path.suffix.lower() in _WEIGHT_SUFFIXES and not path.is_dir()
+    is_file = path.suffix.lower() in WEIGHT_SUFFIXES and not path.is_dir()
     if is_file and not path.is_file():
         raise CheckpointError(f"There is no weight file {path}.")
     if parts_from is not None and not is_file:

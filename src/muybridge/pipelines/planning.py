@@ -53,7 +53,8 @@ def plan_video(
     """Predict the peak of every stage under different settings; no weight is loaded, or needs to be there.
 
     Tensors are counted as in `TensorMemory`: what kernels need inside themselves, and what a process takes before it
-    has made a tensor (on a GPU about 0.5 GB), come on top. Decoding is of the "clean" profile, piece by piece.
+    has made a tensor (on a GPU about 0.5 GB), come on top. Decoding is of the "clean" profile, piece by piece. A
+    SparseCtrl in the folder counts with its weights, not with what it needs when there are keyframes or sketches.
 
     Args:
         model: a shipped model, a folder, or a hub id.
@@ -99,6 +100,7 @@ def _animatediff(
     latent = ScaleFactors(spatial).latent_shape(shape, unet.in_channels)
     tokens, width = text_encoder.config.max_position_embeddings, unet.config["cross_attention_dim"]
     branches = 2 if guided else 1
+    controls = [part for name, part in parts.items() if name.endswith("_control")]
     second = parts.get("text_encoder_2")
     encoders = [text_encoder] if second is None else [text_encoder, second]
 
@@ -122,7 +124,7 @@ def _animatediff(
 
     return {
         "text": _need(encoders, encode),
-        "denoise": _need([unet], denoise),
+        "denoise": _need([unet, *controls], denoise),
         "decode": _need([vae], decode),
     }
 

@@ -7,21 +7,20 @@ from contextlib import contextmanager
 
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
 
 
 @contextmanager
 def in_float32(vae: AutoencoderKL, wanted: bool) -> Iterator[None]:
-    """Within, the VAE is in float32 if that is wanted; afterwards bit for bit what it was.
+    """Within, what is half of the VAE is in float32 if that is wanted; afterwards bit for bit what it was.
 
     The VAE of Stable Diffusion XL needs it: its activations are beyond the range of float16.
     """
-    before = vae.dtype
-    if not wanted or before == torch.float32:
-        yield
-        return
-    nn.Module.to(vae, torch.float32)  # `vae.to` of diffusers would log a warning about nothing
+    tensors = [*vae.parameters(), *vae.buffers()] if wanted else []
+    halves = {tensor: tensor.dtype for tensor in tensors if tensor.dtype in (torch.float16, torch.bfloat16)}
     try:
+        for tensor in halves:
+            tensor.data = tensor.data.float()
         yield
     finally:
-        nn.Module.to(vae, before)
+        for tensor, before in halves.items():
+            tensor.data = tensor.data.to(before)

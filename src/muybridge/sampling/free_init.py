@@ -65,6 +65,7 @@ class FreeInit:
         Raises:
             ConfigError: a pass has none; names it.
         """
+        noisiest = scheduler.config["num_train_timesteps"] - 1
         try:
             for index in range(self.passes if self.coarse_to_fine else 0):
                 count = self.steps_of(index, num_steps)
@@ -72,9 +73,10 @@ class FreeInit:
                 levels = [float(level) for level in scheduler.timesteps]
                 for lowest, highest in spans:
                     if not any(lowest <= level <= highest for level in levels):
+                        counts = f"{max(lowest, 0):g} to {min(highest, noisiest):g}"
                         raise ConfigError(
                             f"Pass {index + 1} of {self.passes} of FreeInit has {count} of {num_steps} steps, and none "
-                            f"of them is where a control counts (noise levels {lowest:g} to {highest:g}), so it would "
+                            f"of them is where a control counts (noise levels {counts}), so it would "
                             "run without. Widen the range of the control, take more steps, or leave coarse_to_fine out."
                         )
         finally:

@@ -20,9 +20,8 @@ from muybridge.checkpoints.motion_variants import VARIANTS, motion_variant
 from muybridge.checkpoints.parts import read_model_index
 from muybridge.errors import CheckpointError, MuybridgeError
 from muybridge.video import read_video
-from muybridge.weights.files import read_folder_weights, read_weights
+from muybridge.weights.files import WEIGHT_SUFFIXES, read_folder_weights, read_weights
 
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 _PIPELINES = {
     "AnimateDiffPipeline": ("pipeline", "animatediff"),
     "EasyAnimatePipeline": ("pipeline", "easyanimate"),

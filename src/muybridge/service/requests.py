@@ -150,6 +150,8 @@ class GenerateRequest(BaseModel):
                 known.pop(what, None)
         if "fit" in changed:
             known = {key: value for key, value in known.items() if key not in ("width", "height")}
+        elif changed.keys() & {"width", "height"}:
+            known.pop("fit", None)
         values = {**known, **changed}
         if "model" not in values:
             raise ConfigError("The file's request names no model; name it with --model.")

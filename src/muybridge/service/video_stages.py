@@ -105,7 +105,7 @@ class VideoDecoderWork(StageWork):
             self.vae,
             Transformer3DModel.from_pretrained(exported_part(output, "video-refine", "transformer")),
             T5EncoderModel.from_pretrained(exported_part(output, "video-refine", "text_encoder")),
-            DiffusionObjective(models.make_scheduler()),
+            models.make_scheduler(),
             (empty.input_ids, empty.attention_mask),
             Remaking(stage.most_noise, stage.denoising_steps, stage.guidance),
         )

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
-from muybridge.training.methods import Batch, DiffusionObjective
+from muybridge.training.methods import Batch
 from muybridge.training.video_methods import encode_given, encode_videos, pixel_metrics
 from muybridge.vae import AutoencoderKLMagvit
 
@@ -63,7 +64,7 @@ class VideoDecoderMethod(nn.Module):
         vae: AutoencoderKLMagvit,
         transformer: Transformer3DModel,
         text_encoder: T5EncoderModel,
-        objective: DiffusionObjective,
+        scheduler: DDIMScheduler,
         empty_caption: tuple[Tensor, Tensor],
         remaking: Remaking | None = None,
         gradient_weight: float = 1.0,
@@ -74,7 +75,7 @@ class VideoDecoderMethod(nn.Module):
             vae: in slice mode.
             transformer: with noise, mask and masked video as input; frozen.
             text_encoder: frozen.
-            objective: its scheduler has the noise levels, of prediction type v.
+            scheduler: its noise levels, of prediction type v.
             empty_caption: token ids and attention mask of the empty caption, `[1, n]` each, for guidance.
             remaking: how latents are made; None for the defaults.
             gradient_weight: of the L1 on differences of neighbouring pixels and frames.
@@ -83,7 +84,7 @@ class VideoDecoderMethod(nn.Module):
             ConfigError: the scheduler's prediction type is not "v_prediction".
         """
         super().__init__()
-        prediction = objective.scheduler.config["prediction_type"]
+        prediction = scheduler.config["prediction_type"]
         if prediction != "v_prediction":
             raise ConfigError(
                 f"A decoder is trained with models of the type v_prediction; this one is of {prediction!r}."
@@ -93,7 +94,7 @@ class VideoDecoderMethod(nn.Module):
         self.vae.post_quant_conv.requires_grad_(True)
         self.transformer = transformer.requires_grad_(False)
         self.text_encoder = text_encoder.requires_grad_(False)
-        self.objective = objective
+        self.scheduler = scheduler
         self.remaking = remaking or Remaking()
         self.gradient_weight = gradient_weight
         self.register_buffer("empty_ids", empty_caption[0], persistent=False)
@@ -117,7 +118,7 @@ class VideoDecoderMethod(nn.Module):
         """Scaled latents `[b, c, n, h / s, w / s]` of the batch's videos, with one noise level a video."""
         latents = encode_videos(self.vae, batch["pixels"])
         predict = self._guided_prediction(batch)
-        scheduler, steps = self.objective.scheduler, self.remaking.steps
+        scheduler, steps = self.scheduler, self.remaking.steps
         alphas = scheduler.alphas_cumprod.to(latents)
         most = self.remaking.most_noise * (scheduler.config["num_train_timesteps"] - 1)
         start = torch.rand(len(latents), generator=generator).to(latents) * most

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from muybridge.errors import CheckpointError
 
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "controlnet", "model", "module")
 
 

@@ -454,3 +454,19 @@ def test_without_a_dtype_every_weight_is_as_it_is_stored(sdxl: State, tmp_path: 
     found = read_base_model(save(half, tmp_path / "model.safetensors"), dtype=None)
     for part in found.components().values():
         assert {value.dtype for value in part.state_dict().values() if value.is_floating_point()} == {torch.float16}
+
+
+@pytest.mark.parametrize(
+    ("target", "layout", "settings", "message"),
+    [
+        ("a.safetensors", "diffusers", {}, "is a folder"),
+        ("a", "nope", {}, "Unknown layout 'nope'"),
+        ("a.safetensors", "original", {"num_heads": 0}, "num_heads must be at least 1; given 0"),
+    ],
+)
+def test_wrong_targets_are_refused_before_the_source_is_read(
+    target: str, layout: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        convert_weights(tmp_path / "nothing.safetensors", tmp_path / target, layout, **settings)
+    assert not list(tmp_path.iterdir())

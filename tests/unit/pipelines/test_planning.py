@@ -49,6 +49,17 @@ def test_a_plan_for_a_cpu_is_within_a_tenth_of_what_a_run_takes(
     assert planned.peak == pytest.approx(weight_bytes(pipeline) + memory.peak_bytes, rel=0.1)
 
 
+def test_a_plan_counts_the_weights_of_a_sparse_control() -> None:
+    model, shape = "demo/animatediff", VideoShape(2, 16, 16)
+    planned = plan_video(model, shape, device="cpu", choices=(PlanSettings("float32", "batched"),)).runs[0]
+    pipeline: Any = load_pipeline(model)
+
+    with TensorMemory() as memory:
+        pipeline("a red circle", num_frames=2, height=16, width=16, num_inference_steps=1, seed=0, guidance_scale=5.0)
+
+    assert planned.peak == pytest.approx(weight_bytes(pipeline) + memory.peak_bytes, rel=0.05)
+
+
 def test_a_plan_of_sdxl_counts_both_text_encoders(sdxl_folder: Path, tmp_path: Path) -> None:
     load_pipeline(sdxl_folder / "base", motion_adapter=sdxl_folder / "motion").save_pretrained(tmp_path)
     pipeline: Any = load_pipeline(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from muybridge.checkpoints.skeleton import skeleton_parts
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
@@ -235,6 +235,15 @@ def test_a_vae_beyond_half_precision_gives_pictures(half: AnimateDiffPipeline) -
         with in_float32(vae, True):
             assert vae.decode(latents).sample.isfinite().all()
     assert vae.dtype == torch.float16
+
+
+def test_each_part_comes_back_as_it_was() -> None:
+    mixed: Any = nn.ModuleList([nn.Linear(2, 2).half(), nn.Linear(2, 2), nn.Linear(2, 2).double()])
+    before = {name: value.clone() for name, value in mixed.state_dict().items()}
+    with in_float32(mixed, True):
+        assert [layer.weight.dtype for layer in mixed] == [torch.float32, torch.float32, torch.float64]
+    after = mixed.state_dict()
+    assert all(value.dtype == after[name].dtype and torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_the_precision_comes_back_after_an_error(half: AnimateDiffPipeline) -> None:

@@ -122,3 +122,13 @@ def test_what_the_file_lacks_can_be_given():
 def test_what_cannot_be_repeated_exactly_is_refused(change, reason):
     with pytest.raises(ConfigError, match=reason):
         GenerateRequest.from_embedded(EMBEDDED | change)
+
+
+def test_a_new_size_takes_the_place_of_fitting_and_fitting_that_of_a_size():
+    fitted = {"model": "demo/easyanimate", "prompt": "x", "keyframes": {"0": "a.png"}, "fit": 64}
+    sized = {**fitted, "fit": None, "width": 64, "height": 48}
+
+    request = GenerateRequest.from_embedded(fitted, {"width": 32, "height": 48})
+    assert (request.fit, request.width, request.height) == (None, 32, 48)
+    request = GenerateRequest.from_embedded(sized, {"fit": 128})
+    assert (request.fit, request.width, request.height) == (128, None, None)

@@ -19,7 +19,6 @@ from tests.unit.training.test_video_methods import (
 from torch import Tensor
 
 from muybridge.errors import ConfigError
-from muybridge.training.methods import DiffusionObjective
 from muybridge.training.video_decoder_method import Remaking, VideoDecoderMethod
 from muybridge.training.video_methods import encode_given, encode_videos
 
@@ -34,7 +33,7 @@ def _same_weights() -> None:
 def method_of(prediction_type: str = "v_prediction", **remaking: Any) -> VideoDecoderMethod:
     settings: dict[str, Any] = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "clip_sample": False}
     scheduler = DDIMScheduler(**settings, prediction_type=cast("Any", prediction_type))
-    parts = (small_vae(), small_transformer(), small_text_encoder(), DiffusionObjective(scheduler), EMPTY)
+    parts = (small_vae(), small_transformer(), small_text_encoder(), scheduler, EMPTY)
     method = VideoDecoderMethod(*parts, Remaking(**remaking))
     with torch.no_grad():  # as made, the last layer is zero and nothing is predicted
         torch.nn.init.normal_(method.transformer.proj_out.weight, std=0.1)
@@ -87,7 +86,7 @@ def _by_diffusers(method: VideoDecoderMethod, batch: dict[str, Tensor], draws: t
     latents = encode_videos(method.vae, batch["pixels"])
     start = float(torch.rand(1, generator=draws) * 999)
     levels = [int(start * (1 - step / 3)) for step in range(4)]
-    scheduler: Any = method.objective.scheduler
+    scheduler: Any = method.scheduler
     sample = scheduler.add_noise(latents, torch.randn(latents.shape, generator=draws), torch.tensor(levels[:1]))
     given = encode_given(method.vae, batch["pixels"], batch["unknown"])
 
