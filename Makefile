@@ -39,7 +39,7 @@ clean:  ## Remove the environment and everything built.
 
 # torch goes first and alone: where a build of it without CUDA can be had under the same version, that one is taken, and
 # the second command keeps it. A build of your own choice, put into .venv before, is kept as well.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml src/muybridge/constraints.txt
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,6 +47,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c src/muybridge/constraints.txt torch
+	$(BIN)/python -m pip install -c src/muybridge/constraints.txt -e '.[dev]'
 	@touch $@

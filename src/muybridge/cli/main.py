@@ -13,6 +13,7 @@ import typer
 from muybridge.cli import debug, evaluate, motion
 from muybridge.cli.console import errors, output
 from muybridge.cli.convert import convert
+from muybridge.cli.doctor import doctor
 from muybridge.cli.generate import generate
 from muybridge.cli.inspect import inspect
 from muybridge.cli.list import listing
@@ -86,6 +87,7 @@ app.command()(train)
 app.command()(plan)
 app.command()(inspect)
 app.command()(convert)
+app.command()(doctor)
 
 
 app.add_typer(evaluate.app, name="evaluate")

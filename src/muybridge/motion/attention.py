@@ -14,6 +14,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor, nn
 
 from muybridge.motion.linear import Linear, gate_values, gated_linear, is_bare
+from muybridge.processor import multiplies
 
 _MAX_PLAIN_KEYS = 256  # beyond this the score matrix costs more memory than the fused kernel loses in time
 _MAX_CUDA_BATCH_HEADS = 65_535  # attention kernels put batch x heads on a grid axis of this size
@@ -51,14 +52,19 @@ def batch_pieces(
 
 
 def _is_short_bfloat16_on_cpu(query: Tensor, key: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[1] <= _MAX_PLAIN_KEYS
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and key.shape[1] <= _MAX_PLAIN_KEYS
+        and multiplies(torch.bfloat16)
+    )
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention over `[batch, sequence, heads, head_dim]` as two products around a float32 softmax.
 
-    For bfloat16 and short sequences on a CPU this takes half the time of torch's fused kernel forward, and a
-    seventh to a half of it backward.
+    For bfloat16 and short sequences, on a CPU that multiplies it, this takes half the time of torch's fused kernel
+    forward, and a seventh to a half of it backward.
     """
     query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     scores = torch.matmul(query * query.shape[-1] ** -0.5, key.mT)

@@ -1,7 +1,7 @@
-"""Linear layers that use oneDNN on a CPU at inference, where torch would use another library or one more pass.
+"""Linear layers and convolutions as the processor does them fastest.
 
-In float32 torch multiplies with MKL and writes the bias first; oneDNN adds it, and a GELU, while it multiplies: in less
-than half the time on a CPU from AMD with AVX-512.
+On a CPU at inference oneDNN adds the bias, and a GELU, while it multiplies, where torch would take one more pass or
+another library. Halves that the processor does not multiply are widened to float32 for the product.
 """
 
 from __future__ import annotations
@@ -9,44 +9,26 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
-_DTYPES = (torch.float32, torch.bfloat16)
-_PLAIN = (Tensor, nn.Parameter, FakeTensor)  # not quantised or sharded; a fake one stands for a plain one
-
-
-def _has_fused_linear() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-def _can_fuse(tokens: Tensor, weight: Tensor) -> bool:
-    return (
-        tokens.device.type == "cpu"
-        and tokens.dtype == weight.dtype
-        and tokens.dtype in _DTYPES
-        and type(weight) in _PLAIN
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and _has_fused_linear()
-    )
+from muybridge.processor import can_fuse_linear, fused_linear, in_float32, is_slow
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`tokens [..., in] @ weight [out, in].T + bias`, as `torch.nn.functional.linear`."""
-    if _can_fuse(tokens, weight):
-        return torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
+    if can_fuse_linear(tokens, weight):
+        return fused_linear(tokens, weight, bias)
+    if is_slow(tokens):
+        return in_float32(F.linear, tokens, weight, bias)
     return F.linear(tokens, weight, bias)
 
 
 def gated_linear(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """GEGLU: the first half of the outputs times exact GELU of the second half, `[..., in]` to `[..., out / 2]`."""
-    if _can_fuse(tokens, weight):
+    if can_fuse_linear(tokens, weight):
         inner = weight.shape[0] // 2
-        fused = torch.ops.mkldnn._linear_pointwise
-        gate = fused(tokens, weight[inner:], bias[inner:], "gelu", [], "none")
-        return gate.mul_(fused(tokens, weight[:inner], bias[:inner], "none", [], ""))
-    return gate_values(F.linear(tokens, weight, bias))
+        gate = fused_linear(tokens, weight[inner:], bias[inner:], "gelu")
+        return gate.mul_(fused_linear(tokens, weight[:inner], bias[:inner]))
+    return gate_values(linear(tokens, weight, bias))
 
 
 def gate_values(values_and_gates: Tensor) -> Tensor:
@@ -63,6 +45,28 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's own name
         """`[..., in]` to `[..., out]`."""
         return linear(input, self.weight, self.bias)
+
+
+class Convolution(nn.Conv2d):
+    """`torch.nn.Conv2d`; adapters that wrap or replace convolutions see an ordinary one."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # torch's name
+        if is_slow(input):
+            return in_float32(super()._conv_forward, input, weight, bias)
+        return super()._conv_forward(input, weight, bias)
+
+
+class PointwiseConvolution3d(nn.Conv3d):
+    """A 1 x 1 x 1 convolution over `[b, c, t, h, w]`."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        """Weights from `in_channels` to `out_channels`."""
+        super().__init__(in_channels, out_channels, 1)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002  # torch's name
+        if is_slow(input):
+            return in_float32(super()._conv_forward, input, weight, bias)
+        return super()._conv_forward(input, weight, bias)
 
 
 def is_bare(layer: nn.Module) -> bool:

@@ -46,6 +46,7 @@ from muybridge.pipelines.controls import DenseControl, Influence
 from muybridge.pipelines.decoding import decode_frames
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
 from muybridge.pipelines.precision import in_float32
+from muybridge.processor import multiplies
 from muybridge.sampling import FreeInit, Scheduler, WindowSettings, denoise_repeatedly, video_generators
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
 from muybridge.video import Video
@@ -444,7 +445,8 @@ class AnimateDiffPipeline(ImagePromptHost):
             yield from decode_frames(self.vae, latents)
 
     def _precise_vae(self) -> AbstractContextManager[None]:
-        return in_float32(self.vae, self.is_sdxl and self.vae.config["force_upcast"])
+        is_slow = self.vae.device.type == "cpu" and not multiplies(self.vae.dtype)
+        return in_float32(self.vae, is_slow or (self.is_sdxl and self.vae.config["force_upcast"]))
 
     def _latent_shape(self, num_frames: int, height: int | None, width: int | None) -> LatentShape:
         if height is None or width is None:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from muybridge.errors import ConfigError
 from muybridge.service.requests import describe_validation
 
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
+
+
+def _yaml_no(value: object) -> object:
+    return "no" if value is False else value  # what YAML makes of the word no
 
 
 class _Strict(BaseModel):
@@ -39,7 +43,8 @@ class StageSettings(_Strict):
     max_gradient_norm: float = Field(default=1.0, gt=0)
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     log_every: int = Field(default=20, ge=1)
-    mixed_precision: Literal["bf16", "no"] = "bf16"
+    mixed_precision: Annotated[Literal["auto", "bf16", "no"], BeforeValidator(_yaml_no)] = "auto"
+    """auto is bf16 where that is faster than float32, and no elsewhere; the run records which of the two it became."""
     # What only looks on is no part of the recipe, so it is not recorded with it.
     debug: tuple[DebugTool, ...] = Field(default=(), exclude=True)
     """Tools that watch the training; their reports go to the folder `debug` of the stage."""

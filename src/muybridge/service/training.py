@@ -30,7 +30,7 @@ from muybridge.service.runs import LoraStage, MotionAdapterStage, SparseControlS
 from muybridge.service.stage_work import StageWork, exported_part
 from muybridge.service.stages import check_stage, prepare_stage
 from muybridge.training.stopping import stop_signals
-from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig
+from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig, auto_precision
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.video.atomic import WRITING_ERRORS, new_file, output_error, replace_folder
 
@@ -58,6 +58,7 @@ def run_training(run_file: Path, overrides: list[str], output: Path, progress: S
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
     """
     run = load_run(run_file, overrides)
+    run = run.model_copy(update={"stages": [_with_precision(stage, output / stage.method) for stage in run.stages]})
     for stage in run.stages:
         check_stage(stage)
         _check_settings(stage, output / stage.method, is_finished(output, stage))
@@ -82,6 +83,7 @@ def is_finished(output: Path, stage: Stage) -> bool:
 
 def train_stage(stage: Stage, output: Path, progress: StageProgress | None = None) -> None:
     """Train one stage in this process (or in this process' share of several) and export its average."""
+    stage = _with_precision(stage, output / stage.method)
     torch.manual_seed(stage.seed)
     work = prepare_stage(stage, output)
     settings = {name: getattr(stage, name) for name in TrainerConfig.__dataclass_fields__}
@@ -188,13 +190,9 @@ def _easyanimate(run: TrainingRun, output: Path) -> EasyAnimatePipeline:
 
 
 def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
-    path = folder / SETTINGS_FILE
-    if not path.is_file() or not (finished or (folder / STATE_FILE).is_file()):
+    before = _recorded_settings(folder)
+    if before is None or not (finished or (folder / STATE_FILE).is_file()):
         return
-    try:
-        before = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}). Choose another output folder.") from error
     now = stage.model_dump(mode="json")
     before = {**_default_settings(stage), **before}  # what there was no setting for was as it is by default
     free = CHANGEABLE_SETTINGS - {"steps"} if finished else CHANGEABLE_SETTINGS
@@ -204,6 +202,25 @@ def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
             f"Stage {stage.method!r} in {folder.parent} {state} with other settings ({', '.join(changed)}). Choose "
             "another output folder to start anew, or the old settings to continue."
         )
+
+
+def _recorded_settings(folder: Path) -> dict[str, Any] | None:
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"{path} is not what this program wrote. Choose another output folder.") from error
+
+
+def _with_precision(stage: Stage, folder: Path) -> Stage:
+    """The stage with the precision that `auto` means: the one it has begun with, else the fast one of this machine."""
+    if stage.mixed_precision != "auto":
+        return stage
+    began_with = (_recorded_settings(folder) or {}).get("mixed_precision")
+    precision = began_with if began_with in ("bf16", "no") else auto_precision()
+    return stage.model_copy(update={"mixed_precision": precision})
 
 
 def _default_settings(stage: Stage) -> dict[str, Any]:

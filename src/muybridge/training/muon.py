@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from muybridge.processor import fast_half
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values into about 0.7..1.2 in five steps
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Replace the singular values of [..., m, n] by about 1 (Newton-Schulz, in bfloat16)."""
+    """Replace the singular values of [..., m, n] by about 1 (Newton-Schulz).
+
+    In bfloat16 where that is faster than float32; five steps are too coarse for the difference to matter.
+    """
     a, b, c = _QUINTIC
-    x = matrix.to(torch.bfloat16)
+    x = matrix.to(fast_half(matrix.device) or torch.float32)
     tall = x.size(-2) > x.size(-1)
     if tall:
         x = x.mT

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from muybridge.debug.training_tools import TrainingTools
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from muybridge.processor import fast_half
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.muon import Muon, split_parameters
 from muybridge.training.stopping import stop_signals
@@ -58,7 +59,7 @@ class TrainerConfig:
         checkpoint_seconds: a resumable state is written this often.
         log_every: steps between lines of the log.
         seed: of data and noise.
-        mixed_precision: "bf16" or "no".
+        mixed_precision: "bf16" or "no"; `auto_precision` says which is faster.
         debug: names of tools that watch the run and write to the folder `debug` in its folder, see `TrainingTools`.
         debug_steps: how many steps they look at, from where the run starts or goes on; the anomaly guard always does.
     """
@@ -73,7 +74,7 @@ class TrainerConfig:
     checkpoint_seconds: float = 120.0
     log_every: int = 20
     seed: int = 0
-    mixed_precision: str = "bf16"
+    mixed_precision: str = "no"
     debug: tuple[str, ...] = ()
     debug_steps: int = 10
 
@@ -83,6 +84,12 @@ class TrainerConfig:
         tail = self.steps * (1 - self.decay_from)
         decay = 1.0 if tail <= 0 else min(1.0, (self.steps - step) / tail)
         return warmup * decay
+
+
+def auto_precision() -> str:
+    """The `mixed_precision` that is faster on the device that trains here, "bf16" or "no"."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "no" if fast_half(device) is None else "bf16"
 
 
 Progress = Callable[[int, int, dict[str, float]], None]

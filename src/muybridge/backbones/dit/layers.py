@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muybridge.backbones.dit.config import TransformerConfig
-from muybridge.motion.linear import Linear
+from muybridge.motion.linear import Convolution, Linear
 
 
 class PatchEmbed(nn.Module):
@@ -17,7 +17,7 @@ class PatchEmbed(nn.Module):
         """Weights of the projection; positions are computed."""
         super().__init__()
         self.config = config
-        self.proj = nn.Conv2d(config.in_channels, config.width, config.patch_size, stride=config.patch_size)
+        self.proj = Convolution(config.in_channels, config.width, config.patch_size, stride=config.patch_size)
 
     def forward(self, latents: Tensor) -> Tensor:
         """`[b, c, f, h, w]` to `[b, f, h / p, w / p, width]`."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from muybridge.backbones.unet.config import UNetConfig
 from muybridge.errors import ConfigError
 from muybridge.motion.attention import Attention, FeedForward
-from muybridge.motion.linear import Linear, linear
+from muybridge.motion.linear import Convolution, Linear, linear
 from muybridge.motion.normalisation import NormScope, group_norm
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class ResidualBlock(nn.Module):
         """Weights from `in_channels` to `out_channels`."""
         super().__init__()
         self.norm1 = nn.GroupNorm(config.norm_groups, in_channels, eps=config.norm_eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time_emb_proj = nn.Linear(config.time_embedding_dim, out_channels)
+        self.conv1 = Convolution(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = Linear(config.time_embedding_dim, out_channels)
         self.norm2 = nn.GroupNorm(config.norm_groups, out_channels, eps=config.norm_eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Convolution(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = PointwiseConvolution(in_channels, out_channels) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, activated_time: Tensor, layout: FrameLayout) -> Tensor:
@@ -157,7 +157,7 @@ class Downsample(nn.Module):
     def __init__(self, width: int) -> None:
         """`width` channels in and out."""
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.conv = Convolution(width, width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[n, c, h, w]` to `[n, c, ceil(h / 2), ceil(w / 2)]`."""
@@ -170,7 +170,7 @@ class Upsample(nn.Module):
     def __init__(self, width: int) -> None:
         """`width` channels in and out."""
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = Convolution(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """`[n, c, h, w]` to `[n, c, height, width]`: the size of the skip that comes next."""

@@ -20,6 +20,7 @@ from muybridge.backbones.unet.image_prompt import text_and_image
 from muybridge.backbones.unet.layers import FrameLayout
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite
+from muybridge.motion.linear import Convolution
 from muybridge.motion.normalisation import group_norm
 from muybridge.weights.loading import load_folder
 
@@ -77,7 +78,7 @@ class UNet3DConditionModel(MotionHost):
         super().__init__()
         config = UNetConfig.from_keywords(self.config)
         channels = config.block_out_channels
-        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.conv_in = Convolution(config.in_channels, channels[0], 3, padding=1)
         self.time_proj = Timesteps(channels[0], config.flip_sin_to_cos, config.freq_shift)
         self.time_embedding = TimestepEmbedding(channels[0], config.time_embedding_dim)
         self.add_time_proj, self.add_embedding = None, None
@@ -89,7 +90,7 @@ class UNet3DConditionModel(MotionHost):
         self.mid_block = MidLevel(config)
         self.up_blocks = nn.ModuleList(UpLevel(config, level) for level in reversed(levels))
         self.conv_norm_out = nn.GroupNorm(config.norm_groups, channels[0], eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+        self.conv_out = Convolution(channels[0], config.out_channels, 3, padding=1)
         self.in_channels = config.in_channels
         if motion_adapter is not None:
             self.set_motion_adapter(MotionAdapter.from_settings(motion_adapter))

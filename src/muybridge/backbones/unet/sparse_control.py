@@ -27,6 +27,7 @@ from muybridge.backbones.unet.sparse_control_keys import (
 )
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite, TemporalConfig
+from muybridge.motion.linear import Convolution
 from muybridge.weights.files import read_weights
 from muybridge.weights.loading import load_folder, load_strictly
 
@@ -92,9 +93,9 @@ class SparseControlModel(MotionHost):
         config = UNetConfig.from_keywords({**self.config, "out_channels": in_channels, "up_block_types": mirrored})
         channels = config.block_out_channels
         self.condition_channels = conditioning_channels + 1
-        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.conv_in = Convolution(config.in_channels, channels[0], 3, padding=1)
         self.controlnet_cond_embedding: nn.Module = (
-            zeroed(nn.Conv2d(self.condition_channels, channels[0], 3, padding=1))
+            zeroed(Convolution(self.condition_channels, channels[0], 3, padding=1))
             if use_simplified_condition_embedding
             else PictureEmbedding(self.condition_channels, conditioning_embedding_out_channels, channels[0])
         )

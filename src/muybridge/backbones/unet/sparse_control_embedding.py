@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muybridge.motion.linear import Convolution
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -21,12 +23,12 @@ class PictureEmbedding(nn.Module):
     def __init__(self, in_channels: int, widths: Sequence[int], out_channels: int) -> None:
         """Each of `widths` after the first halves height and width."""
         super().__init__()
-        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.conv_in = Convolution(in_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         for narrow, wide in pairwise(widths):
-            self.blocks.append(nn.Conv2d(narrow, narrow, 3, padding=1))
-            self.blocks.append(nn.Conv2d(narrow, wide, 3, padding=1, stride=2))
-        self.conv_out = zeroed(nn.Conv2d(widths[-1], out_channels, 3, padding=1))
+            self.blocks.append(Convolution(narrow, narrow, 3, padding=1))
+            self.blocks.append(Convolution(narrow, wide, 3, padding=1, stride=2))
+        self.conv_out = zeroed(Convolution(widths[-1], out_channels, 3, padding=1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """`[n, c, h, w]` to `[n, d, h / s, w / s]`."""

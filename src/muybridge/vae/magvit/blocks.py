@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from muybridge.motion.linear import PointwiseConvolution3d
 from muybridge.vae.magvit.config import NO_RESAMPLING, MagvitConfig, Resampling, TemporalMode
 from muybridge.vae.magvit.halo import Activated, Enlarged, Plain, convolve, tiles
 from muybridge.vae.magvit.layers import (
@@ -34,7 +35,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = VideoConvolution(config, in_channels, out_channels)
         self.norm2 = GroupNorm(config, out_channels)
         self.conv2 = VideoConvolution(config, out_channels, out_channels)
-        self.shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.shortcut = PointwiseConvolution3d(in_channels, out_channels) if in_channels != out_channels else None
 
     def forward(self, x: Tensor, tile_size: int | None = None) -> Tensor:
         """`[b, c, t, h, w]` to `[b, d, t, h, w]`. In tiles, the memory of `x` is used up: it must not be read again."""

@@ -8,6 +8,8 @@ from diffusers.models.attention import AttentionModuleMixin
 from torch import Tensor, nn
 
 from muybridge.motion.attention import AttentionProcessor
+from muybridge.motion.linear import Linear
+from muybridge.processor import convolve3d
 from muybridge.vae.magvit.config import MagvitConfig, TemporalMode
 
 NORM_EPS = 1e-6
@@ -83,8 +85,11 @@ class VideoConvolution(nn.Conv3d):
         if frames and _has_wrong_gradient(input):
             input, frames = F.pad(input, (0, 0, 0, 0, 1, 1)), 0  # noqa: A001
         if left == right and top == bottom:  # padded by the convolution itself, without a copy
-            return _convolution(input, self, (frames, top, left))
-        return _convolution(F.pad(input, (left, right, top, bottom)), self, (frames, 0, 0))
+            return self._convolve(input, (frames, top, left))
+        return self._convolve(F.pad(input, (left, right, top, bottom)), (frames, 0, 0))
+
+    def _convolve(self, x: Tensor, padding: tuple[int, int, int]) -> Tensor:
+        return convolve3d(x, self.weight, self.bias, self.stride, padding)
 
 
 def _has_wrong_gradient(x: Tensor) -> bool:
@@ -95,27 +100,6 @@ def _has_wrong_gradient(x: Tensor) -> bool:
     """
     is_bfloat16 = x.dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu")
     return is_bfloat16 and x.device.type == "cpu" and x.shape[2] == 2 and torch.is_grad_enabled()
-
-
-def _convolution(x: Tensor, layer: nn.Conv3d, padding: tuple[int, int, int]) -> Tensor:
-    weight, bias = layer.weight, layer.bias
-    if _can_use_onednn(x, weight):
-        # torch itself turns to oneDNN for large inputs only; for small ones its own takes four to twelve times as long.
-        stride, dilation = layer.stride, layer.dilation
-        return torch.ops.aten.mkldnn_convolution(x.contiguous(), weight, bias, padding, stride, dilation, 1)
-    return F.conv3d(x, weight, bias, layer.stride, padding)
-
-
-def _can_use_onednn(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and type(weight) in {Tensor, nn.Parameter}  # not a quantised or sharded one
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
-    )
 
 
 class SpaceTimeAttention(nn.Module, AttentionModuleMixin):
@@ -132,10 +116,10 @@ class SpaceTimeAttention(nn.Module, AttentionModuleMixin):
         self.is_cross_attention = False
         self.use_bias = True
         self.group_norm = GroupNorm(config, width)
-        self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
-        self.to_out = nn.Linear(width, width)
+        self.to_q = Linear(width, width)
+        self.to_k = Linear(width, width)
+        self.to_v = Linear(width, width)
+        self.to_out = Linear(width, width)
         self.processor = AttentionProcessor()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from torch import Tensor, nn
+from torch import Tensor
 
 from muybridge.errors import ConfigError, ShapeError
+from muybridge.motion.linear import PointwiseConvolution3d
 from muybridge.vae.magvit.chunks import (
     DecoderChunk,
     count_frames,
@@ -106,8 +107,8 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
         self.shape = MagvitConfig.from_keywords(self.config)
         self.encoder = Encoder(self.shape)
         self.decoder = Decoder(self.shape)
-        self.quant_conv = nn.Conv3d(2 * latent_channels, 2 * latent_channels, 1)
-        self.post_quant_conv = nn.Conv3d(latent_channels, latent_channels, 1)
+        self.quant_conv = PointwiseConvolution3d(2 * latent_channels, 2 * latent_channels)
+        self.post_quant_conv = PointwiseConvolution3d(latent_channels, latent_channels)
         self._grid = TileGrid.from_settings(tile_sample_min_size, tile_overlap_factor, self.spatial_factor)
         self._tiling = Tiling.REFERENCE if use_tiling else Tiling.OFF
         self._exact_tile_size = _EXACT_TILE_SIZE
