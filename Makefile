@@ -2,6 +2,7 @@ PYTHON ?= python3
 PROMPT ?= a red circle moving left
 
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 INSTALLED := .venv/.installed
 
 # Taken as it was typed and handed over in the environment, so that quotes and dollar signs reach the program untouched.
@@ -9,17 +10,25 @@ export DEMO_PROMPT := $(value PROMPT)
 unexport PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test test-avx2 test-slow check bench docs clean
 
 help:  ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 12
 
 demo: $(INSTALLED)  ## Make a video of PROMPT="..." with the shipped model: demo.mp4.
 	$(BIN)/muybridge generate -o demo.mp4 -- "$$DEMO_PROMPT"
 
 # One thread a worker: two workers of several threads each would fight for the same cores.
-test: $(INSTALLED)  ## Run all tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: $(INSTALLED)  ## Run the tests, in some minutes.
+	$(PYTEST) -m "not slow"
+
+# Processors differ, and one with AVX-512 hides what happens on one without. The two variables bound what torch and
+# oneDNN may use; where there is no more than that they change nothing.
+test-avx2: $(INSTALLED)  ## Run the tests of the numbers as on a processor without AVX-512.
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m "not slow" tests/unit tests/golden tests/property
+
+test-slow: $(INSTALLED)  ## Run the tests that take minutes: compilation, real widths, several processes, quality.
+	$(PYTEST) -m slow
 
 check: $(INSTALLED)  ## Run the linter, the formatter, the type checker, the import rules and the build of the docs.
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,28 @@ def convolve3d(
     if x.dtype is torch.float32 and _is_plain_inference(x, weight):
         return torch.ops.aten.mkldnn_convolution(x.contiguous(), weight, bias, padding, stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride, padding)
+
+
+def fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **options: Any,
+) -> Tensor:
+    """`torch.nn.functional.scaled_dot_product_attention` as one kernel, without a matrix of scores in memory.
+
+    Of several such kernels it is the one whose results and gradients have shapes on the meta device.
+    """
+    kernel = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    if kernel is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal=is_causal, scale=scale, **options
+        )
+    return kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
 def in_float32(compute: Callable[..., Tensor], x: Tensor, *weights: Tensor | None) -> Tensor:

@@ -52,5 +52,6 @@ def test_equals_diffusers_at_tiny_width(shape: tuple[int, ...]) -> None:
     assert relative_error(TINY, shape, 32) <= 1e-5
 
 
+@pytest.mark.slow
 def test_equals_diffusers_at_the_widths_of_sd15() -> None:
     assert relative_error({"cross_attention_dim": 768, "num_attention_heads": 8}, (1, 4, 2, 8, 8), 768) <= 1e-5

@@ -221,6 +221,7 @@ def test_unknown_cases_are_refused(full_size: ModuleType, case: str, capsys: pyt
     assert "easyanimate-v3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_full_size_counts_from_any_folder(tmp_path: Path) -> None:
     """As a program, at full width, on a machine that has no room for the weights."""
     program = [sys.executable, str(BENCHMARKS / "full_size.py"), "--json", "--case", "easyanimate-v3:128x128x8"]

@@ -13,7 +13,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-PROGRAM = [sys.executable, "-c", "from muybridge.cli.main import main; main()"]
+# Where the tests run in the background of a shell, SIGINT comes to them, and so to the program, ignored.
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM = [sys.executable, "-c", f"{HEARING}; from muybridge.cli.main import main; main()"]
+STARTED = " 1/900"
+"""How the progress bar shows that the first step is done."""
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
 
 
@@ -43,13 +47,12 @@ def on_a_terminal(arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], in
 
 
 def test_ctrl_c_while_sampling_leaves_nothing(shipped_model, tmp_path):
-    """900 steps take minutes and loading a few seconds, so that after 15 seconds sampling is under way."""
     output = str(tmp_path / "out.mp4")
     program, terminal = on_a_terminal(
         ["generate", "a red circle", "--steps", "900", "--model", shipped_model, "-o", output]
     )
     try:
-        before = read_until(terminal, "no such text", seconds=15)
+        before = read_until(terminal, STARTED, seconds=120)
         program.send_signal(signal.SIGINT)
         code = program.wait(timeout=120)
         after = read_until(terminal, "interrupted", seconds=10)
@@ -58,6 +61,7 @@ def test_ctrl_c_while_sampling_leaves_nothing(shipped_model, tmp_path):
         program.wait()
         os.close(terminal)
 
+    assert STARTED in before
     assert "Loading" not in before
     assert code == 130
     assert "interrupted" in after

@@ -46,6 +46,7 @@ def test_shipped_weights_are_half_precision() -> None:
     assert pipeline.unet.dtype == torch.float16
 
 
+@pytest.mark.slow
 def test_held_out_prompts_come_out_right(pipe: AnimateDiffPipeline) -> None:
     scenes = held_out_scenes(12, seed=11)
     measured, _ = evaluate_clips(scenes, lambda prompts, seeds: clips(pipe, prompts, seeds), seed=11, batch_size=4)
@@ -57,14 +58,14 @@ def test_held_out_prompts_come_out_right(pipe: AnimateDiffPipeline) -> None:
 
 
 def test_pinned_frames_are_met(pipe: AnimateDiffPipeline) -> None:
-    scenes = [world.Scene("circle", "red", "moving right"), world.Scene("circle", "blue", "moving up")]
+    scenes = [world.Scene("circle", "red", "moving right")]
     truth = true_clips(scenes, seed=3)
 
     def errors(pin: bool) -> list[float]:
         found = []
         for index, (scene, clip) in enumerate(zip(scenes, truth, strict=True)):
             keyframes = {frame: clip[frame] for frame in (0, -1)} if pin else None
-            made = pipe(world.full_caption(scene), seed=index, keyframes=keyframes, num_inference_steps=10)
+            made = pipe(world.full_caption(scene), seed=index, keyframes=keyframes, num_inference_steps=8)
             found += [float(np.square(made.frames[i] / 255.0 - clip[i] / 255.0).mean()) for i in (0, -1)]
         return found
 
@@ -73,12 +74,12 @@ def test_pinned_frames_are_met(pipe: AnimateDiffPipeline) -> None:
     assert np.mean(pinned) < np.mean(free) / 5
 
 
-def test_motion_comes_from_the_motion_modules(pipe: AnimateDiffPipeline) -> None:
-    prompts = [
-        world.full_caption(world.Scene("circle", "red", f"moving {way}", "large", "black"))
-        for way in ("left", "right", "up", "down")
-    ]
-    wanted = [f"moving {way}" for way in ("left", "right", "up", "down")]
+@pytest.mark.parametrize(
+    "ways", [("left", "down"), pytest.param(("left", "right", "up", "down"), marks=pytest.mark.slow)], ids=len
+)
+def test_motion_comes_from_the_motion_modules(pipe: AnimateDiffPipeline, ways: tuple[str, ...]) -> None:
+    prompts = [world.full_caption(world.Scene("circle", "red", f"moving {way}", "large", "black")) for way in ways]
+    wanted = [f"moving {way}" for way in ways]
     with_modules = [measure_clip(clip).motion for clip in clips(pipe, prompts, [0])]
     adapter = pipe.remove_motion_adapter()
     try:
@@ -87,7 +88,7 @@ def test_motion_comes_from_the_motion_modules(pipe: AnimateDiffPipeline) -> None
         assert adapter is not None
         pipe.set_motion_adapter(adapter)
     hits = sum(found == asked for found, asked in zip(with_modules, wanted, strict=True))
-    assert hits >= 3
+    assert hits >= max(2, len(ways) - 1)
     jumps = [np.abs(np.diff(m.centre, axis=0)).mean() for m in without]
     assert min(jumps) > 0.05  # stills that know nothing of each other: the shape jumps from frame to frame
 

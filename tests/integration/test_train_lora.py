@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from muybridge.cli.main import main
 from muybridge.demo import models, world
 from muybridge.demo.lora_batches import TaughtClips, triples_with
 from muybridge.errors import ConfigError
+from muybridge.processor import multiplies
 from muybridge.service.runs import load_run
 from muybridge.service.training import run_training
 
@@ -63,6 +65,21 @@ def test_nothing_but_the_lora_comes_of_it(trained: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr()
     assert shown.out.strip() == str(trained / "lora.safetensors")
     assert shown.err == ""  # it is finished, and not trained again
+
+
+def test_the_record_says_which_precision_auto_became(trained: Path, tmp_path: Path) -> None:
+    path = trained / "lora" / "settings.json"
+    fast = "bf16" if multiplies(torch.bfloat16) else "no"
+    assert json.loads(path.read_text())["mixed_precision"] == fast
+
+    begun = Path(shutil.copytree(trained, tmp_path / "run"))
+    other = {"bf16": "no", "no": "bf16"}[fast]
+    (begun / "lora" / "settings.json").write_text(path.read_text().replace(f'"{fast}"', f'"{other}"'))
+
+    run_training(RUN_FILE, [*TINY, "num_frames=2"], begun)  # as if it had begun on another machine
+    with pytest.raises(ConfigError, match=r"other settings \(mixed_precision\)"):
+        run_training(RUN_FILE, [*TINY, "num_frames=2", f"mixed_precision={fast}"], begun)
+    assert load_run(RUN_FILE, ["mixed_precision=no"]).stages[0].mixed_precision == "no"  # which YAML takes for False
 
 
 def test_an_interrupted_run_continues_where_it_was(trained: Path, tmp_path: Path) -> None:

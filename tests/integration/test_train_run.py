@@ -143,6 +143,7 @@ def test_an_interrupted_run_continues_where_it_was(copied):
         assert same_weights(copied / "model" / part, whole / "model" / part), part
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_stage(copied, capfd, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(RUN_FILE.parents[1] / "src"))
     shutil.rmtree(copied / "motion")

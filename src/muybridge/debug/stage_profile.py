@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -102,9 +103,15 @@ class StageProfile(ModuleObserver):
     Tracing slows a run on a CPU noticeably, so read shares from a traced run, and seconds from one without.
     """
 
-    def __init__(self, target: Target, folder: str | Path | None = None) -> None:
-        """Watch a network or a pipeline; traces go to `folder` as `trace-STAGE.json`, numbered where it comes again."""
+    def __init__(
+        self, target: Target, folder: str | Path | None = None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """Watch a network or a pipeline; traces go to `folder` as `trace-STAGE.json`, numbered where it comes again.
+
+        `clock` gives the seconds of the stages, and of the modules where they run on a CPU.
+        """
         super().__init__(target)
+        self._clock = clock
         self._folder = None if folder is None else Path(folder)
         roots = roots_of(target)
         self._alone = len(roots) == 1 and "" in roots
@@ -173,7 +180,7 @@ class StageProfile(ModuleObserver):
 
     def _now(self) -> Any:
         if not self._cuda:
-            return time.perf_counter()
+            return self._clock()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
@@ -183,7 +190,7 @@ class StageProfile(ModuleObserver):
             self._running.pop().range.__exit__(None, None, None)
 
     def _begin_stage(self, stage: str) -> None:
-        self._stage, self._stage_started = stage, time.perf_counter()
+        self._stage, self._stage_started = stage, self._clock()
         if self._folder is not None:
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._cuda else [])]
             self._profiler = profile(activities=activities)
@@ -194,7 +201,7 @@ class StageProfile(ModuleObserver):
             return
         if self._cuda:
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - self._stage_started
+        seconds = self._clock() - self._stage_started
         self._stages[self._stage] = self._stages.get(self._stage, 0.0) + seconds
         profiler, self._profiler = self._profiler, None
         if profiler is not None and self._folder is not None:

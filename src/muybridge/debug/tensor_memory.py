@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from muybridge.processor import fused_attention
+
 
 class TensorMemory(TorchDispatchMode):
     """Counts the bytes of the tensors that are made while it is active, and are still alive.
@@ -86,7 +88,7 @@ class _FusedAttentionOnMeta(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.scaled_dot_product_attention and _can_fuse(*args, **kwargs):
-            return _fused_attention(*args, **kwargs)
+            return fused_attention(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -94,21 +96,6 @@ def _can_fuse(query: Tensor, key: Tensor, value: Tensor, *_: Any, **options: Any
     same_heads = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     same_width = query.shape[-1] == value.shape[-1]
     return query.is_meta and query.ndim == 4 and same_heads and same_width and not options.get("enable_gqa")
-
-
-def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,  # noqa: ARG001  # False here
-) -> Tensor:
-    """One fused kernel: of several, the one whose results and gradients have shapes on the meta device."""
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
 def _tensors(values: Any) -> Iterable[Tensor]:

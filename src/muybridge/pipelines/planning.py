@@ -139,6 +139,7 @@ def _easyanimate(
     frames = vae.num_latent_frames(shape.num_frames)
     latent = (frames, ScaleFactors(factor).latent_shape(shape, 1).height, shape.width // factor)
     takes_pictures = config["in_channels"] > config["latent_channels"]
+    image_encoder = None if config["clip_channels"] is None else parts.get("image_encoder")
 
     def conditions() -> Any:
         # What is encoded is the mask, and the video with black where it is to be made.
@@ -149,10 +150,7 @@ def _easyanimate(
 
     def denoise() -> Tensor:
         dtype = transformer.dtype
-        inputs = {"encoder_hidden_states": _empty(1, _T5_TOKENS, config["caption_channels"], dtype=dtype)}
-        inputs["encoder_attention_mask"] = _empty(1, _T5_TOKENS, dtype=dtype)
-        if takes_pictures:
-            inputs["inpaint_latents"] = _empty(1, config["in_channels"] - config["latent_channels"], *latent)
+        inputs = _transformer_inputs(transformer, latent, image_encoder is not None)
         sizes: dict[str, Tensor] = {}
         if transformer.transformer_config.has_size_condition:
             sizes = {"resolution": _empty(1, 2), "aspect_ratio": _empty(1, 1)}
@@ -175,7 +173,27 @@ def _easyanimate(
         "denoise": _need([transformer], denoise),
         "decode": _need([vae], decode),
     }
-    return needs if not takes_pictures else {**needs, "conditions": _need([vae], conditions)}
+    if takes_pictures:
+        needs["conditions"] = _need([vae], conditions)
+    if image_encoder is not None:
+        side = image_encoder.config.image_size
+        needs["picture"] = _need([image_encoder], lambda: image_encoder(_empty(1, 3, side, side, dtype=vae.dtype)))
+    return needs
+
+
+def _transformer_inputs(transformer: Any, latent: tuple[int, int, int], with_picture: bool) -> dict[str, Tensor]:
+    """What one branch of EasyAnimate's transformer is told beside the latents and their size."""
+    config, dtype = transformer.config, transformer.dtype
+    inputs = {
+        "encoder_hidden_states": _empty(1, _T5_TOKENS, config["caption_channels"], dtype=dtype),
+        "encoder_attention_mask": _empty(1, _T5_TOKENS, dtype=dtype),
+    }
+    if config["in_channels"] > config["latent_channels"]:
+        inputs["inpaint_latents"] = _empty(1, config["in_channels"] - config["latent_channels"], *latent)
+    if with_picture:  # that of the first keyframe becomes tokens behind those of the text
+        inputs["clip_encoder_hidden_states"] = _empty(1, config["clip_channels"], dtype=dtype)
+        inputs["clip_attention_mask"] = _empty(1, config["clip_tokens"], dtype=dtype)
+    return inputs
 
 
 def _need(parts: list[nn.Module], run: Callable[[], Any]) -> StageNeed:

@@ -30,7 +30,7 @@ from muybridge.service.runs import LoraStage, MotionAdapterStage, SparseControlS
 from muybridge.service.stage_work import StageWork, exported_part
 from muybridge.service.stages import check_stage, prepare_stage
 from muybridge.training.stopping import stop_signals
-from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig, auto_precision
+from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig, settled_precision
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.video.atomic import WRITING_ERRORS, new_file, output_error, replace_folder
 
@@ -215,12 +215,9 @@ def _recorded_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def _with_precision(stage: Stage, folder: Path) -> Stage:
-    """The stage with the precision that `auto` means: the one it has begun with, else the fast one of this machine."""
-    if stage.mixed_precision != "auto":
-        return stage
+    """The stage with the precision that it is trained in, as its record says it."""
     began_with = (_recorded_settings(folder) or {}).get("mixed_precision")
-    precision = began_with if began_with in ("bf16", "no") else auto_precision()
-    return stage.model_copy(update={"mixed_precision": precision})
+    return stage.model_copy(update={"mixed_precision": settled_precision(stage.mixed_precision, began_with)})
 
 
 def _default_settings(stage: Stage) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ExponentialMovingAverage:
@@ -25,7 +26,7 @@ class ExponentialMovingAverage:
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         averages = list(self._average.values())
-        torch._foreach_lerp_(averages, [p.detach().float() for p in self._live.values()], 1 - decay)
+        get_ema_multi_avg_fn(decay)(averages, [p.detach().float() for p in self._live.values()], None)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

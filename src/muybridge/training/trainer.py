@@ -12,7 +12,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +59,7 @@ class TrainerConfig:
         checkpoint_seconds: a resumable state is written this often.
         log_every: steps between lines of the log.
         seed: of data and noise.
-        mixed_precision: "bf16" or "no"; `auto_precision` says which is faster.
+        mixed_precision: "bf16", "no", or "auto": see `settled_precision`.
         debug: names of tools that watch the run and write to the folder `debug` in its folder, see `TrainingTools`.
         debug_steps: how many steps they look at, from where the run starts or goes on; the anomaly guard always does.
     """
@@ -74,7 +74,7 @@ class TrainerConfig:
     checkpoint_seconds: float = 120.0
     log_every: int = 20
     seed: int = 0
-    mixed_precision: str = "no"
+    mixed_precision: str = "auto"
     debug: tuple[str, ...] = ()
     debug_steps: int = 10
 
@@ -86,8 +86,15 @@ class TrainerConfig:
         return warmup * decay
 
 
-def auto_precision() -> str:
-    """The `mixed_precision` that is faster on the device that trains here, "bf16" or "no"."""
+def settled_precision(asked: str, began_with: str | None) -> str:
+    """What the precision `asked` for means here: "bf16" or "no".
+
+    For "auto" that is what the run began with, if it has begun; else bf16 where the device that trains is faster in it.
+    """
+    if asked != "auto":
+        return asked
+    if began_with in ("bf16", "no"):
+        return began_with
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return "no" if fast_half(device) is None else "bf16"
 
@@ -107,6 +114,9 @@ class Trainer:
                 `config.debug` is unknown or has nothing to look at.
             CheckpointError: the folder's state is damaged.
         """
+        state = _read_state(folder / STATE_FILE) if (folder / STATE_FILE).exists() else None
+        began_with = None if state is None else state["config"].get("mixed_precision")
+        config = replace(config, mixed_precision=settled_precision(config.mixed_precision, began_with))
         self.config = config
         self.folder = folder
         self.method = method
@@ -132,8 +142,8 @@ class Trainer:
         tools = config.debug if self.is_main else ()
         self._tools = TrainingTools(tools, method, folder / DEBUG_FOLDER, config.debug_steps)
         self.ema = ExponentialMovingAverage(method, config.ema_decay)
-        if (folder / STATE_FILE).exists():
-            self._resume()
+        if state is not None:
+            self._resume(state)
         self._model = self.accelerator.prepare_model(method)
 
     def fit(self, progress: Progress | None = None) -> None:
@@ -232,16 +242,15 @@ class Trainer:
             torch.save(state, temporary)
             temporary.replace(path)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-            reason = str(error).splitlines()[0]
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk may be full"
             raise OutputError(
                 f"{path} cannot be written ({reason}). Free some space; the same call continues."
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _resume(self) -> None:
+    def _resume(self, state: dict[str, Any]) -> None:
         path = self.folder / STATE_FILE
-        state = _read_state(path)
         settings = asdict(self.config)
         changed = sorted(k for k in settings.keys() - CHANGEABLE_SETTINGS if state["config"].get(k) != settings[k])
         if changed:
@@ -278,7 +287,7 @@ def _read_state(path: Path) -> dict[str, Any]:
             return state
         reason = "parts are missing"
     except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, or something else"
     raise CheckpointError(
         f"{path} is not the state of a training run ({reason}). Choose another output folder, or delete the file to "
         "start anew."

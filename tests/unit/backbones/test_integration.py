@@ -154,6 +154,7 @@ def test_saving_and_loading(host: MotionHost, tmp_path: Path) -> None:
     assert difference(run(host), expected) <= 1e-6
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks(host: MotionHost) -> None:
     randomise(integrate_motion(host, {"*.0.*": LOW_RANK, "*": ("compose", BOTH)}).adapter)
     expected = run(host)

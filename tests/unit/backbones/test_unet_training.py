@@ -75,6 +75,7 @@ def test_the_path_without_gradients_gives_the_same(moving: UNet3DConditionModel,
     assert (plain - recorded).abs().max() <= 1e-5 * recorded.abs().max()
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks(moving: UNet3DConditionModel, inputs: Inputs) -> None:
     compiled = torch.compile(moving, fullgraph=True, backend="eager")
     with torch.no_grad():

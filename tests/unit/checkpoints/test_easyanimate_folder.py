@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from muybridge.backbones.dit.published import published_keywords
 from muybridge.checkpoints.easyanimate import is_published_folder, load_parts
 from muybridge.demo.models import make_tokenizer
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.pipelines.planning import plan_video
+from muybridge.runtime.plan import PlanSettings
+from muybridge.types import VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -163,3 +167,18 @@ def test_an_image_encoder_that_is_something_else_is_refused(folder: Path) -> Non
 def test_a_part_that_is_none_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="unet is no part"):
         load_parts(folder, torch.float32, {"unet": None})
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_plan_counts_the_picture_and_its_tokens(folder: Path) -> None:
+    def planned() -> dict[str, int]:
+        return plan_video(folder, VideoShape(8, 32, 32), choices=(PlanSettings("float32"),)).runs[0].peaks
+
+    with_picture = planned()
+    shutil.rmtree(folder / "image_encoder")
+    without = planned()
+
+    assert with_picture["picture"] > 0
+    assert "picture" not in without
+    # At the least the keys and values of 8 more tokens in one block, for each branch.
+    assert with_picture["denoise"] - without["denoise"] >= 2 * 2 * 8 * 32 * 4

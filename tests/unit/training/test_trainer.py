@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from muybridge.processor import multiplies
 from muybridge.training.trainer import LOG_FILE, STATE_FILE, Trainer, TrainerConfig
 
 CONFIG = TrainerConfig(steps=12, warmup_steps=2, log_every=1, mixed_precision="no", learning_rate=0.05)
@@ -121,6 +122,20 @@ def test_both_precisions_work_in_one_program(tmp_path):
     assert all(value.dtype == torch.float32 for value in mixed.values())
 
 
+def test_auto_is_what_is_fast_here_and_stays_what_it_began_with(tmp_path):
+    fast = "bf16" if multiplies(torch.bfloat16) else "no"
+    other = {"bf16": "no", "no": "bf16"}[fast]
+    auto = replace(CONFIG, steps=1, mixed_precision="auto")
+    for name, precision in (("new", "auto"), ("begun", other)):
+        trainer(tmp_path / name, replace(auto, mixed_precision=precision)).fit()
+
+    assert state_in(tmp_path / "new")["config"]["mixed_precision"] == fast
+    assert trainer(tmp_path / "begun", auto).config.mixed_precision == other
+    assert trainer(tmp_path / "new", replace(auto, mixed_precision=fast)).config.mixed_precision == fast
+    with pytest.raises(ConfigError, match="mixed_precision"):
+        trainer(tmp_path / "new", replace(auto, mixed_precision=other))
+
+
 def test_resuming_equals_not_stopping(tmp_path):
     trainer(tmp_path / "whole").fit()
 
@@ -148,6 +163,18 @@ def test_the_average_is_what_is_handed_out(tmp_path):
     assert torch.equal(average, state_in(tmp_path)["ema"]["average"]["layers.0.weight"])
 
 
+@pytest.fixture
+def _signals_are_heard() -> Iterator[None]:
+    """Where the tests run in the background of a shell, SIGINT comes to them ignored."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_step_and_save(tmp_path, number):
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
