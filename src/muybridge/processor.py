@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 _HALVES = (torch.bfloat16, torch.float16)
-_PLAIN = (Tensor, nn.Parameter, FakeTensor)  # not quantised or sharded; a fake one stands for a plain one
+_PLAIN = (Tensor, nn.Parameter)  # not quantised or sharded
 _X86 = ("x86_64", "amd64", "AMD64")
 
 
@@ -65,7 +65,8 @@ def is_slow(x: Tensor) -> bool:
 
 def can_fuse_linear(tokens: Tensor, weight: Tensor) -> bool:
     """Whether `fused_linear` takes these; it is for inference, and knows no gradients and no autocast."""
-    return _is_plain_inference(tokens, weight) and multiplies(tokens.dtype) and _has("_linear_pointwise")
+    is_plain = type(weight) in (*_PLAIN, FakeTensor)  # a fake one stands for a plain one
+    return is_plain and _is_inference(tokens, weight) and multiplies(tokens.dtype) and _has("_linear_pointwise")
 
 
 def fused_linear(tokens: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
@@ -83,7 +84,7 @@ def convolve3d(
     """
     if is_slow(x):
         return in_float32(partial(convolve3d, stride=stride, padding=padding), x, weight, bias)
-    if x.dtype is torch.float32 and _is_plain_inference(x, weight):
+    if x.dtype is torch.float32 and type(weight) in _PLAIN and _is_inference(x, weight):
         return torch.ops.aten.mkldnn_convolution(x.contiguous(), weight, bias, padding, stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride, padding)
 
@@ -116,12 +117,11 @@ def in_float32(compute: Callable[..., Tensor], x: Tensor, *weights: Tensor | Non
     return compute(x.float(), *wide).to(x.dtype)
 
 
-def _is_plain_inference(x: Tensor, weight: Tensor) -> bool:
+def _is_inference(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype is weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
-        and type(weight) in _PLAIN
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from muybridge.processor import fused_attention
 
@@ -66,6 +65,25 @@ class TensorMemory(TorchDispatchMode):
                 self._count(tensor.untyped_storage())
         return result
 
+    def storages(self, tensors: Iterable[Tensor]) -> list[object]:
+        """What tells the storage of each tensor from those of all others, also from later ones at its address."""
+        addresses = [_address(tensor) for tensor in tensors]
+        return [(address, id(self._known.get(address))) for address in addresses]
+
+    def begin_part(self) -> tuple[int, int]:
+        """Begin to look for the peak of a part; returns the peak so far, for `end_part`, and what is alive."""
+        before, self.peak_bytes = self.peak_bytes, self.live_bytes
+        return before, self.live_bytes
+
+    def end_part(self, before: int) -> int:
+        """The peak since `begin_part` gave `before`."""
+        peak, self.peak_bytes = self.peak_bytes, max(before, self.peak_bytes)
+        return peak
+
+    def count_peak(self, more_bytes: int) -> None:
+        """Count something that was known without being made: `more_bytes` on top of what is alive, for a moment."""
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes + more_bytes)
+
     def _count(self, storage: torch.UntypedStorage) -> None:
         address = storage._cdata
         if address in self._known:
@@ -98,8 +116,16 @@ def _can_fuse(query: Tensor, key: Tensor, value: Tensor, *_: Any, **options: Any
     return query.is_meta and query.ndim == 4 and same_heads and same_width and not options.get("enable_gqa")
 
 
-def _tensors(values: Any) -> Iterable[Tensor]:
-    return (value for value in tree_iter(values) if isinstance(value, Tensor) and value.layout is torch.strided)
+def _tensors(values: Any) -> Iterator[Tensor]:
+    # By hand: torch's own walk through trees takes longer than most operations on shapes alone.
+    if isinstance(values, Tensor):
+        if values.layout is torch.strided:
+            yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        yield from _tensors(tuple(values.values()))
 
 
 def _address(tensor: Tensor) -> int:

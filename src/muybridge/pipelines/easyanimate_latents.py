@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from muybridge.pipelines.known_latents import KnownLatents, latents_per_piece
 from muybridge.sampling import Scheduler
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.device import working_device
-from muybridge.vae.magvit import decode_frames, smooth_output
+from muybridge.vae.magvit import decode_frames, encode_frames, smooth_output
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,11 @@ def encode_pinned(
         with_video: whether denoising starts from the source video.
         known: latents of the masked video that are known as such; their frames are not unknown in `pinned`.
     """
-    pixels = _to_pixels(vae, pinned)
-    unknown = torch.from_numpy(pinned.unknown).to(pixels)[None, None]
-    video = _encode(vae, pixels, generators) if with_video else None
+    video = _encode(vae, pinned, generators, lambda pixels, _: pixels) if with_video else None
     if not with_inpaint:
         return LatentVideo(video, None)
-    mask = _encode(vae, unknown.expand(-1, 3, -1, -1, -1), generators)
-    masked = _encode(vae, torch.where(unknown > 0.5, -1.0, pixels), generators)
+    mask = _encode(vae, pinned, generators, lambda _, unknown: unknown.expand(-1, 3, -1, -1, -1))
+    masked = _encode(vae, pinned, generators, lambda pixels, unknown: torch.where(unknown > 0.5, -1.0, pixels))
     if known is not None:
         masked = known.put_into(masked)
         mask = mask.expand(len(masked), -1, -1, -1, -1)
@@ -117,7 +116,7 @@ def kept_of(vae: AutoencoderKLMagvit, task: Task, noise: Tensor, takes_pictures:
         return Kept(task.known.put_into(torch.zeros_like(noise)), made)
     if takes_pictures or task.pinned.all_unknown:
         return None
-    clean = _encode(vae, _to_pixels(vae, task.pinned), ()).to(noise)
+    clean = _encode(vae, task.pinned, (), lambda pixels, _: pixels).to(noise)
     unknown = torch.from_numpy(task.pinned.unknown).to(noise)[None, None]
     return Kept(clean, F.interpolate(unknown, size=noise.shape[2:], mode="trilinear", align_corners=True))
 
@@ -163,17 +162,34 @@ def decode_video(
         yield frames.div(2).add_(0.5).clamp_(0, 1).transpose(0, 1).cpu()
 
 
-def _to_pixels(vae: AutoencoderKLMagvit, pinned: PinnedVideo) -> Tensor:
-    frames = torch.from_numpy(pinned.frames).to(working_device(vae))
-    return frames.permute(3, 0, 1, 2)[None].float().div_(127.5).sub_(1.0)
+def _pieces(vae: AutoencoderKLMagvit, pinned: PinnedVideo) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pixels `[1, 3, n, h, w]` in [-1, 1] and what is unknown of them `[1, 1, n, h, w]`, as many frames as go together.
+
+    Float32: a whole video would take more than anything else.
+    """
+    device, count = working_device(vae), vae.shape.frames_per_chunk or len(pinned.frames)
+    for start in range(0, len(pinned.frames), count):
+        frames = torch.from_numpy(pinned.frames[start : start + count]).to(device)
+        pixels = frames.permute(3, 0, 1, 2)[None].float().div_(127.5).sub_(1.0)
+        yield pixels, torch.from_numpy(pinned.unknown[start : start + count]).to(pixels)[None, None]
 
 
-def _encode(vae: AutoencoderKLMagvit, pixels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    with torch.no_grad():
-        posterior: Any = vae.encode(pixels.to(vae.dtype), return_dict=False)[0]
-    if not bool(torch.isfinite(posterior.parameters).all()):
-        layer = first_anomalous_module(vae, lambda: vae.encode(pixels.to(vae.dtype)))
+def _encode(
+    vae: AutoencoderKLMagvit,
+    pinned: PinnedVideo,
+    generators: Sequence[torch.Generator],
+    choose: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Scaled latents of what `choose` makes of pixels and what is unknown of them."""
+
+    def chosen() -> Iterator[Tensor]:
+        return (choose(*piece).to(vae.dtype) for piece in _pieces(vae, pinned))
+
+    moments = torch.cat(list(encode_frames(vae, chosen(), len(pinned.frames))), dim=2)
+    if not bool(torch.isfinite(moments).all()):
+        layer = first_anomalous_module(vae, lambda: list(encode_frames(vae, chosen(), len(pinned.frames))))
         raise NonFiniteError(_not_finite("latents", vae, layer))
+    posterior = DiagonalGaussianDistribution(moments)
     drawn = [posterior.sample(generator) for generator in generators]
     latents = torch.cat(drawn) if drawn else posterior.mode()
     return latents.float() * vae.config["scaling_factor"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from muybridge.checkpoints import locate_model, read_model_index
 from muybridge.checkpoints.easyanimate import is_published_folder
 from muybridge.checkpoints.skeleton import skeleton_parts
+from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import CheckpointError
 from muybridge.pipelines.animatediff_conditions import ControlledUNet
@@ -22,6 +24,7 @@ from muybridge.runtime.plan import CHOICES, PlannedRun, PlanSettings, StageNeed,
 from muybridge.sampling import Guidance
 from muybridge.types import ScaleFactors, VideoShape
 from muybridge.vae import decode_images
+from muybridge.vae.magvit import encode_frames
 
 _T5_TOKENS = 120
 _VAE_FRAMES = 8  # that an image VAE decodes at once
@@ -73,29 +76,52 @@ def plan_video(
     family = "EasyAnimatePipeline"
     if not is_published_folder(folder):
         family = str(read_model_index(folder).get("_class_name"))
-    stages = {"AnimateDiffPipeline": _animatediff, "EasyAnimatePipeline": _easyanimate}.get(family)
-    if stages is None:
+    stages_of = {"AnimateDiffPipeline": _animatediff, "EasyAnimatePipeline": _easyanimate}.get(family)
+    if stages_of is None:
         raise CheckpointError(f"{folder} is a {family}; planned can be AnimateDiffPipeline and EasyAnimatePipeline.")
 
-    def count(settings: PlanSettings) -> tuple[int, Mapping[str, StageNeed]]:
-        # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
-        on_cpu = device == "cpu"
-        with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
-            parts = skeleton_parts(folder, family, getattr(torch, settings.dtype), "cpu" if on_cpu else "meta")
-            everything = sum(_weight_bytes(part) for part in parts.values())
-            return everything, stages(parts, shape, settings, guided)
+    on_cpu = device == "cpu"
+    # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
+    with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
 
-    return VideoPlan(family, shape, plan_runs(count, num_steps, choices))
+        @cache
+        def stages_in(dtype: str) -> tuple[int, Mapping[str, _Stage]]:
+            parts = skeleton_parts(folder, family, getattr(torch, dtype), "cpu" if on_cpu else "meta")
+            return sum(_weight_bytes(part) for part in parts.values()), stages_of(parts, shape, guided)
+
+        @cache
+        def need(name: str, dtype: str, *deciding: tuple[str, Any]) -> StageNeed:
+            return _need(stages_in(dtype)[1][name], PlanSettings(dtype, **dict(deciding)))
+
+        def count(settings: PlanSettings) -> tuple[int, Mapping[str, StageNeed]]:
+            everything, stages = stages_in(settings.dtype)
+            return everything, {
+                name: need(name, settings.dtype, *((each, getattr(settings, each)) for each in stage.decided_by))
+                for name, stage in stages.items()
+            }
+
+        return VideoPlan(family, shape, plan_runs(count, num_steps, choices))
 
 
-def _animatediff(
-    parts: Mapping[str, Any], shape: VideoShape, settings: PlanSettings, guided: bool
-) -> dict[str, StageNeed]:
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """A stage of making a video.
+
+    Attributes:
+        parts: that work in it.
+        run: it, under some settings.
+        decided_by: the settings besides precision that change what it needs.
+    """
+
+    parts: Sequence[nn.Module]
+    run: Callable[[PlanSettings], Any]
+    decided_by: tuple[str, ...] = ()
+
+
+def _animatediff(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, _Stage]:
     unet, vae, text_encoder = parts["unet"], parts["vae"], parts["text_encoder"]
     if "motion_adapter" in parts:
         unet.set_motion_adapter(parts["motion_adapter"])
-    if settings.tiled_vae:
-        vae.enable_tiling()
     spatial = 2 ** (len(vae.config["block_out_channels"]) - 1)
     latent = ScaleFactors(spatial).latent_shape(shape, unet.in_channels)
     tokens, width = text_encoder.config.max_position_embeddings, unet.config["cross_attention_dim"]
@@ -104,11 +130,11 @@ def _animatediff(
     second = parts.get("text_encoder_2")
     encoders = [text_encoder] if second is None else [text_encoder, second]
 
-    def encode() -> None:
+    def encode(_: PlanSettings) -> None:
         for encoder in encoders:
             encoder(input_ids=_ids(branches, tokens))
 
-    def denoise() -> Tensor:
+    def denoise(settings: PlanSettings) -> Tensor:
         latents = _empty(1, latent.channels, latent.num_latent_frames, latent.height, latent.width)
         states = {"encoder_hidden_states": _empty(1, tokens, width, dtype=unet.dtype)}
         if second is not None:
@@ -118,67 +144,91 @@ def _animatediff(
         guidance = Guidance(predict, states, states if guided else None, 7.5, settings.guidance == "batched")
         return guidance(latents, _empty())
 
-    def decode() -> Tensor:
+    def decode(settings: PlanSettings) -> Tensor:
+        _set_tiling(vae, settings.tiled_vae)
         frames = min(_VAE_FRAMES, latent.num_latent_frames)
         return decode_images(vae, _empty(frames, latent.channels, latent.height, latent.width))
 
     return {
-        "text": _need(encoders, encode),
-        "denoise": _need([unet, *controls], denoise),
-        "decode": _need([vae], decode),
+        "text": _Stage(encoders, encode),
+        "denoise": _Stage([unet, *controls], denoise, ("guidance",)),
+        "decode": _Stage([vae], decode, ("tiled_vae",)),
     }
 
 
-def _easyanimate(
-    parts: Mapping[str, Any], shape: VideoShape, settings: PlanSettings, guided: bool
-) -> dict[str, StageNeed]:
+def _easyanimate(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, _Stage]:
     transformer, vae, text_encoder = parts["transformer"], parts["vae"], parts["text_encoder"]
-    if settings.tiled_vae:
-        vae.enable_tiling()
     config, factor = transformer.config, vae.spatial_factor
     frames = vae.num_latent_frames(shape.num_frames)
     latent = (frames, ScaleFactors(factor).latent_shape(shape, 1).height, shape.width // factor)
     takes_pictures = config["in_channels"] > config["latent_channels"]
     image_encoder = None if config["clip_channels"] is None else parts.get("image_encoder")
 
-    def conditions() -> Any:
-        # What is encoded is the mask, and the video with black where it is to be made.
-        pixels = _empty(1, 3, shape.num_frames, shape.height, shape.width)
-        mask = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
-        masked = torch.where(pixels > 0.5, -1.0, pixels).to(vae.dtype)
-        return mask, vae.encode(masked).latent_dist.mode()
+    def encode(_: PlanSettings) -> None:
+        text_encoder(input_ids=_ids(2 if guided else 1, _T5_TOKENS))
 
-    def denoise() -> Tensor:
-        dtype = transformer.dtype
-        inputs = _transformer_inputs(transformer, latent, image_encoder is not None)
-        sizes: dict[str, Tensor] = {}
-        if transformer.transformer_config.has_size_condition:
-            sizes = {"resolution": _empty(1, 2), "aspect_ratio": _empty(1, 1)}
+    def look(_: PlanSettings) -> None:
+        side = parts["image_encoder"].config.image_size
+        parts["image_encoder"](_empty(1, 3, side, side, dtype=vae.dtype))
 
-        def predict(latents: Tensor, timestep: Tensor, /, **given: Tensor) -> Tensor:
-            own = {name: given.pop(name) for name in sizes}
-            prediction = transformer(latents.to(dtype), timestep, **given, added_cond_kwargs=own).sample
-            return prediction[:, : config["latent_channels"]].float()
+    def conditions(settings: PlanSettings) -> Any:
+        # What is encoded is the mask, and the video with black where it is to be made; both piece by piece.
+        _set_tiling(vae, settings.tiled_vae)
+        return [torch.cat(list(encode_frames(vae, _pixels(vae, shape), shape.num_frames)), dim=2) for _ in range(2)]
 
-        both = {**inputs, **sizes}
-        guidance = Guidance(predict, both, both if guided else None, 6.0, settings.guidance == "batched")
-        return guidance(_empty(1, config["latent_channels"], *latent), _empty())
+    def denoise(settings: PlanSettings) -> Tensor:
+        with_picture = image_encoder is not None
+        return _transformer_step(transformer, latent, with_picture, guided, settings.guidance == "batched")
 
-    def decode() -> None:
+    def decode(settings: PlanSettings) -> None:
+        _set_tiling(vae, settings.tiled_vae)
         for _ in vae.decode_chunks(_empty(1, config["latent_channels"], *latent, dtype=vae.dtype)):
             pass
 
-    needs = {
-        "text": _need([text_encoder], lambda: text_encoder(input_ids=_ids(2 if guided else 1, _T5_TOKENS))),
-        "denoise": _need([transformer], denoise),
-        "decode": _need([vae], decode),
+    stages = {
+        "text": _Stage([text_encoder], encode),
+        "denoise": _Stage([transformer], denoise, ("guidance",)),
+        "decode": _Stage([vae], decode, ("tiled_vae",)),
     }
     if takes_pictures:
-        needs["conditions"] = _need([vae], conditions)
+        stages["conditions"] = _Stage([vae], conditions, ("tiled_vae",))
     if image_encoder is not None:
-        side = image_encoder.config.image_size
-        needs["picture"] = _need([image_encoder], lambda: image_encoder(_empty(1, 3, side, side, dtype=vae.dtype)))
-    return needs
+        stages["picture"] = _Stage([image_encoder], look)
+    return stages
+
+
+def _pixels(vae: Any, shape: VideoShape) -> Iterator[Tensor]:
+    count = vae.shape.frames_per_chunk or shape.num_frames
+    for start in range(0, shape.num_frames, count):
+        pixels = _empty(1, 3, min(count, shape.num_frames - start), shape.height, shape.width)
+        yield torch.where(pixels > 0.5, -1.0, pixels).to(vae.dtype)
+
+
+def _set_tiling(vae: Any, wanted: bool) -> None:
+    if wanted:
+        vae.enable_tiling()
+    else:
+        vae.disable_tiling()
+
+
+def _transformer_step(
+    transformer: Any, latent: tuple[int, int, int], with_picture: bool, guided: bool, batched: bool
+) -> Tensor:
+    """One step of EasyAnimate's transformer under guidance."""
+    config, dtype = transformer.config, transformer.dtype
+    inputs = _transformer_inputs(transformer, latent, with_picture)
+    sizes: dict[str, Tensor] = {}
+    if transformer.transformer_config.has_size_condition:
+        sizes = {"resolution": _empty(1, 2), "aspect_ratio": _empty(1, 1)}
+
+    def predict(latents: Tensor, timestep: Tensor, /, **given: Tensor) -> Tensor:
+        own = {name: given.pop(name) for name in sizes}
+        prediction = transformer(latents.to(dtype), timestep, **given, added_cond_kwargs=own).sample
+        return prediction[:, : config["latent_channels"]].float()
+
+    both = {**inputs, **sizes}
+    guidance = Guidance(predict, both, both if guided else None, 6.0, batched)
+    return guidance(_empty(1, config["latent_channels"], *latent), _empty())
 
 
 def _transformer_inputs(transformer: Any, latent: tuple[int, int, int], with_picture: bool) -> dict[str, Tensor]:
@@ -196,11 +246,11 @@ def _transformer_inputs(transformer: Any, latent: tuple[int, int, int], with_pic
     return inputs
 
 
-def _need(parts: list[nn.Module], run: Callable[[], Any]) -> StageNeed:
-    with torch.no_grad(), TensorMemory() as memory:
-        run()
-    layers = [_weight_bytes(module) for part in parts for module in part.modules() if not list(module.children())]
-    return StageNeed(sum(map(_weight_bytes, parts)), max(layers), memory.peak_bytes)
+def _need(stage: _Stage, settings: PlanSettings) -> StageNeed:
+    with torch.no_grad(), TensorMemory() as memory, CountOnce(stage.parts, memory):
+        stage.run(settings)
+    layers = [_weight_bytes(module) for part in stage.parts for module in part.modules() if not list(module.children())]
+    return StageNeed(sum(map(_weight_bytes, stage.parts)), max(layers), memory.peak_bytes)
 
 
 def _weight_bytes(part: nn.Module) -> int:

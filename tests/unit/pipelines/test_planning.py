@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import CheckpointError, ShapeError
-from muybridge.pipelines import load_pipeline
+from muybridge.pipelines import load_pipeline, planning
 from muybridge.pipelines.planning import plan_video
 from muybridge.runtime.plan import PlanSettings
 from muybridge.types import VideoShape
@@ -111,3 +112,20 @@ def test_settings_that_describe_no_network(saved_pipeline: Path, tmp_path: Path)
 
     with pytest.raises(CheckpointError, match=r"(does not describe a network|is missing)"):
         plan_video(tmp_path, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "device"),
+    [
+        ("demo/animatediff", VideoShape(2, 16, 16), "cpu"),
+        ("demo/easyanimate", VideoShape(16, 64, 64), "cuda"),
+    ],
+)
+def test_counting_one_layer_of_each_kind_counts_all(
+    model: str, shape: VideoShape, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = (PlanSettings("bfloat16", "sequential", True),)
+    once = plan_video(model, shape, device=device, choices=choices).runs
+    monkeypatch.setattr(planning, "CountOnce", lambda *_: nullcontext())
+
+    assert plan_video(model, shape, device=device, choices=choices).runs == once

@@ -158,3 +158,27 @@ def test_what_smoothing_leaves_alone() -> None:
 def test_a_generator_without_noise_is_refused() -> None:
     with pytest.raises(ConfigError, match="no effect with sample=False"):
         smooth_output(make(**V3), noise(1, 3, 8, 8, 8), torch.Generator(), sample=False)
+
+
+@MODES
+@TILINGS
+def test_a_chunk_like_the_one_before_is_encoded_once(mode: dict[str, Any], tiling: str) -> None:
+    vae = make(**mode)
+    vae.enable_tiling(tiling)
+    frames = 13 if mode is UNCHUNKED else 4 * vae.frame_multiple
+    video = torch.ones(1, 3, frames, 8, 8)
+    video[:, :, :1] = noise(1, 3, 1, 8, 8)
+    with torch.no_grad():
+        expected = vae.encode(video, return_dict=False)[0].parameters
+    calls = 0
+
+    def count(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    vae.quant_conv.register_forward_hook(count)
+    found = torch.cat(list(encode_frames(vae, [video], frames)), dim=2)
+
+    assert torch.equal(found, expected)
+    if tiling in ("off", "exact"):
+        assert calls == (1 if mode is UNCHUNKED else 2)  # the first, and one for all that are white

@@ -39,6 +39,9 @@ def decode_frames(vae: AutoencoderKLMagvit, latents: Tensor) -> Iterator[Tensor]
 def encode_frames(vae: AutoencoderKLMagvit, pieces: Iterable[Tensor], num_frames: int) -> Iterator[Tensor]:
     """The moments of `vae.encode`, chunk by chunk, of a video that comes in pieces.
 
+    A chunk that shows what the one before showed is not encoded again: masks, and videos of which little is given, are
+    mostly made of such.
+
     Args:
         vae: with any tiling.
         pieces: pixels `[b, 3, f, h, w]` in [-1, 1] of any numbers of frames, `num_frames` together. One is asked for
@@ -54,6 +57,7 @@ def encode_frames(vae: AutoencoderKLMagvit, pieces: Iterable[Tensor], num_frames
     config: MagvitConfig = vae.shape
     require_frames_that_return(config, num_frames)
     source, waiting, given = iter(pieces), [], 0
+    last: tuple[Tensor, Tensor] | None = None
     for chunk in encoder_chunks(config, num_frames):
         while given < chunk.stop:
             piece = next(source, None)
@@ -65,9 +69,15 @@ def encode_frames(vae: AutoencoderKLMagvit, pieces: Iterable[Tensor], num_frames
             given += piece.shape[2]
         frames = waiting[0] if len(waiting) == 1 else torch.cat(waiting, dim=2)
         ready = chunk.stop - chunk.start
-        waiting = [frames[:, :, ready:]]
-        # A chunk on its own is a video of one chunk.
-        posterior = vae.encode(frames[:, :, :ready], return_dict=False)[0]
-        yield posterior.parameters
+        pixels, waiting = frames[:, :, :ready], [frames[:, :, ready:]]
+        if last is None or not _same(last[0], pixels):
+            # A chunk on its own is a video of one chunk.
+            last = pixels, vae.encode(pixels, return_dict=False)[0].parameters
+        yield last[1]
     if given > num_frames or next(source, None) is not None:
         raise ShapeError(f"The video was announced with {num_frames} frames and has more.")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    has_numbers = type(a) is Tensor and not a.is_meta  # shapes are planned without
+    return has_numbers and a.shape == b.shape and torch.equal(a, b)
