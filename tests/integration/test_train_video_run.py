@@ -25,7 +25,8 @@ from muybridge.service.training import run_training
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-easyanimate.yaml"
 STAGES = ("vae", "video-vae", "video-text", "video", "video-refine", "video-decoder")
 TINY = [f"{stage}.{setting}" for stage in STAGES for setting in ("steps=1", "batch_size=1", "log_every=1")]
-TINY += ["video.steps=2", "video.processes=1", "video.first_still_share=1", "video.last_still_share=0"]
+TINY += [f"{stage}.processes=1" for stage in ("video", "video-refine", "video-decoder")]
+TINY += ["video.steps=2", "video.first_still_share=1", "video.last_still_share=0"]
 TINY += ["default_steps=2", "default_guidance=3.5"]
 
 
