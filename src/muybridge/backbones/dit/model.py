@@ -22,7 +22,6 @@ from muybridge.backbones.dit.layers import PatchEmbed, modulated_norm
 from muybridge.backbones.dit.published import load_published
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite
-from muybridge.motion.linear import Linear
 from muybridge.weights.loading import load_folder
 
 _DROPPED = -10_000.0  # a masked token's score; finite in every precision, and its weight underflows to 0
@@ -86,11 +85,11 @@ class Transformer3DModel(MotionHost):
             nn.init.zeros_(self.clip_projection.linear_2.weight)
             nn.init.zeros_(self.clip_projection.linear_2.bias)
         self.transformer_blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
-        self.long_connect_fc = nn.ModuleList(Linear(width, width) for _ in range(config.num_skips))
+        self.long_connect_fc = nn.ModuleList(nn.Linear(width, width) for _ in range(config.num_skips))
         for connection in self.long_connect_fc.parameters():
             nn.init.zeros_(connection)
         self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
-        self.proj_out = Linear(width, config.patch_size**2 * config.out_channels)
+        self.proj_out = nn.Linear(width, config.patch_size**2 * config.out_channels)
         self.gradient_checkpointing = False
         if motion_adapter is not None:
             self.set_motion_adapter(MotionAdapter.from_settings(motion_adapter))

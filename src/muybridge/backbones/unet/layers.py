@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.GroupNorm(config.norm_groups, in_channels, eps=config.norm_eps)
         self.conv1 = Convolution(in_channels, out_channels, 3, padding=1)
-        self.time_emb_proj = Linear(config.time_embedding_dim, out_channels)
+        self.time_emb_proj = nn.Linear(config.time_embedding_dim, out_channels)
         self.norm2 = nn.GroupNorm(config.norm_groups, out_channels, eps=config.norm_eps)
         self.conv2 = Convolution(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = PointwiseConvolution(in_channels, out_channels) if in_channels != out_channels else None

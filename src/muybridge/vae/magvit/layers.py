@@ -8,7 +8,6 @@ from diffusers.models.attention import AttentionModuleMixin
 from torch import Tensor, nn
 
 from muybridge.motion.attention import AttentionProcessor
-from muybridge.motion.linear import Linear
 from muybridge.processor import convolve3d
 from muybridge.vae.magvit.config import MagvitConfig, TemporalMode
 
@@ -116,10 +115,10 @@ class SpaceTimeAttention(nn.Module, AttentionModuleMixin):
         self.is_cross_attention = False
         self.use_bias = True
         self.group_norm = GroupNorm(config, width)
-        self.to_q = Linear(width, width)
-        self.to_k = Linear(width, width)
-        self.to_v = Linear(width, width)
-        self.to_out = Linear(width, width)
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.Linear(width, width)
         self.processor = AttentionProcessor()
 
     def forward(self, x: Tensor) -> Tensor:
