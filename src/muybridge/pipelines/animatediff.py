@@ -37,21 +37,22 @@ from muybridge.pipelines.base import (
     CommonSettings,
     OutputType,
     StepCallback,
-    negative_list,
     require,
     step_options,
     timesteps_of,
 )
 from muybridge.pipelines.controls import DenseControl, Influence
 from muybridge.pipelines.decoding import decode_frames
+from muybridge.pipelines.embeddings import EmbeddingHost
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
 from muybridge.pipelines.precision import in_float32
+from muybridge.pipelines.prompts import Texts, read_texts
 from muybridge.sampling import FreeInit, Scheduler, WindowSettings, denoise_repeatedly, video_generators
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
 from muybridge.video import Video
 
 
-class AnimateDiffPipeline(ImagePromptHost):
+class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
     """Text to video with a U-Net of Stable Diffusion 1.5 or XL that holds motion modules.
 
     A diffusers pipeline: folders, device moves, offload of whole models and progress bars work as there. Without a
@@ -209,6 +210,7 @@ class AnimateDiffPipeline(ImagePromptHost):
         prompt: Prompt | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
+        plain_prompt: bool = False,
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
@@ -256,6 +258,7 @@ class AnimateDiffPipeline(ImagePromptHost):
             prompt: one, or a list; each gives `num_videos_per_prompt` videos. Or prompts by frame, as in
                 `{0: "a red circle", 32: "a blue circle"}`, for one video that travels from each to the next.
             negative_prompt: what not to show; one for all, or one for each prompt.
+            plain_prompt: read brackets, tags and names of embeddings in them as words.
             num_frames: frames of the video.
             height: in pixels, a multiple of `scale_factors.spatial`; by default what the model was trained at.
             width: likewise.
@@ -338,6 +341,9 @@ class AnimateDiffPipeline(ImagePromptHost):
         pooled_width = self.text_encoder_2.config.projection_dim if self.is_sdxl else None
         states = GivenStates(prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)
         words = read_words(prompt, negative_prompt, states, num_frames, guided, pooled_width)
+        known, is_travel = self._embeddings_by_name(), words.frames is not None
+        texts = read_texts(words.prompts, negative_prompt, plain_prompt, known, is_travel)
+        tagged = self._named_loras(texts.loras)
         sizes = SizeChoices(
             original_size,
             crops_coords_top_left,
@@ -384,13 +390,6 @@ class AnimateDiffPipeline(ImagePromptHost):
             acting = [each.influence for each in task.controls if each.influence.strength != 0]
             free_init.check_levels(solver, common.steps, [(each.lowest, each.highest) for each in acting])
         pictures = self._prompt_pictures(image_prompt, image_prompt_strength)
-        encoded = words.given or self._encode(words.prompts or [], negative_prompt, guided)
-        if words.frames is not None:
-            encoded = travelled_prompts(encoded, words.frames, num_frames)
-        encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
-        text = text_conditions(encoded, sizes.sizes(pixels.height, pixels.width))
-        image = self._image_conditions(pictures, image_prompt_strength, text.count, guided)
-        result = self._make(task, common, text, image, solver, timesteps, latents)
         unrecorded = {
             "init_video": init_video,
             "controls": controls or None,
@@ -410,6 +409,8 @@ class AnimateDiffPipeline(ImagePromptHost):
             "parts_from": self.parts_from,
             "prompt": words.record,
             "negative_prompt": negative_prompt,
+            "plain_prompt": plain_prompt,
+            "embeddings": texts.embeddings,
             "num_frames": num_frames,
             "height": pixels.height,
             "width": pixels.width,
@@ -420,7 +421,15 @@ class AnimateDiffPipeline(ImagePromptHost):
             "control_end": None if influences else control_end,
             **choices.record(),
         }
-        request = self._request(common, own, unrecorded)
+        with self._weighing(tagged):
+            encoded = words.given or self._encode(texts, guided)
+            if words.frames is not None:
+                encoded = travelled_prompts(encoded, words.frames, num_frames)
+            encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
+            text = text_conditions(encoded, sizes.sizes(pixels.height, pixels.width))
+            image = self._image_conditions(pictures, image_prompt_strength, text.count, guided)
+            result = self._make(task, common, text, image, solver, timesteps, latents)
+            request = self._request(common, own, unrecorded)
         videos = self._finish(result, common, request, self._decode)
         single = isinstance(prompt, (str, Mapping)) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
@@ -430,13 +439,13 @@ class AnimateDiffPipeline(ImagePromptHost):
         """The U-Net."""
         return self.unet
 
-    def _encode(self, prompts: list[str], negative: str | Sequence[str] | None, guided: bool) -> EncodedPrompts:
-        zeros = self.is_sdxl and guided and negative is None and self.config["force_zeros_for_empty_prompt"]
-        negatives = negative_list(negative, len(prompts)) if guided and not zeros else None
+    def _encode(self, texts: Texts, guided: bool) -> EncodedPrompts:
+        zeros = self.is_sdxl and guided and texts.negative is None and self.config["force_zeros_for_empty_prompt"]
+        negatives = texts.negatives() if guided and not zeros else None
         if not self.is_sdxl:
-            return encode_prompts(self.tokenizer, self.text_encoder, prompts, negatives)
+            return encode_prompts(self.tokenizer, self.text_encoder, texts.prompts, negatives)
         tokenizers, encoders = (self.tokenizer, self.tokenizer_2), (self.text_encoder, self.text_encoder_2)
-        encoded = encode_prompts_pair(tokenizers, encoders, prompts, negatives)
+        encoded = encode_prompts_pair(tokenizers, encoders, texts.prompts, negatives)
         return with_zero_negatives(encoded) if zeros else encoded
 
     def _decode(self, latents: Tensor, _index: int) -> Iterator[Tensor]:
