@@ -14,7 +14,7 @@ from muybridge.checkpoints.convert import convert_weights
 from muybridge.checkpoints.locate import locate_model
 from muybridge.cli.main import main
 from muybridge.errors import CheckpointError, ConfigError, InputFileError
-from muybridge.service.animatediff_jobs import AnimateDiffJob, _cropped, _normalized, read_jobs, run_jobs
+from muybridge.service.animatediff_jobs import _cropped, _normalized, read_jobs, run_jobs
 from muybridge.video import read_video
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -73,10 +73,9 @@ def test_the_program_runs_it_too(tmp_path: Path, motion_module: Path, capsys: py
     assert (tmp_path / "made" / "sample" / "0-a-red-circle.gif").is_file()
 
 
-def test_single_values_stand_for_lists() -> None:
-    job = AnimateDiffJob.model_validate(
-        {"motion_module": ["mm.ckpt"], "prompt": ["a", "b"], "n_prompt": "c", "seed": 3}
-    )
+def test_single_values_stand_for_lists(tmp_path: Path) -> None:
+    path = write_jobs(tmp_path, {"motion_module": ["mm.ckpt"], "prompt": ["a", "b"], "n_prompt": "c", "seed": 3})
+    (job,) = read_jobs(path)
 
     assert job.motion_module == "mm.ckpt"
     assert job.negatives() == ["c", "c"]

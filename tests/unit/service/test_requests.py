@@ -13,6 +13,7 @@ EMBEDDED = {
     "model": "demo/animatediff",
     "prompt": "a red circle",
     "negative_prompt": None,
+    "plain_prompt": False,
     "num_frames": 4,
     "height": 64,
     "width": 32,
@@ -41,8 +42,8 @@ def test_a_prompt_is_enough():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "prompt: Field required"),
-        ({"prompt": ""}, r"prompt: .*\(given ''\)"),
+        ({}, "prompt: is missing; give it"),
+        ({"prompt": {}}, "prompt: must not be empty"),
         ({"num_frames": 0}, r"num_frames: .*1 \(given 0\)"),
         ({"num_frames": "many"}, "num_frames"),
         ({"width": -8}, "width"),
