@@ -191,7 +191,7 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         )
         return
     hidden = {"versions", "interrupted", "unrecorded", "inputs"}
-    shown = {name: value for name, value in result.settings.items() if name not in hidden and value is not None}
+    shown = {name: v for name, v in result.settings.items() if name not in hidden and v is not None and v is not False}
     output.print(f"{result.path}")
     output.print("  " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     output.print(f"  {result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")

@@ -99,8 +99,8 @@ def parse_prompt(text: str) -> ParsedPrompt:
         else:
             parts[-1].append(Piece(token, weight))
     notes = [
-        f"{match[0]!r} in the prompt is {what} in other programs; there is none here, and it is read as words. For "
-        "words that change with time give prompts by frame."
+        f"{match[0]!r} in the prompt is {what} in other programs; there is none here, and it is read as words. Write "
+        "what is meant, or leave it out."
         for what, pattern in _READ_AS_WORDS.items()
         if (match := pattern.search(words))
     ]
