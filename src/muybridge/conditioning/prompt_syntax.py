@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 _STEP = 1.1
 """What a pair of brackets without a number multiplies or divides by."""
 _NUMBER = r"[+-]?(?:\d{1,6}\.?\d*|\.\d+)"
+_SPACE = r"(?:(?<!\s)\s+)?"
+"""All of the space in front, or none; from the middle of it nothing begins."""
 _TOKEN = re.compile(
     rf"\\(?P<escaped>[()\[\]\\])|(?P<open>[(\[])|:\s*(?P<number>{_NUMBER})\s*\)|(?P<close>[)\]])"
-    r"|\s*(?<!\w)(?P<break>BREAK)(?!\w)\s*"
+    rf"|{_SPACE}(?<!\w)(?P<break>BREAK)(?!\w)\s*"
 )
-_TAG = re.compile(r"\s*<(?P<kind>lora|lyco|hypernet):(?P<name>[^<>:]+)(?P<rest>(?::[^<>]*)?)>")
+_TAG = re.compile(rf"{_SPACE}<(?P<kind>lora|lyco|hypernet):(?P<name>[^<>:]+)(?P<rest>(?::[^<>]*)?)>")
 _EMBEDDING = r"(?i:(?<!\w)embedding):(?P<said>[^\s,;:()\[\]]*[^\s,;:()\[\].!?])"
 _ENDING = re.compile(r"\.(?:pt|bin|safetensors)$", re.IGNORECASE)
 _READ_AS_WORDS = {

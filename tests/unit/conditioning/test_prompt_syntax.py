@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -63,6 +64,14 @@ def test_breaks() -> None:
     last = parse_prompt("a cat BREAK")
     assert last.parts == plain_prompt("a cat").parts
     assert "BREAK" in last.notes[0]
+
+
+def test_long_prompts_are_read_at_once() -> None:
+    start = time.process_time()
+    for text in (" " * 50_000, "(" * 5_000, "a:" * 20_000, "<lora:" * 5_000, "embedding:" * 5_000):
+        parse_prompt(text)
+        with_embeddings(plain_prompt(text.replace("embedding:", "embedding")), {})
+    assert time.process_time() - start < 2
 
 
 def test_tags_of_loras_are_no_words() -> None:

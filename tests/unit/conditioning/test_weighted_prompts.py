@@ -99,7 +99,7 @@ def test_both_encoders_of_sdxl(sdxl_folder: Path) -> None:
         expected = weighed(plain.positive[0, :, half], {2: 1.5})
         assert torch.allclose(found.positive[0, :, half], expected, atol=1e-4)
     assert torch.equal(found.positive_pooled, plain.positive_pooled)
-    tables = [encoder.get_input_embeddings().weight for encoder in encoders]
+    tables: list[Any] = [encoder.get_input_embeddings().weight for encoder in encoders]
     ids = tokenizers[0]("red circle", add_special_tokens=False).input_ids
     toy = Embedding("toy", tuple(table[ids].detach() for table in tables), None, "toy.safetensors")
     put_in = both("a toy", toy=toy)
