@@ -31,7 +31,7 @@ class LoraTagHost(LoraHost):
                 raise ConfigError(
                     f"The prompt names the LoRA {tag}; loaded: {', '.join(self._loras) or 'none'}. "
                     f"Load it with --lora {tag}.safetensors or pipe.load_lora_weights(file), or take <lora:{tag}> out; "
-                    "plain_prompt reads it as words."
+                    "--plain-prompt reads it as words."
                 )
             if len(own) > 1 or own[0] in found:
                 raise ConfigError(
