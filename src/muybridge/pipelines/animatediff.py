@@ -17,9 +17,8 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model
-from muybridge.conditioning import EncodedPrompts, Picture, encode_prompts
+from muybridge.conditioning import EncodedPrompts, Picture
 from muybridge.conditioning.picture_sizes import Size, SizeChoices
-from muybridge.conditioning.text_pair import encode_prompts_pair, with_zero_negatives
 from muybridge.conditioning.travel import travelled_prompts
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
@@ -30,9 +29,16 @@ from muybridge.pipelines.animatediff_conditions import (
     source_frames,
     sparse_controls,
 )
-from muybridge.pipelines.animatediff_parts import check_text_encoders, part_loaders, refuse_on_sdxl
+from muybridge.pipelines.animatediff_parts import check_text_encoders, part_loaders, pixel_shape, refuse_on_sdxl
 from muybridge.pipelines.animatediff_sampling import Positions, SamplingChoices, Task, strengths_by_frame
-from muybridge.pipelines.animatediff_text import GivenStates, Prompt, TextConditions, read_words, text_conditions
+from muybridge.pipelines.animatediff_text import (
+    GivenStates,
+    Prompt,
+    TextConditions,
+    encode_texts,
+    read_words,
+    text_conditions,
+)
 from muybridge.pipelines.base import (
     CommonSettings,
     OutputType,
@@ -46,9 +52,9 @@ from muybridge.pipelines.decoding import decode_frames
 from muybridge.pipelines.embeddings import EmbeddingHost
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
 from muybridge.pipelines.precision import in_float32
-from muybridge.pipelines.prompts import Texts, read_texts
+from muybridge.pipelines.prompts import Texts
 from muybridge.sampling import FreeInit, Scheduler, WindowSettings, denoise_repeatedly, video_generators
-from muybridge.types import LatentShape, ScaleFactors, VideoShape
+from muybridge.types import ScaleFactors
 from muybridge.video import Video
 
 
@@ -332,8 +338,8 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         guided = common.guidance_scale != 1.0
         choices = SamplingChoices(windows, free_noise, free_init, positions)
         share = check_source(init_video, strength)
-        shape = self._latent_shape(num_frames, height, width)
-        pixels = self._pixel_shape(shape)
+        pixels = pixel_shape(self.unet, self.scale_factors, num_frames, height, width)
+        shape = self.scale_factors.latent_shape(pixels, self.unet.in_channels)
         adapter = self.unet.motion_adapter
         has_motion = adapter is not None
         knows_positions = adapter is not None and adapter.trained_frames is not None
@@ -341,8 +347,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         pooled_width = self.text_encoder_2.config.projection_dim if self.is_sdxl else None
         states = GivenStates(prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)
         words = read_words(prompt, negative_prompt, states, num_frames, guided, pooled_width)
-        known, is_travel = self._embeddings_by_name(), words.frames is not None
-        texts = read_texts(words.prompts, negative_prompt, plain_prompt, known, is_travel)
+        texts = words.texts(negative_prompt, plain_prompt, self._embeddings_by_name())
         tagged = self._named_loras(texts.loras)
         sizes = SizeChoices(
             original_size,
@@ -440,13 +445,9 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         return self.unet
 
     def _encode(self, texts: Texts, guided: bool) -> EncodedPrompts:
-        zeros = self.is_sdxl and guided and texts.negative is None and self.config["force_zeros_for_empty_prompt"]
-        negatives = texts.negatives() if guided and not zeros else None
-        if not self.is_sdxl:
-            return encode_prompts(self.tokenizer, self.text_encoder, texts.prompts, negatives)
-        tokenizers, encoders = (self.tokenizer, self.tokenizer_2), (self.text_encoder, self.text_encoder_2)
-        encoded = encode_prompts_pair(tokenizers, encoders, texts.prompts, negatives)
-        return with_zero_negatives(encoded) if zeros else encoded
+        first = (self.tokenizer, self.text_encoder)
+        second = (self.tokenizer_2, self.text_encoder_2) if self.is_sdxl else None
+        return encode_texts(texts, first, second, guided, self.config.get("force_zeros_for_empty_prompt", False))
 
     def _decode(self, latents: Tensor, _index: int) -> Iterator[Tensor]:
         with self._precise_vae():
@@ -454,15 +455,6 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
 
     def _precise_vae(self) -> AbstractContextManager[None]:
         return in_float32(self.vae, self.is_sdxl and self.vae.config["force_upcast"])
-
-    def _latent_shape(self, num_frames: int, height: int | None, width: int | None) -> LatentShape:
-        if height is None or width is None:
-            sample_size = self.unet.config["sample_size"]
-            if not isinstance(sample_size, int):
-                raise ConfigError("This model does not say at which size it was trained; give height and width.")
-            size = sample_size * self.scale_factors.spatial
-            height, width = size if height is None else height, size if width is None else width
-        return self.scale_factors.latent_shape(VideoShape(num_frames, height, width), self.unet.in_channels)
 
     def _make(
         self,
@@ -496,7 +488,3 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         with self._precise_vae():
             clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
         return solver.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
-
-    def _pixel_shape(self, shape: LatentShape) -> VideoShape:
-        factor = self.scale_factors.spatial
-        return VideoShape(shape.num_latent_frames, shape.height * factor, shape.width * factor)
