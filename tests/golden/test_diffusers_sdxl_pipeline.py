@@ -13,6 +13,7 @@ from torch import Tensor
 
 from muybridge import load_pipeline
 from muybridge.pipelines import AnimateDiffPipeline
+from muybridge.pipelines.prompts import read_texts
 
 # diffusers hands tensors to numpy in a way that numpy will give up.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -116,7 +117,7 @@ def test_ddim(ours: AnimateDiffPipeline, theirs: Any) -> None:
 
 def test_text_states(ours: AnimateDiffPipeline, theirs: Any) -> None:
     positive, negative, pooled, negative_pooled = theirs.encode_prompt(PROMPT, negative_prompt=NEGATIVE)
-    found = ours._encode([PROMPT], NEGATIVE, True)
+    found = ours._encode(read_texts([PROMPT], NEGATIVE), True)
     for ours_, theirs_ in (
         (found.positive, positive),
         (found.negative, negative),

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from muybridge.checkpoints.convert import convert_weights
 from muybridge.checkpoints.locate import locate_model
 from muybridge.cli.main import main
 from muybridge.errors import CheckpointError, ConfigError, InputFileError
-from muybridge.service.animatediff_jobs import AnimateDiffJob, _cropped, _normalized, read_jobs, run_jobs
+from muybridge.service.animatediff_jobs import _cropped, _normalized, read_jobs, run_jobs
 from muybridge.video import read_video
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -73,15 +75,92 @@ def test_the_program_runs_it_too(tmp_path: Path, motion_module: Path, capsys: py
     assert (tmp_path / "made" / "sample" / "0-a-red-circle.gif").is_file()
 
 
-def test_single_values_stand_for_lists() -> None:
-    job = AnimateDiffJob.model_validate(
-        {"motion_module": ["mm.ckpt"], "prompt": ["a", "b"], "n_prompt": "c", "seed": 3}
-    )
+def test_single_values_stand_for_lists(tmp_path: Path) -> None:
+    path = write_jobs(tmp_path, {"motion_module": ["mm.ckpt"], "prompt": ["a", "b"], "n_prompt": "c", "seed": 3})
+    (job,) = read_jobs(path)
 
     assert job.motion_module == "mm.ckpt"
     assert job.negatives() == ["c", "c"]
     assert job.seeds() == [3, 3]
     assert (job.L, job.H, job.W, job.steps, job.guidance_scale, job.lora_alpha) == (16, 512, 512, 25, 7.5, 0.8)
+
+
+def write_named(folder: Path, text: str) -> Path:
+    path = folder / "first.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_first_prompt_files_run(tmp_path: Path, motion_module: Path) -> None:
+    """Jobs by name, each for several motion modules; what has nothing behind its name is absent."""
+    path = write_named(
+        tmp_path,
+        f"""
+        ToonYou:
+          base: ""
+          path: ""
+          motion_module: ["{motion_module}", "{motion_module}"]
+          seed: [10788741199826055526]
+          steps: 1
+          L: 1
+          H: 64
+          W: 64
+          lora_model_path:
+          prompt: ["красный (круг:1.5)"]
+          n_prompt: [null]
+          guidance_scale:
+        """,
+    )
+
+    with pytest.warns(
+        UserWarning, match=r"vocabulary lacks 'красный', '\(', 'круг'"
+    ):  # brackets too, as in the original
+        found = run_jobs(path, BASE, tmp_path / "out", "cpu")
+
+    assert [video.name for video in found.videos] == ["0-красный-круг-1-5.gif", "1-красный-круг-1-5.gif"]
+    first, second = (read_video(video) for video in found.videos)
+    assert np.array_equal(first.frames, second.frames)
+    assert first.request is not None
+    assert first.request["seed"] == 10788741199826055526 % 2**63
+    assert first.request["guidance_scale"] == 7.5
+
+
+def test_the_first_names_are_todays(tmp_path: Path) -> None:
+    save_file({"lora_unet_x.lora_down.weight": torch.ones(1, 2)}, tmp_path / "style.safetensors")
+    save_file({"conv_in.weight": torch.ones(1, 2)}, tmp_path / "whole.safetensors")
+    job = 'motion_module: [mm.ckpt], prompt: [a], seed: 1, base: "base.safetensors"'
+    path = write_named(
+        tmp_path,
+        f"""
+        lora: {{{job}, path: "{tmp_path / "style.safetensors"}"}}
+        whole: {{{job}, path: "{tmp_path / "whole.safetensors"}"}}
+        none: {{motion_module: mm.ckpt, prompt: [a], path: "", base: ""}}
+        """,
+    )
+
+    lora, whole, none = read_jobs(path)
+
+    assert (lora.dreambooth_path, lora.lora_model_path) == ("base.safetensors", str(tmp_path / "style.safetensors"))
+    assert (whole.dreambooth_path, whole.lora_model_path) == (str(tmp_path / "whole.safetensors"), "")
+    assert (none.dreambooth_path, none.lora_model_path) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Toon: {motion_module: m, prompt: [a], base: b}", "job Toon: base is the model that the LoRA in path is for"),
+        ("Toon: {motion_module: m, prompt: [a], path: a, dreambooth_path: b}", "job Toon: path and base are what"),
+        ("Toon: {motion_module: [], prompt: [a]}", "job Toon: motion_module must not be empty"),
+        ("Toon: {motion_module: , prompt: [a]}", "job Toon: motion_module: is missing"),
+        ("Toon: {motion_module: m, prompt: [a, b, c], n_prompt: [x, y]}", "job Toon: n_prompt must be one, or 3"),
+        ("Toon: {motion_module: m, prompt: [a], prompt_map: {0: a}}", "prompt_map is animatediff-cli's.*--travel"),
+        ("- {motion_module: m, prompt: [a], scheduler: euler}", "job 0: scheduler is animatediff-cli's"),
+        ("motion_module: m", "must be a list of jobs, .* or jobs by name"),
+    ],
+)
+def test_what_is_wrong_in_a_first_prompt_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_jobs(write_named(tmp_path, text))
 
 
 def test_pictures_are_cropped_and_normalized_as_the_original_does() -> None:

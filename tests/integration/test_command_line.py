@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from muybridge import __version__
 from muybridge.cli.main import main
@@ -114,9 +115,46 @@ def test_json_is_one_object_and_nothing_else(generate, shipped_model, tmp_path):
 def test_without_an_output_the_prompt_names_the_file(generate, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    generate("a red circle, moving left", *QUICK)
+    made = [generate("a red circle, moving left", *QUICK).out.splitlines()[0] for _ in range(2)]
 
-    assert names(tmp_path) == ["a-red-circle-moving-left.mp4"]
+    assert made == ["a-red-circle-moving-left.mp4", "a-red-circle-moving-left-2.mp4"]
+    assert names(tmp_path) == sorted(made)
+    refused(generate("a circle", "--size", "63x64"), "63x64")
+    assert names(tmp_path) == sorted(made)  # nor is the name of what failed
+
+
+def test_an_empty_prompt_is_made_and_repeated(generate, run, tmp_path):
+    first, again = tmp_path / "first.mp4", tmp_path / "again.mp4"
+
+    assert generate("", *QUICK, "--travel", "1=", "-o", first).code == 0
+    assert run("generate", "--like", first, "-o", again).code == 0
+
+    request = read_request(first)
+    assert request is not None
+    assert request["prompt"] == {"0": "", "1": ""}
+    assert first.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.filterwarnings("default:No prompt names the embedding")
+def test_an_embedding_is_named_recorded_and_repeated(generate, run, tmp_path):
+    torch.manual_seed(0)
+    torch.save({"<toy>": torch.randn(2, 128)}, tmp_path / "doll.bin")
+    first, again, plain = (tmp_path / f"{name}.mp4" for name in ("first", "again", "plain"))
+    embedding = ("--embedding", f"{tmp_path / 'doll.bin'}:puppet")
+
+    assert generate("a (puppet:1.2)", *QUICK, *embedding, "-o", first).code == 0
+    assert run("generate", "--like", first, "-o", again).code == 0
+    idle = run("generate", "a red circle", "--like", first, "-o", plain)
+
+    request = read_request(first)
+    assert request is not None
+    assert request["embeddings"] == {str(tmp_path / "doll.bin"): "puppet"}
+    assert first.read_bytes() == again.read_bytes()
+    assert "No prompt names the embedding puppet" in idle.err
+    torch.save({"<toy>": torch.zeros(2, 128)}, tmp_path / "doll.bin")
+    refused(run("generate", "--like", first, "-o", again), "doll.bin", "not the file any more")
+    refused(generate("a embedding:none", "-o", plain), "embedding:none", "--embedding")
+    refused(run("generate", "a puppet", *embedding, "--model", "demo/easyanimate", "-o", plain), "embeddings")
 
 
 def test_like_repeats_a_video_exactly(generate, run, tmp_path):
@@ -172,7 +210,6 @@ def test_inspect_shows_size_and_request(run, tmp_path, suffix):
     ("arguments", "parts"),
     [
         ([], ["Give a prompt"]),
-        ([""], ["prompt", "''"]),
         (["x", "--frames", "0"], ["num_frames", "0"]),
         (["x", "--frames", "many"], ["--frames"]),
         (["x", "--size", "abc"], ["--size", "64x64", "'abc'"]),

@@ -242,6 +242,19 @@ def test_segments_of_another_picture_are_not_gone_on_from(pipeline: EasyAnimateP
         to_file(pipeline, output, keyframes=keyframes)
 
 
+def test_segments_of_plain_words_are_those_from_when_all_words_were_plain(
+    pipeline: EasyAnimatePipeline, tmp_path: Path
+) -> None:
+    for name, prompt in (("words", PROMPT), ("weights", "a (red:1.5) circle")):
+        to_file(pipeline, tmp_path / f"{name}.png", prompt=prompt, num_frames=20)
+    words, weights = (
+        json.loads((tmp_path / f"{name}.segments" / "settings.json").read_text())["request"]
+        for name in ("words.png", "weights.png")
+    )
+    assert "plain_prompt" not in words
+    assert weights["plain_prompt"] is False
+
+
 def test_a_request_without_a_seed_goes_on(pipeline: EasyAnimatePipeline, tmp_path: Path) -> None:
     output = tmp_path / "long.png"
     before = to_file(pipeline, output, seed=None, num_frames=28)

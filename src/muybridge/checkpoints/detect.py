@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from muybridge.checkpoints.embeddings import embedding_family, embedding_token, embedding_vectors
 from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
 
 State = Mapping[str, Tensor]
@@ -34,8 +35,8 @@ class Detection:
     """What a file turned out to be.
 
     Attributes:
-        kind: motion-module, lora, sparse-control, control, ip-adapter, base-model, vae, transformer, pipeline or
-            unknown.
+        kind: motion-module, lora, sparse-control, control, ip-adapter, embedding, base-model, vae, transformer,
+            pipeline or unknown.
         variant: which of the kind.
         layout: whose names the keys have.
         candidates: the variants that keys and shapes cannot tell apart, the chosen one first; one where they can.
@@ -71,6 +72,7 @@ def detect_weights(state: State, name: str = "") -> Detection:
         _easyanimate,
         _motion,
         _base_model,
+        _embedding,
     )
     for rule in rules:
         if (found := rule(state, name)) is not None:
@@ -179,6 +181,21 @@ def _base_model(state: State, _name: str) -> Detection | None:
         layout = "diffusers" if any(".down_blocks." in key for key in state) else "ldm"
         return Detection("vae", "image-vae", layout)
     return None
+
+
+def _embedding(state: State, _name: str) -> Detection | None:
+    if (vectors := embedding_vectors(state)) is None:
+        return None
+    family, token = embedding_family(vectors), embedding_token(state)
+    widths = " and ".join(str(each.shape[1]) for each in vectors)
+    count = f"{len(vectors[0])} vector{'s' if len(vectors[0]) > 1 else ''} of width {widths}"
+    notes = [f"stands for {token} in prompts"] if token else []
+    return Detection(
+        "embedding",
+        "textual-inversion" + (f"-{family}" if family else ""),
+        "diffusers" if token else "original",
+        notes=(*notes, count),
+    )
 
 
 def _ldm_base(state: State) -> Detection:

@@ -33,7 +33,7 @@ _PARTS = (
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_PLACE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(\w[\w./ -]*))?")
 """A repository, and a file or folder in it; what begins with a dot, a tilde or a slash is a path of this machine."""
-_WEIGHT_NAMES = ("diffusion_pytorch_model", "pytorch_lora_weights", "adapter_model")
+_WEIGHT_NAMES = ("diffusion_pytorch_model", "pytorch_lora_weights", "adapter_model", "learned_embeds")
 _SETTINGS = ("config.json", "adapter_config.json", "preprocessor_config.json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,6 +85,13 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed; 1 is off.")] = None,
     negative: Annotated[str | None, typer.Option(help="What not to show.")] = None,
+    plain_prompt: Annotated[
+        bool | None, typer.Option(help="Read brackets, tags and names of embeddings in prompts as words.")
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:NAME]", help="An embedding (textual inversion) that prompts name."),
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Another solver by name.")] = None,
     motion: Annotated[float | None, typer.Option(help="Motion strength; 0 gives stills.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second of playback.")] = None,
@@ -114,6 +122,8 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         "motion_variant": motion_variant,
         "prompt": prompt,
         "negative_prompt": negative,
+        "plain_prompt": plain_prompt,
+        "embeddings": _parse_embeddings(embedding) if embedding else None,
         "num_frames": frames,
         "num_inference_steps": steps,
         "guidance_scale": guidance,
@@ -143,7 +153,7 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         "free_init": None if free_init is None else {"passes": free_init},
     }
     if travel:
-        prompts = _parse_frames(travel, "--travel FRAME=TEXT, as in 32='a blue circle'")
+        prompts = _parse_frames(travel, "--travel FRAME=TEXT, as in 32='a blue circle'", may_be_empty=True)
         start = prompt if like is None or prompt is not None else _embedded_request(like).get("prompt")
         before = start if isinstance(start, dict) else {} if start is None else {0: start}
         given["prompt"] = dict(sorted({**{int(frame): text for frame, text in before.items()}, **prompts}.items()))
@@ -167,10 +177,9 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
 
     from muybridge.service.generation import generate_file
 
-    first = request.prompt if isinstance(request.prompt, str) else next(iter(request.prompt.values()))
-    result = generate_file(
-        request, output_path or _default_output(first), device, metadata, not as_json, redo or (), redo_following
-    )
+    anew = redo or ()
+    with _output(output_path, request.prompt, is_made_anew=bool(anew or redo_following)) as path:
+        result = generate_file(request, path, device, metadata, not as_json, anew, redo_following)
     if as_json:
         print_json(
             {
@@ -182,10 +191,22 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         )
         return
     hidden = {"versions", "interrupted", "unrecorded", "inputs"}
-    shown = {name: value for name, value in result.settings.items() if name not in hidden and value is not None}
+    shown = {name: v for name, v in result.settings.items() if name not in hidden and v is not None and v is not False}
     output.print(f"{result.path}")
     output.print("  " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     output.print(f"  {result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
+
+
+def _output(
+    given: Path | None, prompt: str | dict[int, str], is_made_anew: bool
+) -> contextlib.AbstractContextManager[Path]:
+    """The file asked for, or a new one named after the prompt; where segments are made anew, that which has them."""
+    from muybridge.service.output_names import name_after, reserved_file
+
+    first = prompt if isinstance(prompt, str) else next(iter(prompt.values()))
+    if given is None and not is_made_anew:
+        return reserved_file(first)
+    return contextlib.nullcontext(given or Path(f"{name_after(first)}.mp4"))
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -218,12 +239,12 @@ def _run_jobs(path: Path, model: str | None, output_path: Path | None, device: s
         output.print(f"{video}")
 
 
-def _parse_frames(texts: list[str], usage: str) -> dict[int, str]:
+def _parse_frames(texts: list[str], usage: str, may_be_empty: bool = False) -> dict[int, str]:
     option = usage.split(maxsplit=1)[0]
     found: dict[int, str] = {}
     for text in texts:
-        match = re.fullmatch(r"(-?\d+)=(.+)", text)
-        if match is None:
+        match = re.fullmatch(r"(-?\d+)=(.*)", text, re.DOTALL)
+        if match is None or not (match[2] or may_be_empty):
             raise ConfigError(f"{option} takes {usage.removeprefix(option).strip()}; given {text!r}.")
         if int(match.group(1)) in found:
             raise ConfigError(f"{option} names frame {match.group(1)} twice; give one for it.")
@@ -257,6 +278,17 @@ def _parse_loras(texts: list[str]) -> dict[str, float]:
     return loras
 
 
+def _parse_embeddings(texts: list[str]) -> dict[str, str]:
+    embeddings: dict[str, str] = {}
+    for text in texts:
+        match = None if Path(text).exists() else re.fullmatch(r"(.+?):([^:/\\]+)", text)
+        path, name = (match[1], match[2]) if match else (text, Path(text).stem)
+        if path in embeddings:
+            raise ConfigError(f"--embedding names {path} twice.")
+        embeddings[path] = name
+    return embeddings
+
+
 def _embedded_request(path: Path) -> dict[str, Any]:
     from muybridge.video import read_request
 
@@ -264,8 +296,3 @@ def _embedded_request(path: Path) -> dict[str, Any]:
     if embedded is None:
         raise ConfigError(f"{path} carries no request; it was made elsewhere, or without metadata.")
     return embedded
-
-
-def _default_output(prompt: str) -> Path:
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
-    return Path(f"{words[:60] or 'video'}.mp4")

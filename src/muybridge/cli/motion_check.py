@@ -61,6 +61,8 @@ def _show(report: MotionCheckReport) -> None:
 def _config(settings: list[str]) -> dict[str, Any]:
     import yaml
 
+    from muybridge.service.validation import YAML_ERRORS
+
     config = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
@@ -68,6 +70,6 @@ def _config(settings: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set takes NAME=VALUE, as in num_heads=4; given {setting!r}.")
         try:
             config[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except YAML_ERRORS as error:
             raise ConfigError(f"--set {setting!r}: {text!r} is not a value that YAML knows.") from error
     return config

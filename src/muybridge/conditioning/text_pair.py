@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
-from muybridge.conditioning.text import (
-    EncodedPrompts,
-    check_counts,
-    chunked,
-    chunks_needed,
+from muybridge.conditioning.prompt_syntax import ParsedPrompt
+from muybridge.conditioning.text import EncodedPrompts, all_prompts
+from muybridge.conditioning.tokens import (
+    Chunks,
+    Encoder,
     content_of_chunk,
-    token_rows,
+    padded_chunks,
+    split_into_chunks,
     warn_of_unknown_words,
 )
 from muybridge.errors import ConfigError
@@ -25,8 +25,8 @@ from muybridge.errors import ConfigError
 def encode_prompts_pair(
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
     text_encoders: tuple[CLIPTextModel, CLIPTextModelWithProjection],
-    prompts: Sequence[str],
-    negatives: Sequence[str] | None,
+    prompts: Sequence[str | ParsedPrompt],
+    negatives: Sequence[str | ParsedPrompt] | None,
 ) -> EncodedPrompts:
     """Encode prompts twice: the states before the last layer of both encoders side by side, and one vector a prompt.
 
@@ -36,30 +36,32 @@ def encode_prompts_pair(
     Args:
         tokenizers: of the two encoders; what they pad with may differ.
         text_encoders: on the device where the states are wanted; the second makes the vector.
-        prompts: b prompts.
+        prompts: b prompts, as in `encode_prompts`.
         negatives: b negatives, or None for no guidance or for negatives of zeros, see `with_zero_negatives`.
 
     Raises:
         ConfigError: no prompts, not as many negatives as prompts, or encoders that read another number of tokens.
     """
-    check_counts(prompts, negatives)
-    texts = [*prompts, *(negatives or ())]
-    first, second = (token_rows(tokenizer, texts) for tokenizer in tokenizers)
-    warn_of_unknown_words(tokenizers[0], texts, first)
+    texts = all_prompts(prompts, negatives)
+    warn_of_unknown_words(tokenizers[0], texts)
     contents = {content_of_chunk(*each) for each in zip(tokenizers, text_encoders, strict=True)}
     if len(contents) != 1:
         lengths = " and ".join(str(content + 2) for content in sorted(contents))
         raise ConfigError(f"The two text encoders must read as many tokens as each other; these read {lengths}.")
     content = contents.pop()
-    num_chunks = chunks_needed([*first, *second], content)
-    found = [
-        _run(encoder, chunked(tokenizer, rows, num_chunks, content))
-        for tokenizer, encoder, rows in zip(tokenizers, text_encoders, (first, second), strict=True)
+    rows = [split_into_chunks(tokenizer, texts, content, index) for index, tokenizer in enumerate(tokenizers)]
+    num_chunks = max(len(chunks) for each in rows for chunks in each)
+    chunked = [
+        padded_chunks(tokenizer, each, num_chunks, content) for tokenizer, each in zip(tokenizers, rows, strict=True)
     ]
-    chunks = (len(texts), num_chunks)
-    one, other = (each.hidden_states[-2].unflatten(0, chunks).flatten(1, 2) for each in found)
+    found = [_run(encoder, chunks) for encoder, chunks in zip(text_encoders, chunked, strict=True)]
+    shape = (len(texts), num_chunks)
+    one, other = (
+        chunks.emphasised(each.hidden_states[-2]).unflatten(0, shape).flatten(1, 2)
+        for chunks, each in zip(chunked, found, strict=True)
+    )
     states = torch.cat([one, other.to(one)], dim=-1)
-    pooled = found[1].text_embeds.unflatten(0, chunks)[:, 0]
+    pooled = found[1].text_embeds.unflatten(0, shape)[:, 0]
     count = len(prompts)
     if negatives is None:
         return EncodedPrompts(states, None, positive_pooled=pooled)
@@ -78,6 +80,6 @@ def with_zero_negatives(encoded: EncodedPrompts) -> EncodedPrompts:
     )
 
 
-def _run(encoder: CLIPTextModel | CLIPTextModelWithProjection, ids: Tensor) -> Any:
-    with torch.no_grad():
-        return encoder(input_ids=ids.flatten(0, 1).to(encoder.device), output_hidden_states=True)
+def _run(encoder: Encoder, chunks: Chunks) -> Any:
+    with torch.no_grad(), chunks.embedded(encoder) as ids:
+        return encoder(input_ids=ids, output_hidden_states=True)

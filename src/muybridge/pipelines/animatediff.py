@@ -17,9 +17,8 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model
-from muybridge.conditioning import EncodedPrompts, Picture, encode_prompts
+from muybridge.conditioning import EncodedPrompts, Picture
 from muybridge.conditioning.picture_sizes import Size, SizeChoices
-from muybridge.conditioning.text_pair import encode_prompts_pair, with_zero_negatives
 from muybridge.conditioning.travel import travelled_prompts
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
@@ -30,29 +29,37 @@ from muybridge.pipelines.animatediff_conditions import (
     source_frames,
     sparse_controls,
 )
-from muybridge.pipelines.animatediff_parts import check_text_encoders, part_loaders, refuse_on_sdxl
+from muybridge.pipelines.animatediff_parts import check_text_encoders, part_loaders, pixel_shape, refuse_on_sdxl
 from muybridge.pipelines.animatediff_sampling import Positions, SamplingChoices, Task, strengths_by_frame
-from muybridge.pipelines.animatediff_text import GivenStates, Prompt, TextConditions, read_words, text_conditions
+from muybridge.pipelines.animatediff_text import (
+    GivenStates,
+    Prompt,
+    TextConditions,
+    encode_texts,
+    read_words,
+    text_conditions,
+)
 from muybridge.pipelines.base import (
     CommonSettings,
     OutputType,
     StepCallback,
-    negative_list,
     require,
     step_options,
     timesteps_of,
 )
 from muybridge.pipelines.controls import DenseControl, Influence
 from muybridge.pipelines.decoding import decode_frames
+from muybridge.pipelines.embeddings import EmbeddingHost
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
 from muybridge.pipelines.precision import in_float32
+from muybridge.pipelines.prompts import Texts
 from muybridge.processor import multiplies
 from muybridge.sampling import FreeInit, Scheduler, WindowSettings, denoise_repeatedly, video_generators
-from muybridge.types import LatentShape, ScaleFactors, VideoShape
+from muybridge.types import ScaleFactors
 from muybridge.video import Video
 
 
-class AnimateDiffPipeline(ImagePromptHost):
+class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
     """Text to video with a U-Net of Stable Diffusion 1.5 or XL that holds motion modules.
 
     A diffusers pipeline: folders, device moves, offload of whole models and progress bars work as there. Without a
@@ -210,6 +217,7 @@ class AnimateDiffPipeline(ImagePromptHost):
         prompt: Prompt | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
+        plain_prompt: bool = False,
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
@@ -257,6 +265,7 @@ class AnimateDiffPipeline(ImagePromptHost):
             prompt: one, or a list; each gives `num_videos_per_prompt` videos. Or prompts by frame, as in
                 `{0: "a red circle", 32: "a blue circle"}`, for one video that travels from each to the next.
             negative_prompt: what not to show; one for all, or one for each prompt.
+            plain_prompt: read brackets, tags and names of embeddings in them as words.
             num_frames: frames of the video.
             height: in pixels, a multiple of `scale_factors.spatial`; by default what the model was trained at.
             width: likewise.
@@ -330,8 +339,8 @@ class AnimateDiffPipeline(ImagePromptHost):
         guided = common.guidance_scale != 1.0
         choices = SamplingChoices(windows, free_noise, free_init, positions)
         share = check_source(init_video, strength)
-        shape = self._latent_shape(num_frames, height, width)
-        pixels = self._pixel_shape(shape)
+        pixels = pixel_shape(self.unet, self.scale_factors, num_frames, height, width)
+        shape = self.scale_factors.latent_shape(pixels, self.unet.in_channels)
         adapter = self.unet.motion_adapter
         has_motion = adapter is not None
         knows_positions = adapter is not None and adapter.trained_frames is not None
@@ -339,6 +348,8 @@ class AnimateDiffPipeline(ImagePromptHost):
         pooled_width = self.text_encoder_2.config.projection_dim if self.is_sdxl else None
         states = GivenStates(prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds)
         words = read_words(prompt, negative_prompt, states, num_frames, guided, pooled_width)
+        texts = words.texts(negative_prompt, plain_prompt, self._embeddings_by_name())
+        tagged = self._named_loras(texts.loras)
         sizes = SizeChoices(
             original_size,
             crops_coords_top_left,
@@ -385,13 +396,6 @@ class AnimateDiffPipeline(ImagePromptHost):
             acting = [each.influence for each in task.controls if each.influence.strength != 0]
             free_init.check_levels(solver, common.steps, [(each.lowest, each.highest) for each in acting])
         pictures = self._prompt_pictures(image_prompt, image_prompt_strength)
-        encoded = words.given or self._encode(words.prompts or [], negative_prompt, guided)
-        if words.frames is not None:
-            encoded = travelled_prompts(encoded, words.frames, num_frames)
-        encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
-        text = text_conditions(encoded, sizes.sizes(pixels.height, pixels.width))
-        image = self._image_conditions(pictures, image_prompt_strength, text.count, guided)
-        result = self._make(task, common, text, image, solver, timesteps, latents)
         unrecorded = {
             "init_video": init_video,
             "controls": controls or None,
@@ -411,6 +415,8 @@ class AnimateDiffPipeline(ImagePromptHost):
             "parts_from": self.parts_from,
             "prompt": words.record,
             "negative_prompt": negative_prompt,
+            "plain_prompt": plain_prompt,
+            "embeddings": texts.embeddings,
             "num_frames": num_frames,
             "height": pixels.height,
             "width": pixels.width,
@@ -421,7 +427,15 @@ class AnimateDiffPipeline(ImagePromptHost):
             "control_end": None if influences else control_end,
             **choices.record(),
         }
-        request = self._request(common, own, unrecorded)
+        with self._weighing(tagged):
+            encoded = words.given or self._encode(texts, guided)
+            if words.frames is not None:
+                encoded = travelled_prompts(encoded, words.frames, num_frames)
+            encoded = encoded.on(self._execution_device, self.unet.dtype).repeated(num_videos_per_prompt)
+            text = text_conditions(encoded, sizes.sizes(pixels.height, pixels.width))
+            image = self._image_conditions(pictures, image_prompt_strength, text.count, guided)
+            result = self._make(task, common, text, image, solver, timesteps, latents)
+            request = self._request(common, own, unrecorded)
         videos = self._finish(result, common, request, self._decode)
         single = isinstance(prompt, (str, Mapping)) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
@@ -431,14 +445,10 @@ class AnimateDiffPipeline(ImagePromptHost):
         """The U-Net."""
         return self.unet
 
-    def _encode(self, prompts: list[str], negative: str | Sequence[str] | None, guided: bool) -> EncodedPrompts:
-        zeros = self.is_sdxl and guided and negative is None and self.config["force_zeros_for_empty_prompt"]
-        negatives = negative_list(negative, len(prompts)) if guided and not zeros else None
-        if not self.is_sdxl:
-            return encode_prompts(self.tokenizer, self.text_encoder, prompts, negatives)
-        tokenizers, encoders = (self.tokenizer, self.tokenizer_2), (self.text_encoder, self.text_encoder_2)
-        encoded = encode_prompts_pair(tokenizers, encoders, prompts, negatives)
-        return with_zero_negatives(encoded) if zeros else encoded
+    def _encode(self, texts: Texts, guided: bool) -> EncodedPrompts:
+        first = (self.tokenizer, self.text_encoder)
+        second = (self.tokenizer_2, self.text_encoder_2) if self.is_sdxl else None
+        return encode_texts(texts, first, second, guided, self.config.get("force_zeros_for_empty_prompt", False))
 
     def _decode(self, latents: Tensor, _index: int) -> Iterator[Tensor]:
         with self._precise_vae():
@@ -447,15 +457,6 @@ class AnimateDiffPipeline(ImagePromptHost):
     def _precise_vae(self) -> AbstractContextManager[None]:
         is_slow = self.vae.device.type == "cpu" and not multiplies(self.vae.dtype)
         return in_float32(self.vae, is_slow or (self.is_sdxl and self.vae.config["force_upcast"]))
-
-    def _latent_shape(self, num_frames: int, height: int | None, width: int | None) -> LatentShape:
-        if height is None or width is None:
-            sample_size = self.unet.config["sample_size"]
-            if not isinstance(sample_size, int):
-                raise ConfigError("This model does not say at which size it was trained; give height and width.")
-            size = sample_size * self.scale_factors.spatial
-            height, width = size if height is None else height, size if width is None else width
-        return self.scale_factors.latent_shape(VideoShape(num_frames, height, width), self.unet.in_channels)
 
     def _make(
         self,
@@ -489,7 +490,3 @@ class AnimateDiffPipeline(ImagePromptHost):
         with self._precise_vae():
             clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
         return solver.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
-
-    def _pixel_shape(self, shape: LatentShape) -> VideoShape:
-        factor = self.scale_factors.spatial
-        return VideoShape(shape.num_latent_frames, shape.height * factor, shape.width * factor)

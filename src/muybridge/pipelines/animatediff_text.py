@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
-from muybridge.conditioning import EncodedPrompts, check_travel
+from muybridge.checkpoints.embeddings import Embedding
+from muybridge.conditioning import EncodedPrompts, check_travel, encode_prompts
 from muybridge.conditioning.picture_sizes import PictureSizes
+from muybridge.conditioning.text_pair import encode_prompts_pair, with_zero_negatives
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines.base import check_prompts, prompt_list
+from muybridge.pipelines.prompts import Texts, read_texts
 
 Prompt = str | Sequence[str] | Mapping[int, str]
 
@@ -81,6 +85,10 @@ class Words:
     frames: list[int] | None
     given: EncodedPrompts | None
 
+    def texts(self, negative: str | Sequence[str] | None, is_plain: bool, embeddings: Mapping[str, Embedding]) -> Texts:
+        """The prompts with their negatives, read; see `read_texts`."""
+        return read_texts(self.prompts, negative, is_plain, embeddings, one_video=self.frames is not None)
+
     @property
     def record(self) -> list[Any] | None:
         """The prompt of each video, for its request."""
@@ -113,6 +121,30 @@ def read_words(
     check_prompts(prompts, negative_prompt, given, states.negative_prompt_embeds, guided)
     states.check_pooled(pooled_width, guided)
     return Words(prompts, None if travel is None else list(travel), given)
+
+
+def encode_texts(
+    texts: Texts,
+    first: tuple[PreTrainedTokenizerBase, CLIPTextModel],
+    second: tuple[PreTrainedTokenizerBase, CLIPTextModelWithProjection] | None,
+    guided: bool,
+    has_zeros: bool,
+) -> EncodedPrompts:
+    """Text states of the prompts, and where there is guidance of their negatives.
+
+    Args:
+        texts: of the call.
+        first: tokenizer and text encoder.
+        second: likewise, of Stable Diffusion XL.
+        guided: whether there is guidance.
+        has_zeros: whether with two encoders the states are zeros where no negative is given.
+    """
+    zeros = second is not None and guided and texts.negative is None and has_zeros
+    negatives = texts.negatives() if guided and not zeros else None
+    if second is None:
+        return encode_prompts(*first, texts.prompts, negatives)
+    encoded = encode_prompts_pair((first[0], second[0]), (first[1], second[1]), texts.prompts, negatives)
+    return with_zero_negatives(encoded) if zeros else encoded
 
 
 @dataclass(frozen=True, eq=False)

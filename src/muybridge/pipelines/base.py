@@ -19,8 +19,8 @@ from muybridge.conditioning import EncodedPrompts
 from muybridge.debug import first_anomalous_module
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines.decoding import to_uint8
-from muybridge.pipelines.lora import LoraHost
-from muybridge.sampling import Guidance, Scheduler, StepReport, denoise, make_scheduler, set_timesteps
+from muybridge.pipelines.lora_tags import LoraTagHost
+from muybridge.sampling import Guidance, Scheduler, StepReport, StopSampling, denoise, make_scheduler, set_timesteps
 from muybridge.version import __version__
 from muybridge.video import Video
 from muybridge.video.value import MAX_FPS, MIN_FPS
@@ -52,7 +52,7 @@ class CommonSettings:
     callback: StepCallback | None
 
 
-class VideoPipeline(LoraHost):
+class VideoPipeline(LoraTagHost):
     """Base of the pipelines; a family adds its parts, its conditions and its VAE."""
 
     model_name: str | None = None
@@ -154,7 +154,7 @@ class VideoPipeline(LoraHost):
                         "latents"
                     )
                 if self._interrupt:
-                    raise StopIteration(replaced)
+                    raise StopSampling(replaced)
                 return replaced
 
             return denoise(guidance, solver, start, timesteps, on_step, options, diagnose, before_step)
@@ -225,12 +225,6 @@ def require(conditions: Mapping[str, bool]) -> None:
 def prompt_list(prompt: str | Sequence[str] | None) -> list[str] | None:
     """One prompt as a list of one."""
     return [prompt] if isinstance(prompt, str) else None if prompt is None else list(prompt)
-
-
-def negative_list(negative: str | Sequence[str] | None, count: int) -> list[str]:
-    """A negative prompt for each of `count` prompts; empty where there is none."""
-    negatives = [negative or ""] if negative is None or isinstance(negative, str) else list(negative)
-    return negatives * count if len(negatives) == 1 else negatives
 
 
 def check_prompts(

@@ -26,7 +26,6 @@ from muybridge.pipelines.base import (
     StepCallback,
     VideoPipeline,
     check_prompts,
-    negative_list,
     prompt_list,
     require,
     step_options,
@@ -44,6 +43,7 @@ from muybridge.pipelines.easyanimate_task import (
     choose_size,
     pin_known,
 )
+from muybridge.pipelines.prompts import Texts, read_texts
 from muybridge.sampling import Guidance, Scheduler, draw_noise, make_plain_scheduler, video_generators
 from muybridge.sampling.schedulers import EASYANIMATE_BETAS
 from muybridge.types import LatentShape
@@ -168,6 +168,7 @@ class EasyAnimatePipeline(VideoPipeline):
         prompt: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
+        plain_prompt: bool = False,
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -203,6 +204,7 @@ class EasyAnimatePipeline(VideoPipeline):
         Args:
             prompt: one, or a list; each gives `num_videos_per_prompt` videos.
             negative_prompt: what not to show; one for all, or one for each prompt.
+            plain_prompt: read brackets and tags in them as words.
             num_frames: 1 for a picture, or a multiple of what the VAE makes at once (8; 9 in V2).
             height: in pixels, a multiple of `size_multiple`.
             width: likewise.
@@ -271,12 +273,11 @@ class EasyAnimatePipeline(VideoPipeline):
             given = EncodedPrompts(prompt_embeds, negative_prompt_embeds, prompt_mask, negative_prompt_mask)
         guided = common.guidance_scale != 1.0
         check_prompts(prompts, negative_prompt, given, negative_prompt_embeds, guided)
-        encoded = given or self._encode(prompts or [], negative_prompt, guided)
-        encoded = encoded.on(self._execution_device, self.transformer.dtype).repeated(num_videos_per_prompt)
-        result = self._make(task, common, encoded, latents)
+        texts = read_texts(prompts, negative_prompt, plain_prompt, None)
         own = {
             "prompt": prompts,
             "negative_prompt": negative_prompt,
+            "plain_prompt": plain_prompt,
             "num_frames": task.num_frames,
             "height": task.height,
             "width": task.width,
@@ -295,7 +296,11 @@ class EasyAnimatePipeline(VideoPipeline):
             "negative_prompt_embeds": negative_prompt_embeds,
             "callback_on_step_end": callback_on_step_end,
         }
-        request = self._request(common, own, unrecorded)
+        with self._weighing(self._named_loras(texts.loras)):
+            encoded = given or self._encode(texts, guided)
+            encoded = encoded.on(self._execution_device, self.transformer.dtype).repeated(num_videos_per_prompt)
+            result = self._make(task, common, encoded, latents)
+            request = self._request(common, own, unrecorded)
         videos = self._finish(result, common, request, self._decoder(task, common.seed))
         single = isinstance(prompt, str) and num_videos_per_prompt == 1 and output_type == "video"
         return videos[0] if single else videos
@@ -336,12 +341,12 @@ class EasyAnimatePipeline(VideoPipeline):
             return make_plain_scheduler(name, EASYANIMATE_BETAS)
         return super().make_solver(name)
 
-    def _encode(self, prompts: list[str], negative: str | Sequence[str] | None, guided: bool) -> EncodedPrompts:
-        negatives = negative_list(negative, len(prompts)) if guided else None
+    def _encode(self, texts: Texts, guided: bool) -> EncodedPrompts:
+        negatives = texts.negatives() if guided else None
         max_tokens, clean = self.config["max_tokens"], self.config["clean_captions"]
 
         def encode() -> EncodedPrompts:
-            return encode_prompts_t5(self.tokenizer, self.text_encoder, prompts, negatives, max_tokens, clean)
+            return encode_prompts_t5(self.tokenizer, self.text_encoder, texts.prompts, negatives, max_tokens, clean)
 
         return finite_states(self.text_encoder, encode)
 

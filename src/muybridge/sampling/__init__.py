@@ -3,7 +3,7 @@
 from muybridge.sampling.free_init import FreeInit, denoise_repeatedly
 from muybridge.sampling.free_noise import free_noise
 from muybridge.sampling.guidance import Guidance
-from muybridge.sampling.loop import Denoiser, StepReport, denoise
+from muybridge.sampling.loop import Denoiser, StepReport, StopSampling, denoise
 from muybridge.sampling.noise import draw_noise, video_generators
 from muybridge.sampling.schedulers import (
     SAMPLERS,
@@ -26,6 +26,7 @@ __all__ = [
     "Sampler",
     "Scheduler",
     "StepReport",
+    "StopSampling",
     "Window",
     "WindowSettings",
     "denoise",

@@ -36,8 +36,17 @@ class StepReport:
     latents: Tensor
 
 
+class StopSampling(Exception):  # noqa: N818  # no error: it asks for an early end
+    """Raised by what is called after a step: no more steps. `latents`, if given, replace those of the last one."""
+
+    def __init__(self, latents: Tensor | None = None) -> None:
+        """Without latents, those of the step stay."""
+        super().__init__()
+        self.latents = latents
+
+
 OnStep = Callable[[StepReport], Tensor | None]
-"""Called after each step; what it returns replaces the latents. `raise StopIteration(replaced_or_None)` ends early."""
+"""Called after each step; what it returns replaces the latents. `raise StopSampling(replaced_or_None)` ends early."""
 Diagnose = Callable[[Tensor, Tensor], str]
 """(latents, timestep) -> which layer of the network first goes wrong on them."""
 
@@ -85,8 +94,8 @@ def denoise(
         if on_step is not None:
             try:
                 replaced = on_step(StepReport(index, timestep, latents))
-            except StopIteration as stop:
-                latents = latents if stop.value is None else stop.value
+            except StopSampling as stop:
+                latents = latents if stop.latents is None else stop.latents
                 break
             latents = latents if replaced is None else replaced
     watch.check()

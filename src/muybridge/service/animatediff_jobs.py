@@ -1,11 +1,12 @@
 """AnimateDiff's own prompt files (`scripts/animate.py --config job.yaml`), run as they are.
 
-Source: guoyww/AnimateDiff, `scripts/animate.py` and `configs/prompts/`.
+They are lists of jobs; the first ones were jobs by name, with several motion modules each. Source: guoyww/AnimateDiff,
+`scripts/animate.py` and `configs/prompts/`, today's and those of its first release.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,17 +17,31 @@ import numpy as np
 import yaml
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from safetensors import SafetensorError, safe_open
 
 from muybridge.conditioning.sparse import open_upright
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
 from muybridge.pipelines.animatediff_conditions import read_sparse_control
 from muybridge.service.generation import pick_device
+from muybridge.service.output_names import name_after, words_of
 from muybridge.service.quiet_loading import quiet_loading
-from muybridge.service.requests import describe_validation
+from muybridge.service.validation import YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.video import Video, check_writable
 from muybridge.video.atomic import check_folder_above, new_file, output_error
 
+_SEEDS = 2**63
+_OF_OTHERS = {
+    "prompt_map": "is animatediff-cli's: prompts by frame; give them to muybridge generate as --travel FRAME=TEXT",
+    "head_prompt": "is animatediff-cli's: write it in front of each prompt",
+    "tail_prompt": "is animatediff-cli's: write it behind each prompt",
+    "lora_map": "is animatediff-cli's: give lora_model_path and lora_alpha",
+    "motion_lora_map": "is animatediff-cli's: give motion_module_lora_configs, a list of path and alpha",
+    "scheduler": "is animatediff-cli's: jobs run with DDIM; muybridge generate has --scheduler",
+    "vae_path": "is animatediff-cli's; leave it out",
+    "init_image": "is of a fork: give controlnet_path and controlnet_images",
+}
+"""Entries of other programs' files, and what to write instead."""
 _GRID_COLUMNS = 4
 _FPS = 8.0
 
@@ -70,22 +85,21 @@ class AnimateDiffJob(BaseModel):
     steps: int = Field(default=25, ge=1)
     guidance_scale: float = Field(default=7.5, ge=0, lt=1000)
 
-    @field_validator("motion_module", "prompt", "n_prompt", "seed", "controlnet_images", mode="before")
+    @field_validator("prompt", "n_prompt", "seed", "controlnet_images", "controlnet_image_indexs", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any, info: Any) -> Any:
-        """A single value stands for a list of one, and a list of one motion module for it."""
-        if info.field_name == "motion_module":
-            return value[0] if isinstance(value, list) and len(value) == 1 else value
-        return value if isinstance(value, list) else [value]
+        """A single value stands for a list of one, and nothing in a list of texts for an empty one."""
+        values = value if isinstance(value, list) else [value]
+        return ["" if each is None else each for each in values] if info.field_name.endswith("prompt") else values
 
     def negatives(self) -> list[str]:
         """One for each prompt; a single one is for all."""
         return self._for_each_prompt("n_prompt", self.n_prompt)
 
     def seeds(self) -> list[int]:
-        """One for each prompt; -1 is drawn."""
+        """One for each prompt; -1 is drawn. The original's go beyond the largest here, and come round again."""
         seeds = self._for_each_prompt("seed", self.seed)
-        return [secrets.randbelow(2**31) if seed == -1 else seed for seed in seeds]
+        return [secrets.randbelow(2**31) if seed == -1 else seed % _SEEDS for seed in seeds]
 
     def _for_each_prompt(self, name: str, values: list[Any]) -> list[Any]:
         if len(values) == 1:
@@ -109,32 +123,86 @@ class JobResults:
 
 
 def read_jobs(path: Path) -> list[AnimateDiffJob]:
-    """Read a prompt file.
+    """Read a prompt file: a list of jobs, or as at first jobs by name. A job is read for each of its motion modules.
 
     Raises:
         InputFileError: missing, or no YAML.
         ConfigError: not a list of jobs, or one with a wrong or an unknown entry; names job and entry.
     """
     try:
-        entries = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputFileError(f"There is no file {path}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputFileError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"{path} must be a list of jobs, as '- motion_module: ...'.")
+    except YAML_ERRORS as error:
+        raise InputFileError(f"{path} is not a YAML file: {yaml_problem(error)}.") from error
+    return [job for name, entry in _named_entries(path, values) for job in _read_entry(f"{path}, job {name}", entry)]
+
+
+def _named_entries(path: Path, values: Any) -> list[tuple[str, Any]]:
+    if isinstance(values, dict) and values and all(isinstance(entry, dict) for entry in values.values()):
+        return [(str(name), entry) for name, entry in values.items()]
+    if isinstance(values, list) and values:
+        return [(str(index), entry) for index, entry in enumerate(values)]
+    raise ConfigError(f"{path} must be a list of jobs, as '- motion_module: ...', or jobs by name.")
+
+
+def _read_entry(where: str, entry: Any) -> list[AnimateDiffJob]:
+    # What has nothing behind its name is absent.
+    values = {name: value for name, value in entry.items() if value is not None} if isinstance(entry, dict) else entry
+    if isinstance(values, dict):
+        for name, instead in _OF_OTHERS.items():
+            if name in values:
+                raise ConfigError(f"{where}: {name} {instead}.")
+        values = _with_todays_names(where, values)
+    modules = values.get("motion_module") if isinstance(values, dict) else None
+    several = [{**values, "motion_module": each} for each in modules] if isinstance(modules, list) else [values]
+    if not several:
+        raise ConfigError(f"{where}: motion_module must not be empty.")
     jobs = []
-    for index, entry in enumerate(entries):
+    for each in several:
         try:
-            job = AnimateDiffJob.model_validate(entry)
+            job = AnimateDiffJob.model_validate(each)
         except ValidationError as error:
-            raise ConfigError(f"{path}, job {index}: {describe_validation(error)}") from error
-        job.negatives()
-        job.seeds()
+            raise ConfigError(f"{where}: {describe_validation(error, AnimateDiffJob)}") from error
+        try:
+            job.negatives()
+            job.seeds()
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
         if len(job.controlnet_image_indexs) < len(job.controlnet_images):
-            raise ConfigError(f"{path}, job {index}: controlnet_image_indexs needs one index for each image.")
+            raise ConfigError(f"{where}: controlnet_image_indexs needs one index for each image.")
         jobs.append(job)
     return jobs
+
+
+def _with_todays_names(where: str, values: dict[Any, Any]) -> dict[Any, Any]:
+    """Entries with `path` and `base` under today's names: a whole model, or a LoRA and the model that it is for."""
+    if not values.keys() & {"path", "base"}:
+        return values
+    renamed = {name: value for name, value in values.items() if name not in ("path", "base")}
+    path, base = values.get("path") or "", values.get("base") or ""
+    if clash := sorted(renamed.keys() & {"dreambooth_path", "lora_model_path"}):
+        raise ConfigError(
+            f"{where}: path and base are what dreambooth_path and lora_model_path are today; leave out "
+            f"{', '.join(clash)}, or those."
+        )
+    if isinstance(path, str) and path and _is_lora(Path(path)):
+        return {**renamed, "lora_model_path": path, "dreambooth_path": base}
+    if base and not path:
+        raise ConfigError(
+            f"{where}: base is the model that the LoRA in path is for, and path is empty. For a whole "
+            "model give path, which today is dreambooth_path."
+        )
+    return {**renamed, "dreambooth_path": path}
+
+
+def _is_lora(path: Path) -> bool:
+    """As the original tells it; it knew LoRAs as safetensors only. What cannot be read is found when it is loaded."""
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return False
+    with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+        return all("lora" in key for key in file.keys())  # noqa: SIM118  # no dictionary
+    return False
 
 
 def run_jobs(
@@ -176,6 +244,7 @@ def run_jobs(
             video = pipeline(
                 prompt,
                 negative or None,
+                plain_prompt=True,  # as the original reads them
                 num_frames=job.L,
                 height=job.H,
                 width=job.W,
@@ -185,8 +254,8 @@ def run_jobs(
                 fps=_FPS,
                 **argument,
             )
-            words = "-".join(re.sub(r"[^a-z0-9 ]+", "", prompt.lower()).split()[:10])
-            written.append(video.save(output / "sample" / f"{len(videos)}-{words or 'video'}.gif"))
+            name = name_after(" ".join(words_of(prompt)[:10]))
+            written.append(video.save(output / "sample" / f"{len(videos)}-{name}.gif"))
             videos.append(video)
             if progress is not None:
                 progress(len(videos), total)

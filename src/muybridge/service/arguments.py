@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ _OF_ANIMATEDIFF = frozenset(
     {
         "motion_variant",
         "parts_from",
+        "embeddings",
         "sketches",
         "keyframe_control",
         "sketch_control",
@@ -63,6 +65,7 @@ _NOT_OF_THE_CALL = frozenset(
         "motion_variant",
         "parts_from",
         "lora",
+        "embeddings",
         "keyframe_control",
         "sketch_control",
         "image_prompt_adapter",
@@ -173,6 +176,7 @@ def animatediff_arguments(
     """
     opened = open_inputs(request) if inputs is None else inputs
     arguments = _arguments(request, opened, _OF_EASYANIMATE, "An AnimateDiff", "an EasyAnimate")
+    _load_embeddings(request, pipeline)
     for name, kind in (("keyframe_control", "rgb"), ("sketch_control", "scribble")):
         if (path := getattr(request, name)) is not None:
             model = read_sparse_control(path, pipeline.unet.dtype)
@@ -191,6 +195,16 @@ def animatediff_arguments(
     if request.free_init is not None:
         arguments["free_init"] = FreeInit(**request.free_init.model_dump())
     return arguments
+
+
+def _load_embeddings(request: GenerateRequest, pipeline: AnimateDiffPipeline) -> None:
+    for path, name in (request.embeddings or {}).items():
+        pipeline.load_embedding(path, name)
+    prompts = request.prompt.values() if isinstance(request.prompt, dict) else [request.prompt]
+    texts = [] if request.plain_prompt else [*prompts, request.negative_prompt or ""]
+    used = pipeline.embeddings_in(texts)
+    if idle := [name for path, name in (request.embeddings or {}).items() if path not in used]:
+        warnings.warn(f"No prompt names the embedding {', '.join(idle)}, so it does nothing.", stacklevel=2)
 
 
 def _control_net(name: str, pipeline: AnimateDiffPipeline) -> ControlNetModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from muybridge.checkpoints.detect import Detection, detect_weights
 from muybridge.checkpoints.easyanimate import is_published_folder
+from muybridge.checkpoints.embeddings import read_embedding_tensors
 from muybridge.checkpoints.image_prompt_files import read_nested
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
 from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
@@ -66,10 +68,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except CheckpointError:
         if path.suffix.lower() == ".safetensors" or not path.is_file():
             raise
-        nested = read_nested(path)  # pickled image prompt adapters keep their parts apart
-        if detect_weights(nested).kind != "ip-adapter":
-            raise
-        return nested
+        # Pickled image prompt adapters and embeddings keep their parts apart.
+        for read, kind in ((read_nested, "ip-adapter"), (read_embedding_tensors, "embedding")):
+            with contextlib.suppress(CheckpointError):
+                if detect_weights(nested := read(path)).kind == kind:
+                    return nested
+        raise
 
 
 def _video(path: Path) -> dict[str, Any]:

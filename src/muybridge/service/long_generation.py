@@ -85,7 +85,10 @@ def continue_to_file(
     )
     request_in_file = settings | {"fps": fps}
     # A finished video can be made longer, or played faster.
-    settings = {name: value for name, value in settings.items() if name not in {"num_frames", "fps"}}
+    left_out = {"num_frames", "fps"}
+    if not request.reads_syntax:  # then its segments are those from when there was no syntax
+        left_out.add("plain_prompt")
+    settings = {name: value for name, value in settings.items() if name not in left_out}
     with VideoWriter(output, fps, request_in_file if embed_request else None) as writer:
         continue_video(
             segments, plan, work, writer, ContinuationSettings(seed, request=settings), redo, is_following_redone

@@ -35,7 +35,7 @@ def recorded_settings(request: GenerateRequest, made: Mapping[str, Any], digests
 
 
 def input_digests(request: GenerateRequest) -> dict[str, str]:
-    """SHA-256 of the pictures, videos and folders of pictures of a request, by path; what is missing is left out.
+    """SHA-256 of the pictures, videos, folders of pictures and embeddings of a request, by path; missing ones not.
 
     That of a folder is of the names and digests of the numbered pictures in it, which are all that is read of one.
 
@@ -45,6 +45,7 @@ def input_digests(request: GenerateRequest) -> dict[str, str]:
     files = [*(request.keyframes or {}).values(), *(request.sketches or {}).values(), *(request.image_prompt or ())]
     files += [file for file in (request.init_video, request.mask) if file is not None]
     files += [control.frames for control in request.controls or ()]
+    files += [file for file in request.embeddings or () if Path(file).is_file()]
     return {file: digest for file in files if (digest := _digest(file)) is not None}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from muybridge.errors import ConfigError
+from muybridge.service.validation import describe_validation
 
 
 class WindowRequest(BaseModel):
@@ -59,9 +61,11 @@ class GenerateRequest(BaseModel):
     """What `motion_adapter` is, where keys, shapes and name fit several published files."""
     parts_from: str | None = None
     """A folder or hub id with what `model` lacks, where that is a single file."""
-    prompt: str | dict[int, str] = Field(min_length=1)
-    """One prompt, or prompts by frame."""
+    prompt: str | Annotated[dict[int, str], Field(min_length=1)]
+    """One prompt, or prompts by frame; an empty one is what the model shows when it is told nothing."""
     negative_prompt: str | None = None
+    plain_prompt: bool = False
+    """Whether brackets, tags and names of embeddings in them are words."""
     num_frames: int | None = Field(default=None, ge=1)
     width: int | None = Field(default=None, ge=1)
     height: int | None = Field(default=None, ge=1)
@@ -113,6 +117,13 @@ class GenerateRequest(BaseModel):
     positions: Literal["plain", "stretched", "capped"] | None = None
     lora: dict[str, float] | None = Field(default=None, min_length=1)
     """LoRA files and the weight of each."""
+    embeddings: dict[str, str] | None = Field(default=None, min_length=1)
+    """Embedding files and the name of each in prompts."""
+
+    @property
+    def reads_syntax(self) -> bool:
+        """Whether its prompts mean something else than their plain words."""
+        return not self.plain_prompt and _has_syntax([self.prompt, self.negative_prompt])
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> GenerateRequest:
@@ -124,7 +135,7 @@ class GenerateRequest(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(describe_validation(error)) from error
+            raise ConfigError(describe_validation(error, cls)) from error
 
     @classmethod
     def from_embedded(cls, embedded: dict[str, Any], changes: dict[str, Any] | None = None) -> GenerateRequest:
@@ -133,12 +144,7 @@ class GenerateRequest(BaseModel):
         Raises:
             ConfigError: it was made from more than a prompt and settings, or is not a request.
         """
-        if unrecorded := embedded.get("unrecorded"):
-            raise ConfigError(f"The file cannot be repeated: it was made with {unrecorded}, which it does not hold.")
-        if embedded.get("interrupted"):
-            raise ConfigError("The file cannot be repeated: it was interrupted, so its settings give another video.")
-        if embedded.get("dtype", "float32") != "float32":
-            raise ConfigError(f"The file cannot be repeated: it was made in {embedded['dtype']}, not in float32.")
+        _check_repeatable(embedded)
         known = {key: value for key, value in embedded.items() if key in cls.model_fields and value is not None}
         changed = changes or {}
         for of, what in (
@@ -157,15 +163,24 @@ class GenerateRequest(BaseModel):
             raise ConfigError("The file's request names no model; name it with --model.")
         if "prompt" not in values:
             raise ConfigError("The file's request has no prompt; give one.")
+        if "plain_prompt" not in values:  # from when all was read as words
+            kept = [known[name] for name in ("prompt", "negative_prompt") if name in known and name not in changed]
+            values["plain_prompt"] = _has_syntax(kept)
         return cls.parse(values)
 
 
-def describe_validation(error: ValidationError) -> str:
-    """Pydantic's findings in one line, in the words of the request."""
-    findings = []
-    for finding in error.errors():
-        where = ".".join(str(part) for part in finding["loc"]) or "the request"
-        what = "there is no such setting" if finding["type"] == "extra_forbidden" else finding["msg"]
-        given = "" if isinstance(finding["input"], dict) else f" (given {finding['input']!r})"
-        findings.append(f"{where}: {what}{given}")
-    return "; ".join(findings)
+def _check_repeatable(embedded: dict[str, Any]) -> None:
+    if unrecorded := embedded.get("unrecorded"):
+        raise ConfigError(f"The file cannot be repeated: it was made with {unrecorded}, which it does not hold.")
+    if embedded.get("interrupted"):
+        raise ConfigError("The file cannot be repeated: it was interrupted, so its settings give another video.")
+    if embedded.get("dtype", "float32") != "float32":
+        raise ConfigError(f"The file cannot be repeated: it was made in {embedded['dtype']}, not in float32.")
+
+
+def _has_syntax(texts: Iterable[Any]) -> bool:
+    """Whether any of prompts, or prompts by frame, means something else than its plain words."""
+    from muybridge.conditioning.prompt_syntax import has_syntax  # brings in torch
+
+    found = [text for each in texts for text in (each.values() if isinstance(each, dict) else [each])]
+    return any(isinstance(text, str) and has_syntax(text) for text in found)

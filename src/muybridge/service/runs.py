@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from muybridge.errors import ConfigError
-from muybridge.service.requests import describe_validation
+from muybridge.service.validation import YAML_ERRORS, describe_validation, yaml_problem
 
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
 
@@ -285,9 +285,9 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
     if not path.is_file():
         raise ConfigError(f"There is no run file {path}.")
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is not a YAML file ({' '.join(str(error).split())[:200]}).") from error
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except YAML_ERRORS as error:
+        raise ConfigError(f"{path} is not a YAML file: {yaml_problem(error)}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold settings, as 'name: value' lines.")
     for override in overrides or []:
@@ -295,7 +295,7 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
     try:
         run = TrainingRun.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe_validation(error)}") from error
+        raise ConfigError(f"{path}: {describe_validation(error, TrainingRun)}") from error
     _check_stages(run, path)
     return run
 
@@ -333,7 +333,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set takes NAME=VALUE, as in motion.steps=10; given {override!r}.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except YAML_ERRORS as error:
         raise ConfigError(f"--set {override!r}: {text!r} is not a value that YAML knows.") from error
     found = values.get("stages")
     stages = {str(s.get("method")): s for s in found if isinstance(s, dict)} if isinstance(found, list) else {}

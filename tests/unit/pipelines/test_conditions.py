@@ -11,6 +11,7 @@ from diffusers import ControlNetModel
 
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines.controls import DenseControl, Influence
+from muybridge.pipelines.prompts import read_texts
 from muybridge.video import Video
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -93,7 +94,7 @@ def test_a_dense_control_is_the_control_net_on_every_frame(pipeline: Any, contro
     noise = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     made = latents_of(pipeline, controls=[DenseControl(control_net, frames, 0.7)], latents=noise, **settings)
 
-    states = pipeline._encode([PROMPT], None, False).positive
+    states = pipeline._encode(read_texts([PROMPT], None), False).positive
     pipeline.scheduler.set_timesteps(1)
     timestep = pipeline.scheduler.timesteps[0]
     for index in range(4):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from muybridge.checkpoints.skeleton import skeleton_parts
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
 from muybridge.pipelines.precision import in_float32
+from muybridge.pipelines.prompts import read_texts
 from muybridge.sampling import FreeInit, WindowSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -129,7 +130,7 @@ def test_sizes_are_recorded_as_something_the_file_does_not_hold(sdxl: AnimateDif
 
 
 def test_text_states_in_place_of_prompts(sdxl: AnimateDiffPipeline, plain: Tensor) -> None:
-    found = sdxl._encode([PROMPT], None, True)
+    found = sdxl._encode(read_texts([PROMPT], None), True)
     assert found.positive_pooled is not None
     states = {
         "prompt_embeds": found.positive,
@@ -291,11 +292,11 @@ def lora(tmp_path: Path) -> Callable[..., Path]:
 def test_a_lora_of_each_network(
     sdxl: AnimateDiffPipeline, plain: Tensor, lora: Callable[..., Path], layer: str, width: int, part: str
 ) -> None:
-    before = sdxl._encode([PROMPT], None, False)
+    before = sdxl._encode(read_texts([PROMPT], None), False)
     sdxl.load_lora_weights(lora(**{layer: width}))
     try:
         assert list(sdxl._attached_loras) == [part]
-        states = sdxl._encode([PROMPT], None, False)
+        states = sdxl._encode(read_texts([PROMPT], None), False)
         halves = [differ(a, b) for a, b in zip(states.positive.chunk(2, -1), before.positive.chunk(2, -1), strict=True)]
         assert halves == [part == "text_encoder", part == "text_encoder_2"]
         assert differ(latents_of(sdxl), plain)

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from muybridge.debug import first_anomalous_module
 from muybridge.errors import NonFiniteError
-from muybridge.sampling import Scheduler, StepReport, denoise, draw_noise, make_scheduler, video_generators
+from muybridge.sampling import (
+    Scheduler,
+    StepReport,
+    StopSampling,
+    denoise,
+    draw_noise,
+    make_scheduler,
+    video_generators,
+)
 from muybridge.types import LatentShape
 
 # diffusers hands tensors to numpy in a way that numpy will give up.
@@ -114,18 +122,28 @@ def test_on_step_replaces_the_latents() -> None:
 
 
 @pytest.mark.parametrize("replaced", [None, torch.full((1, 4, 3, 8, 8), 5.0)])
-def test_stop_iteration_ends(replaced: Tensor | None) -> None:
+def test_stop_sampling_ends(replaced: Tensor | None) -> None:
     scheduler, seen = steps(4), []
 
     def on_step(report: StepReport) -> None:
         seen.append(report.latents)
         if report.index == 1:
-            raise StopIteration(replaced)
+            raise StopSampling(replaced)
 
     result = denoise(tenth, scheduler, start(), scheduler.timesteps, on_step)
 
     assert len(seen) == 2
     assert torch.equal(result, seen[-1] if replaced is None else replaced)
+
+
+def test_a_stray_stop_iteration_is_no_wish_to_stop() -> None:
+    scheduler = steps(4)
+
+    def on_step(_: StepReport) -> None:
+        next(iter(()))
+
+    with pytest.raises(StopIteration):
+        denoise(tenth, scheduler, start(), scheduler.timesteps, on_step)
 
 
 def test_without_steps_nothing_happens() -> None:

@@ -13,6 +13,7 @@ EMBEDDED = {
     "model": "demo/animatediff",
     "prompt": "a red circle",
     "negative_prompt": None,
+    "plain_prompt": False,
     "num_frames": 4,
     "height": 64,
     "width": 32,
@@ -41,8 +42,8 @@ def test_a_prompt_is_enough():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "prompt: Field required"),
-        ({"prompt": ""}, r"prompt: .*\(given ''\)"),
+        ({}, "prompt: is missing; give it"),
+        ({"prompt": {}}, "prompt: must not be empty"),
         ({"num_frames": 0}, r"num_frames: .*1 \(given 0\)"),
         ({"num_frames": "many"}, "num_frames"),
         ({"width": -8}, "width"),
@@ -132,3 +133,30 @@ def test_a_new_size_takes_the_place_of_fitting_and_fitting_that_of_a_size():
     assert (request.fit, request.width, request.height) == (None, 32, 48)
     request = GenerateRequest.from_embedded(sized, {"fit": 128})
     assert (request.fit, request.width, request.height) == (128, None, None)
+
+
+@pytest.mark.parametrize(
+    ("embedded", "changes", "is_plain"),
+    [
+        ({"prompt": "a (red:1.2) circle"}, {}, True),
+        ({"prompt": "a red circle"}, {}, False),
+        ({"prompt": "a", "negative_prompt": "(bad)"}, {"prompt": "b"}, True),
+        ({"prompt": "a (b)"}, {"prompt": "(c)"}, False),
+        ({"prompt": "a (b)"}, {"plain_prompt": False}, False),
+        ({"prompt": {"0": "a", "8": "a BREAK b"}}, {}, True),
+        ({"prompt": "a embedding:b"}, {}, True),
+        ({"prompt": "a (b)", "plain_prompt": False}, {}, False),
+        ({"prompt": "a b", "plain_prompt": True}, {"prompt": "(c)"}, True),
+    ],
+)
+def test_words_from_before_there_was_syntax_stay_words(embedded, changes, is_plain):
+    """A record that does not say how its words are read is from when they were all plain."""
+    request = GenerateRequest.from_embedded({"model": "m", **embedded}, changes)
+    assert request.plain_prompt is is_plain
+    assert request.reads_syntax is (not is_plain and "(" in str(request.prompt))
+
+
+def test_empty_prompts_are_prompts():
+    assert GenerateRequest.parse({"prompt": ""}).prompt == ""
+    assert GenerateRequest.parse({"prompt": {0: "", 8: "a"}}).prompt == {0: "", 8: "a"}
+    assert GenerateRequest.from_embedded({"model": "m", "prompt": "", "negative_prompt": ""}).negative_prompt == ""

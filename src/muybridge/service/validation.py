@@ -1,0 +1,195 @@
+"""What pydantic finds wrong with values, in this program's words; and likewise YAML."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+YAML_ERRORS = (yaml.YAMLError, OSError, ValueError, RecursionError)
+"""What reading and parsing YAML raises; ValueError for dates and numbers that there are not, and for broken text."""
+_SHOWN = 80
+_MUST_BE = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number with fewer digits",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "entries with names, as 'name: value'",
+    "model_type": "settings with names, as 'name: value'",
+    "model_attributes_type": "settings with names, as 'name: value'",
+    "literal_error": "{expected}",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "string_pattern_mismatch": "of letters, digits, '_' and '-'",
+    "union_tag_invalid": "{expected_tags}",
+}
+"""What a value must be, by the name that pydantic has for its fault; in braces, what pydantic says with it."""
+_OTHERWISE = {
+    "missing": "is missing; give it",
+    "extra_forbidden": "there is no such setting",
+    "invalid_key": "names of settings are text",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "union_tag_not_found": "has no {discriminator}, which says what it is",
+}
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A fault, where it is, and whether it is that of one of several types that the value might have had.
+
+    Attributes:
+        path: of the value.
+        of_union: of the value that may have several types, or None.
+        fault: as pydantic gives it.
+    """
+
+    path: tuple[int | str, ...]
+    of_union: tuple[int | str, ...] | None
+    fault: Mapping[str, Any]
+
+    @property
+    def nearness(self) -> int:
+        """How far the value got on the way to a type: not at all, to its bounds, or to what is inside."""
+        if len(self.path) > len(self.of_union or ()):
+            return 2
+        return 0 if self.fault["type"].endswith(("_type", "_parsing")) else 1
+
+    @property
+    def must_be(self) -> str | None:
+        template = _MUST_BE.get(self.fault["type"])
+        return None if template is None else template.format(**_plain(self.fault.get("ctx", {})))
+
+
+def describe_validation(error: ValidationError, schema: type[BaseModel]) -> str:
+    """What is wrong with values given for a schema, in one line: where each fault is, and what may stand there.
+
+    Args:
+        error: as pydantic raised it.
+        schema: that the values were checked against.
+    """
+    findings: list[_Finding] = []
+    for fault in error.errors():
+        path, of_union = _path(schema, fault["loc"])
+        findings.append(_Finding(path, of_union, fault))
+    sentences = {
+        _sentence(finding, alternatives): None
+        for finding in findings
+        if finding in (alternatives := _meant(finding, findings))
+    }
+    return "; ".join(sentences)
+
+
+def _meant(finding: _Finding, findings: Sequence[_Finding]) -> list[_Finding]:
+    """Of the faults of all types that a value might have had, those of the types that it came nearest to."""
+    if finding.of_union is None:
+        return [finding]
+    together = [each for each in findings if each.of_union == finding.of_union]
+    nearest = max(each.nearness for each in together)
+    return [each for each in together if each.nearness == nearest]
+
+
+def yaml_problem(error: Exception) -> str:
+    """Why a file or a text is no YAML, one of `YAML_ERRORS`."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}, column {mark.column + 1} breaks its rules"
+    if isinstance(error, OSError):
+        return f"{error.strerror or 'it cannot be opened'}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, (UnicodeDecodeError, yaml.YAMLError)):
+        return "it is no text in UTF-8"
+    return "it holds a date or a number that there is not"
+
+
+def _sentence(finding: _Finding, alternatives: Sequence[_Finding]) -> str:
+    path, kind, given = finding.path, finding.fault["type"], finding.fault["input"]
+    if kind == "union_tag_invalid":
+        context = _plain(finding.fault["ctx"])
+        path, given = (*path, context["discriminator"]), context["tag"]
+        alternatives = [replace(finding, path=path)]
+    key = path[-1] if path and path[-1] == "[key]" else None
+    where = ".".join(map(str, path[:-2] if key else path)) or "the values"
+    if kind == "value_error":
+        what = str(finding.fault["ctx"]["error"])
+    elif finding.must_be is None:
+        what = _OTHERWISE.get(kind, "is not possible here").format(**_plain(finding.fault.get("ctx", {})))
+    else:
+        options = dict.fromkeys(each.must_be or "" for each in alternatives if each.path == path)
+        what = f"{'each name ' if key else ''}must be {' or '.join(filter(None, options))}"
+    shown = "" if isinstance(given, dict) or kind == "missing" else f" (given {_short(given)})"
+    return f"{where}: {what}{shown}"
+
+
+def _plain(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers without an idle fraction, names without quotation marks."""
+    plain = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
+    if "discriminator" in plain:
+        plain["discriminator"] = str(plain["discriminator"]).strip("'")
+    if "expected_tags" in plain:
+        plain["expected_tags"] = "one of " + str(plain["expected_tags"])
+    return plain
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number with thousands of digits
+        return "a very long number"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _path(schema: Any, location: Sequence[int | str]) -> tuple[tuple[int | str, ...], tuple[int | str, ...] | None]:
+    """A location without pydantic's names for types that were tried; and up to where such a name stood, if any."""
+    path: list[int | str] = []
+    of_union = None
+    for part in location:
+        members = _members(schema)
+        if len(members) > 1 and not _is_tagged(schema):
+            of_union, schema = tuple(path), None
+            continue
+        schema = _inside(members[0], part) if len(members) == 1 else None
+        path.append(part)
+    return tuple(path), of_union
+
+
+def _members(schema: Any) -> list[Any]:
+    """The types that a value may have, None left out."""
+    if get_origin(schema) is Annotated:
+        return _members(get_args(schema)[0])
+    if get_origin(schema) in (Union, types.UnionType):
+        return [member for member in get_args(schema) if member is not types.NoneType]
+    return [schema]
+
+
+def _is_tagged(schema: Any) -> bool:
+    return any(isinstance(each, FieldInfo) and each.discriminator for each in getattr(schema, "__metadata__", ()))
+
+
+def _inside(schema: Any, part: int | str) -> Any:
+    """The type of what `part` names in a value of a type."""
+    if get_origin(schema) is Annotated:
+        schema = get_args(schema)[0]
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        found = schema.model_fields.get(str(part))
+        return None if found is None else found.annotation
+    arguments = get_args(schema)
+    if not arguments or get_origin(schema) is Literal:
+        return None
+    return arguments[-1] if get_origin(schema) is dict else arguments[0]
