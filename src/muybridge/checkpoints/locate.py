@@ -99,9 +99,9 @@ def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> P
     if match is None or path.exists() or _is_local(path):
         return path
     repository, inside = match.groups()
-    if inside is None and repository.endswith(WEIGHT_SUFFIXES):
+    if inside is None and repository.lower().endswith(WEIGHT_SUFFIXES):
         return path  # a file in a folder of this machine
-    if inside is not None and inside.endswith(WEIGHT_SUFFIXES):
+    if inside is not None and inside.lower().endswith(WEIGHT_SUFFIXES):
         return _hub_file(repository, inside, beside)
     return _hub_folder(repository, inside)
 
