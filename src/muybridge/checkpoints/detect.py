@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from muybridge.checkpoints.image_layouts import AVERAGED_PREFIX, UNET_PREFIX, unified_unet
+from muybridge.checkpoints.lora_kinds import other_kinds
 from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
+from muybridge.weights.names import listed
 
 State = Mapping[str, Tensor]
 
-_LORA = re.compile(r"(\.processor\.|^lora_|_lora\.|\.lora_(A|B|down|up)\.|\.lora\.(down|up)\.|\.lora_linear_layer\.)")
+_LORA = re.compile(
+    r"(\.processor\.|^(lora|lycoris)_|_lora\.|\.lora_(A|B|down|up)\.|\.lora\.(down|up)\.|\.lora_linear_layer\.|"
+    r"[._](hada|lokr|b?oft|ia3|vera_lambda)_)"
+)
 _DOMAIN_ADAPTER_RANK = 128
 IMAGE_PROMPT_BASES = {
     (16, 768): ("sd15", "Stable Diffusion 1.5"),
@@ -76,8 +81,7 @@ def detect_weights(state: State, name: str = "") -> Detection:
     for rule in rules:
         if (found := rule(state, name)) is not None:
             return found
-    first = ", ".join(list(state)[:3])
-    return Detection("unknown", "unknown", "unknown", notes=(f"no rule knows its keys; the first are {first}",))
+    return Detection("unknown", "unknown", "unknown", notes=(f"no rule knows its keys: {listed(list(state))}",))
 
 
 def _image_prompt(state: State, _name: str) -> Detection | None:
@@ -125,6 +129,9 @@ def _lora(state: State, name: str) -> Detection | None:
     keys = [key for key in state if _LORA.search(key)]
     if not keys:
         return None
+    if kinds := other_kinds(state):
+        layout = "kohya" if keys[0].startswith(("lora_", "lycoris_")) else "diffusers"
+        return Detection("lora", "other-lora", layout, notes=(f"holds {' and '.join(kinds)}, which is not supported",))
     if any(key.startswith(("lora_unet_", "lora_te")) for key in keys):
         # EasyAnimate's has two underscores, as its network has no name of its own.
         of_easyanimate = any(key.startswith(("lora_unet__", "lora_te_encoder_block")) for key in keys)
