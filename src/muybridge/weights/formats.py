@@ -10,6 +10,7 @@ _SMALLEST = 8  # bytes; of safetensors that is no more than the length of what f
 _MAX_SAFETENSORS_HEADER = 100_000_000  # what the format allows
 _TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """The number that files of torch before version 1.6 begin with, as it is pickled."""
+_BEHIND_MAGIC = 32
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml", b"<!--", b'{"error')
 
 
@@ -43,13 +44,15 @@ def file_format(path: Path) -> FileFormat:
         head = file.read(_HEAD)
     if not head:
         return FileFormat.EMPTY
+    if len(head) <= _SMALLEST:
+        return FileFormat.OTHER
     header = int.from_bytes(head[:8], "little")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     is_pickle = head[:1] == b"\x80" and head[1:2] <= b"\x05"
     rules = (
         (head[8:9] == b"{" and 2 <= header <= _MAX_SAFETENSORS_HEADER, FileFormat.SAFETENSORS),
         (head.startswith(b"PK\x03\x04"), FileFormat.ZIP),
-        (is_pickle and head[2:].startswith(_TORCH_MAGIC), FileFormat.TORCH_LEGACY),
+        (is_pickle and _TORCH_MAGIC in head[:_BEHIND_MAGIC], FileFormat.TORCH_LEGACY),
         (is_pickle, FileFormat.PICKLE),
         (head.startswith(b"GGUF"), FileFormat.GGUF),
         (head.startswith(b"version https://git-lfs"), FileFormat.LFS_POINTER),

@@ -60,7 +60,9 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
 def test_truncated_safetensors(tmp_path: Path, length: int) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(save(WEIGHTS)[:length])
-    with pytest.raises(CheckpointError, match=r"w.safetensors cannot be read as safetensors .*truncated"):
+    with pytest.raises(
+        CheckpointError, match=r"w.safetensors (is damaged: it begins as safetensors|has only \d bytes)"
+    ):
         read_weights(path)
 
 
@@ -89,7 +91,6 @@ def test_truncated_torch_file(tmp_path: Path, new_format: bool, share: float) ->
         b"\xff",
     ],
 )
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_something_else(tmp_path: Path, content: bytes) -> None:
     for name in ("w.ckpt", "w.safetensors"):
         (tmp_path / name).write_bytes(content)
