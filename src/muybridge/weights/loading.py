@@ -27,8 +27,8 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, as
     With `assign` the tensors themselves become the weights, as a model made on the meta device needs.
 
     Raises:
-        CheckpointError: keys missing or left over, shapes that do not fit, or values that are not finite; the
-            message names the first of them.
+        CheckpointError: keys missing or left over, shapes that do not fit, whole numbers in place of weights, or values
+            that are not finite; the message names the first of them.
     """
     own = model.state_dict()
     _report(source, "has no weights for", sorted(own.keys() - state.keys()))
@@ -37,6 +37,8 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, as
         f"{k} {tuple(v.shape)} instead of {tuple(own[k].shape)}" for k, v in state.items() if v.shape != own[k].shape
     ]
     _report(source, "has shapes that do not fit:", wrong)
+    whole = [k for k, v in state.items() if own[k].is_floating_point() and not v.is_floating_point()]
+    _report(source, "is quantized without the scales that say what it means, in whole numbers:", whole)
     require_finite(state.items(), source)
     model.load_state_dict(dict(state), strict=True, assign=assign)
 

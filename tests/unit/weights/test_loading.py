@@ -35,6 +35,7 @@ def test_loads_and_converts() -> None:
         ({"bias": None}, r"^w.ckpt has no weights for bias\.$"),
         ({"scale": torch.ones(1)}, r"^w.ckpt has keys that the model does not have: scale\.$"),
         ({"weight": torch.ones(2, 3)}, r"shapes that do not fit: weight \(2, 3\) instead of \(3, 2\)"),
+        ({"weight": torch.ones(3, 2).char()}, r"quantized without the scales .* in whole numbers: weight\.$"),
         ({"bias": torch.tensor([0.0, float("nan"), 0.0])}, r"NaN or infinite values in bias"),
         ({"bias": torch.tensor([0.0, float("inf"), 0.0])}, r"NaN or infinite values in bias"),
         ({"bias": torch.tensor([0.0, float("nan"), 0.0]).to(torch.float8_e4m3fn)}, r"infinite values in bias"),
@@ -132,7 +133,10 @@ def rename(folder: Path, ending: str) -> None:
         (lambda folder: (folder / "diffusion_pytorch_model.bin").write_bytes(b""), r"model\.bin is empty; copy or"),
         (lambda folder: (folder / "diffusion_pytorch_model.bin").write_bytes(b"<html>404</html>"), "is a web page"),
         (lambda folder: (folder / "diffusion_pytorch_model.bin").unlink(), "has no weights: no .safetensors or .bin"),
-        (lambda folder: rename(folder, "safetensors"), r"another ending than its content: rename it so that it ends in \.bin"),
+        (
+            lambda folder: rename(folder, "safetensors"),
+            r"another ending than its content: rename it so that it ends in \.bin",
+        ),
         (lambda folder: (folder / "diffusion_pytorch_model.bin.index.json").write_text("{}"), "has no weight_map"),
     ],
 )

@@ -72,7 +72,7 @@ def test_other_packings_are_named(tmp_path: Path, state: dict[str, Tensor], mess
 @pytest.mark.skipif(importlib.util.find_spec("gguf") is not None, reason="the package that reads GGUF is here")
 def test_gguf_without_its_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "w.ckpt").write_bytes(b"GGUF\x03" + b"\0" * 64)
-    with pytest.raises(CheckpointError, match=r"is a GGUF file.*pip install gguf"):
+    with pytest.raises(CheckpointError, match=r"is a GGUF file.*pip install gguf.*in place of GGUF"):
         read_weights(tmp_path / "w.ckpt")
 
 
