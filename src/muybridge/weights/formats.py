@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
+from muybridge.errors import CheckpointError
+
 _HEAD = 512
 _SMALLEST = 8  # bytes; of safetensors that is no more than the length of what follows
 _MAX_SAFETENSORS_HEADER = 100_000_000  # what the format allows
@@ -39,9 +41,16 @@ class FileFormat(Enum):
 
 
 def file_format(path: Path) -> FileFormat:
-    """Tell the format of an existing file by its first bytes."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    """Tell the format of a file by its first bytes.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
     if not head:
         return FileFormat.EMPTY
     if len(head) <= _SMALLEST:

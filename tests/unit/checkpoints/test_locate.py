@@ -14,6 +14,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import errors
 from huggingface_hub.utils import filter_repo_objects
 
 from muybridge.checkpoints import SHIPPED_MODELS, locate_model, locate_weights
@@ -276,3 +277,23 @@ def test_of_one_network_on_the_hub_the_best_weights_come(hub: Callable[[set[str]
     fetched = hub(names)
     assert (locate_weights("somebody/network") / "diffusion_pytorch_model.bin").is_file()
     assert set(fetched) == {"config.json", "diffusion_pytorch_model.bin"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (errors.GatedRepoError, "its licence must be accepted there first"),
+        (errors.RepositoryNotFoundError, "it has no such repository"),
+        (errors.RemoteEntryNotFoundError, "the repository has no such file"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_few_words(
+    kind: type[errors.HfHubHTTPError], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise kind.__new__(kind, "Client error, with a request id and advice for programmers")  # of no response
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=rf"the hub did not give it \({words}[^)]*\)\. Check the name"):
+        locate_model("somebody/model")

@@ -84,3 +84,8 @@ def test_other_archives(tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "w"), "zip", tmp_path / "in")
     with pytest.raises(CheckpointError, match="is a TorchScript program, not weights"):
         read_weights(archive)
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Is a directory\)"):
+        file_format(tmp_path)
