@@ -148,7 +148,10 @@ def test_damaged_folders_in_our_own_words(vae_folder: Path, damage: Any, message
 
 def test_settings_that_do_not_fit_their_weights(vae_folder: Path) -> None:
     config = json.loads((vae_folder / "config.json").read_text())
-    for change in ({"block_out_channels": [16]}, {"block_out_channels": 3}, {"act_fn": "nope"}):
+    (vae_folder / "config.json").write_text(json.dumps(config | {"block_out_channels": [16]}))
+    with pytest.raises(CheckpointError, match=r"do not fit: \S+ \(8.*\) instead of \(16.* and \d+ more"):
+        load_vae(vae_folder)
+    for change in ({"block_out_channels": 3}, {"act_fn": "nope"}):
         (vae_folder / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(CheckpointError, match=r"do not fit the sizes in its config\.json, or that has settings"):
+        with pytest.raises(CheckpointError, match=r"config\.json has settings that are not known, or"):
             load_vae(vae_folder)
