@@ -317,7 +317,7 @@ UNET = "model.diffusion_model."
         (without("first_stage_model.decoder.conv_out.bias"), "has no weights for decoder.conv_out.bias"),
         (replaced(UNET + "out.2.bias", torch.full((4,), torch.nan)), "NaN or infinite values in conv_out.bias"),
         (replaced("cond_stage_model.model.token_embedding.weight", torch.zeros(2, 2)), "is base-sd2"),
-        (lambda _state: {"x": torch.zeros(1)}, "is unknown"),
+        (lambda _state: {"x.y": torch.zeros(1)}, "is unknown"),
     ],
 )
 def test_what_is_refused(sd15: State, tmp_path: Path, damage: Callable[[State], State], match: str) -> None:
