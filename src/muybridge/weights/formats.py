@@ -85,4 +85,8 @@ def describe_unreadable(path: Path, found: FileFormat) -> str:
             "or accept the licence where it asks for that, and download it again; on the Hugging Face hub from the "
             "address with /resolve/ in it, not /blob/."
         ),
-    }.get(found, f"{path} is no weight file: its content is neither safetensors nor what torch.save writes, nor GGUF.")
+    }.get(
+        found,
+        f"{path} is no weight file: its content is neither safetensors nor what torch.save writes, nor GGUF. Name "
+        "another file.",
+    )

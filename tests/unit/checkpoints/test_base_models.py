@@ -487,8 +487,13 @@ def in_other_names(state: State, layout: str, unet: UNet2DConditionModel) -> Sta
     }[layout]
 
 
-@pytest.mark.parametrize("layout", ["averaged", "bare", "wrapper", "diffusers", "diffusers, named"])
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [
+        *(("sd15", layout) for layout in ("averaged", "bare", "wrapper", "diffusers", "diffusers, named")),
+        *(("sdxl", layout) for layout in ("averaged", "diffusers")),
+    ],
+)
 def test_other_layouts(
     parts: dict[str, Any], family: str, layout: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
