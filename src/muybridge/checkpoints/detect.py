@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
+from muybridge.motion.detection import MotionLayout, detect_motion, motion_layout
 
 State = Mapping[str, Tensor]
 

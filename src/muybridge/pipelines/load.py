@@ -13,8 +13,8 @@ from muybridge.checkpoints.base_models import read_base_model
 from muybridge.checkpoints.easyanimate import is_published_folder
 from muybridge.checkpoints.lacking_parts import load_lacking
 from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
-from muybridge.checkpoints.motion_variants import MotionVariant
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.motion.variants import MotionVariant
 from muybridge.pipelines.animatediff import AnimateDiffPipeline
 from muybridge.pipelines.easyanimate import EasyAnimatePipeline
 from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler
@@ -42,7 +42,7 @@ def load_pipeline(
             modules of its own keeps its noise levels, unless the new ones are distilled and run with no others.
         parts_from: a folder or hub id with what a single file lacks: always the tokenizers, sometimes VAE or text
             encoders. By default Stable Diffusion 1.5 or XL on the hub.
-        motion_variant: what `motion_adapter` is, one of `checkpoints.motion_variants.VARIANTS`; by default as detected,
+        motion_variant: what `motion_adapter` is, one of `motion.variants.VARIANTS`; by default as detected,
             with a warning where keys, shapes and name fit several.
 
     Raises:

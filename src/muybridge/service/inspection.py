@@ -16,9 +16,9 @@ from muybridge.checkpoints.easyanimate import is_published_folder
 from muybridge.checkpoints.image_prompt_files import read_nested
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
 from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
-from muybridge.checkpoints.motion_variants import VARIANTS, motion_variant
 from muybridge.checkpoints.parts import read_model_index
 from muybridge.errors import CheckpointError, MuybridgeError
+from muybridge.motion.variants import VARIANTS, motion_variant
 from muybridge.video import read_video
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_folder_weights, read_weights
 

@@ -14,7 +14,7 @@ from diffusers import SparseControlNetModel
 from torch import Tensor
 
 from muybridge.errors import CheckpointError, ConfigError
-from muybridge.motion.keys import DIFFUSERS_MOTION_KEYS, ORIGINAL_MOTION_KEYS, describe_motion_file
+from muybridge.motion.keys import DIFFUSERS_MOTION_KEYS, ORIGINAL_MOTION_KEYS, describe_modules
 from muybridge.weights.keymap import KeyMap, apply_key_map
 
 _TABLES = r"\.(pos_encoder|pos_embed)\.pe$"
@@ -25,6 +25,7 @@ SPARSE_CONTROL_KEYS = KeyMap(
 )
 """From the original's names, or diffusers', to ours; no name of one means something else in the other."""
 
+_TRAINED_FRAMES = 32  # of the published ones
 _FIXED: dict[str, tuple[Any, ...]] = {
     "only_cross_attention": (False,),
     "downsample_padding": (1,),
@@ -142,12 +143,9 @@ def _modules(
     motion = {key: value for key, value in state.items() if "motion_modules." in key}
     if not motion:
         raise CheckpointError(f"{source} has no motion modules; SparseCtrl's files have one after each spatial block.")
-    modules = {name: asdict(spec) for name, spec in describe_motion_file({}, motion, num_heads).modules.items()}
     lengths = [table.shape[1] for key, table in found.items() if re.search(_TABLES, key) and table.ndim == 3]
-    if lengths:
-        for spec in modules.values():
-            spec["config"]["trained_frames"] = min(lengths)
-    return modules
+    described = describe_modules(motion, num_heads, min(lengths, default=_TRAINED_FRAMES))
+    return {name: asdict(spec) for name, spec in described.items()}
 
 
 def _depth(state: Mapping[str, Tensor], level: str) -> int:
