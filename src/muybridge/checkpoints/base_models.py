@@ -25,14 +25,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.detect import detect_weights
+from muybridge.checkpoints.image_layouts import AVERAGED_PREFIX, UNET_PREFIX, unified_unet
 from muybridge.checkpoints.ldm_configs import clip_settings, open_clip_settings, unet_settings, vae_settings
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.weights.files import read_weights
 from muybridge.weights.loading import load_strictly
+from muybridge.weights.names import listed
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
-_UNET = "model.diffusion_model."
 _VAES = ("first_stage_model.", "vae.")
 _OPEN_CLIP = "conditioner.embedders.1.model."
 _IMAGE_CHANNELS = 4
@@ -71,7 +72,10 @@ class BaseModel:
 def read_base_model(
     path: str | os.PathLike[str], *, dtype: torch.dtype | None = torch.float32, averaged: bool = False
 ) -> BaseModel:
-    """Read a single file of Stable Diffusion 1.x or XL (`.safetensors` or `.ckpt`, wrapped in `state_dict` or not).
+    """Read a single file of Stable Diffusion 1.x or XL, safetensors or a pickle, wrapped in `state_dict` or not.
+
+    The U-Net may also be all there is, without its prefix or in diffusers' names, and its averaged (EMA) weights may be
+    the only ones; these are then taken.
 
     Args:
         path: the file.
@@ -102,10 +106,17 @@ def base_model_from_weights(
     """
     state = {key.removeprefix("module."): value for key, value in weights.items()}
     found = detect_weights(state)
-    if found.variant not in ("base-sd15", "base-sdxl") or found.layout != "ldm":
+    if found.variant not in ("base-sd15", "base-sdxl"):
         raise CheckpointError(
             f"{source} is {found.variant} ({found.kind}), not a single file of Stable Diffusion 1.x or XL."
         )
+    state, layout = unified_unet(state)
+    if layout == "diffusers" and (foreign := [key for key in state if not key.startswith(UNET_PREFIX)]):
+        raise CheckpointError(
+            f"{source} is a U-Net in diffusers' names with weights that Stable Diffusion's does not have: "
+            f"{listed(foreign)}. Use the plain model."
+        )
+    averaged = averaged and layout != "averaged"  # which then are all there is
     is_sdxl = found.variant == "base-sdxl"
     projection = state.get(_OPEN_CLIP + "text_projection")
     unet = _read_unet(state, is_sdxl, None if projection is None else projection.shape[1], averaged, dtype, source)
@@ -126,15 +137,15 @@ def _read_unet(
     dtype: torch.dtype | None,
     source: str,
 ) -> UNet3DConditionModel:
-    if averaged and sum(key.startswith("model_ema") for key in state) <= _EMA_KEYS:
+    if averaged and sum(key.startswith(AVERAGED_PREFIX) for key in state) <= _EMA_KEYS:
         raise ConfigError(f"{source} has no averaged (EMA) weights; leave `averaged` out.")
-    settings = unet_settings(_below(state, _UNET), is_sdxl, text_width)
+    settings = unet_settings(_below(state, UNET_PREFIX), is_sdxl, text_width)
     if settings["in_channels"] != _IMAGE_CHANNELS:
         raise CheckpointError(
             f"{source} takes {settings['in_channels']} channels: an inpainting or editing model, which cannot make "
             "videos from noise. Use the plain model."
         )
-    wanted = {key: value for key, value in state.items() if averaged or not key.startswith("model_ema")}
+    wanted = {key: value for key, value in state.items() if averaged or not key.startswith(AVERAGED_PREFIX)}
     translated = convert_ldm_unet_checkpoint(wanted, settings, extract_ema=averaged)
     with init_empty_weights():
         unet = UNet2DConditionModel(**settings)

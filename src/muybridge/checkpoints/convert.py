@@ -80,7 +80,7 @@ def convert_weights(
         return _written(read_motion(source, dtype=dtype, variant=variant), target, layout)
     state = read_weights(path)
     detection = detect_weights(state, name)
-    if detection.kind != "base-model" or detection.layout != "ldm":
+    if detection.kind != "base-model":
         _refuse({"parts_from": parts_from})
         loaded = adapter_from_weights(
             state, name, dtype=dtype, num_heads=8 if num_heads is None else num_heads, variant=variant

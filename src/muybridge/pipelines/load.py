@@ -52,8 +52,8 @@ def load_pipeline(
     if motion_variant is not None and motion_adapter is None:
         raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
     path = Path(model)
-    is_file = path.suffix.lower() in WEIGHT_SUFFIXES and not path.is_dir()
-    if is_file and not path.is_file():
+    is_file = path.is_file()
+    if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
         raise CheckpointError(f"There is no weight file {path}.")
     if parts_from is not None and not is_file:
         raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from muybridge.checkpoints.detect import Detection, detect_weights
 from muybridge.checkpoints.easyanimate import is_published_folder
-from muybridge.checkpoints.image_prompt_files import read_nested
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
 from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
 from muybridge.checkpoints.parts import read_model_index
 from muybridge.errors import CheckpointError, MuybridgeError
 from muybridge.motion.variants import VARIANTS, motion_variant
 from muybridge.video import read_video
-from muybridge.weights.files import WEIGHT_SUFFIXES, read_folder_weights, read_weights
+from muybridge.weights.files import WEIGHT_SUFFIXES, read_weights
+from muybridge.weights.folder_files import find_folder_files
+from muybridge.weights.formats import file_format
+from muybridge.weights.json_objects import read_json_object
+from muybridge.weights.loading import is_finite
 
 _PIPELINES = {
     "AnimateDiffPipeline": ("pipeline", "animatediff"),
@@ -55,21 +56,17 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
             return _pipeline(folder)
         if (folder / "config.json").is_file():
             return _model_folder(folder)
-    if folder.suffix.lower() in WEIGHT_SUFFIXES:
-        return _weights(folder, _read_weights(folder), folder.name)
+    if _is_about_weights(folder):
+        return _weights(folder, read_weights(folder), folder.name)
     return _video(folder)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_weights(path)
-    except CheckpointError:
-        if path.suffix.lower() == ".safetensors" or not path.is_file():
-            raise
-        nested = read_nested(path)  # pickled image prompt adapters keep their parts apart
-        if detect_weights(nested).kind != "ip-adapter":
-            raise
-        return nested
+def _is_about_weights(path: Path) -> bool:
+    """Whether a file is one of weights, or would be if it were whole; videos are told by their reader."""
+    if not path.is_file():
+        return path.suffix.lower() in WEIGHT_SUFFIXES and not path.is_dir()
+    found = file_format(path)
+    return found.holds_weights or found.stands_for_a_file or path.suffix.lower() in WEIGHT_SUFFIXES
 
 
 def _video(path: Path) -> dict[str, Any]:
@@ -106,21 +103,14 @@ def _described(path: Path, found: Detection, name: str) -> dict[str, Any]:
 
 
 def _figures(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES]
+    files = (path,) if path.is_file() else find_folder_files(path).files
     return {
         "size_bytes": sum(file.stat().st_size for file in files),
         "num_tensors": len(state),
         "num_parameters": sum(value.numel() for value in state.values()),
         "dtypes": dict(Counter(str(value.dtype).removeprefix("torch.") for value in state.values())),
-        "non_finite": [key for key, value in state.items() if not _is_finite(value)],
+        "non_finite": [key for key, value in state.items() if not is_finite(value)],
     }
-
-
-def _is_finite(value: Tensor) -> bool:
-    if not value.is_floating_point():
-        return True
-    # torch cannot test 8-bit floats themselves.
-    return bool(torch.isfinite(value if value.element_size() > 1 else value.float()).all())
 
 
 def _model_folder(folder: Path) -> dict[str, Any]:
@@ -142,21 +132,14 @@ def _model_folder(folder: Path) -> dict[str, Any]:
 
 
 def _folder_weights(folder: Path) -> dict[str, Tensor]:
-    for name in ("diffusion_pytorch_model", "diffusion_pytorch_model.fp16", "model", "pytorch_model"):
-        if any(folder.glob(f"{name}.safetensors*")) or any(folder.glob(f"{name}.bin*")):
-            return read_folder_weights(folder, name)
-    raise CheckpointError(f"{folder} has a config.json, but no weights that are known by name.")
+    state: dict[str, Tensor] = {}
+    for file in find_folder_files(folder).files:
+        state |= read_weights(file)
+    return state
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}, not the settings of a model.")
-    return config
+    return read_json_object(folder / "config.json", "the settings of a model")
 
 
 def _pipeline(folder: Path) -> dict[str, Any]:
@@ -188,10 +171,10 @@ def _part(folder: Path) -> dict[str, Any]:
         if not (folder / file).is_file():
             continue
         try:
-            config = json.loads((folder / file).read_text())
-            named = config.get("_class_name") or config.get("tokenizer_class") or config.get("architectures") or [None]
-        except (ValueError, OSError, AttributeError) as error:
-            return {"class": None, "problem": f"{file} cannot be read ({error})"}
+            config = read_json_object(folder / file, "settings")
+        except CheckpointError as error:
+            return {"class": None, "problem": str(error)}
+        named = config.get("_class_name") or config.get("tokenizer_class") or config.get("architectures") or [None]
         found: dict[str, Any] = {"class": named if isinstance(named, str) else named[0]}
         if found["class"] == "MotionAdapter":
             found["variant"] = _adapter_variant(folder)

@@ -26,7 +26,7 @@ from muybridge.checkpoints.lora import (
     read_lora,
     write_lora,
 )
-from muybridge.checkpoints.lora.ldm_names import ldm_names
+from muybridge.checkpoints.ldm_names import ldm_names
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter
 

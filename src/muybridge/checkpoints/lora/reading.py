@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from muybridge.checkpoints.locate import locate_weights
+from muybridge.checkpoints.lora_kinds import other_kinds
 from muybridge.errors import CheckpointError
 from muybridge.weights.files import read_weights
+from muybridge.weights.formats import FileFormat, file_format
 from muybridge.weights.loading import require_finite
+from muybridge.weights.names import listed
 
 METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers keeps the settings of a LoRA in the header of a safetensors file."""
@@ -46,16 +49,6 @@ _ROLES = (
     ("down", re.compile(r"(?:\.lora_down|\.lora_A(?:\.[^.]+)?|[._]lora(?:_linear_layer)?\.down)\.weight$")),
     ("up", re.compile(r"(?:\.lora_up|\.lora_B(?:\.[^.]+)?|[._]lora(?:_linear_layer)?\.up)\.weight$")),
     ("alpha", re.compile(r"(?:_lora)?\.alpha$")),
-)
-_OTHER_KINDS = (
-    (r"\.hada_", "LoHa"),
-    (r"\.lokr_", "LoKr"),
-    (r"\.lora_mid\.", "a LoCon with a core between its factors"),
-    (r"\.dora_scale$|\.lora_magnitude_vector", "DoRA"),
-    (r"\.diff(_b)?$", "whole differences of weights"),
-    (r"lora_embedding_", "a LoRA of embeddings"),
-    (r"\.lora_(B|up)\.bias$", "a LoRA with biases"),
-    (r"^bundle_emb", "a LoRA with embeddings of words in it"),
 )
 
 
@@ -128,15 +121,17 @@ def _split_key(key: str) -> tuple[str | None, str]:
 
 
 def _describe_leftover(path: Path, keys: list[str], num_layers: int) -> str:
-    for pattern, kind in _OTHER_KINDS:
-        if matching := [key for key in keys if re.search(pattern, key)]:
-            return f"{path} holds {kind} ({matching[0]}), which is not supported; use a plain LoRA."
+    if kinds := other_kinds(keys):
+        return (
+            f"{path} holds {' and '.join(kinds)} ({listed(list(kinds.values()))}), which is not supported. Use a plain "
+            "LoRA."
+        )
     if num_layers == 0:
         return (
-            f"{path} is no LoRA: none of its {len(keys)} keys is a pair of factors (first keys: "
-            f"{', '.join(keys[:3])}). If it is a model, a motion module or a VAE, load it as that."
+            f"{path} is no LoRA: none of its {len(keys)} keys is a pair of factors (first keys: {listed(keys)}). If it "
+            "is a model, a motion module or a VAE, load it as that."
         )
-    return f"{path} has keys that are neither a factor nor an alpha: {', '.join(keys)}."
+    return f"{path} has keys that are neither a factor nor an alpha: {listed(keys)}. Use a LoRA without them."
 
 
 def _pair(path: Path, layer: str, factors: Mapping[str, Tensor], settings: Mapping[str, Mapping[str, Any]]) -> LoraPair:
@@ -185,22 +180,21 @@ def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
         return {}
     try:
         flat = json.loads(text)
-        for key, value in flat.items():
-            prefix, _, field = key.rpartition(".")
-            settings.setdefault(prefix, {})[field] = value
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} comes with settings that cannot be read ({error}).") from error
+    except ValueError:
+        flat = None
+    if not isinstance(flat, dict):
+        raise CheckpointError(f"{path} comes with settings that are no JSON object. Get it again.")
+    for key, value in flat.items():
+        prefix, _, field = key.rpartition(".")
+        settings.setdefault(prefix, {})[field] = value
     return settings
 
 
 def _header(path: Path) -> Mapping[str, str]:
-    if path.suffix != ".safetensors":
+    if file_format(path) is not FileFormat.SAFETENSORS:
         return {}
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error}). Get it again.") from error
+    with safe_open(path, "pt") as file:  # which was read whole before
+        return file.metadata() or {}
 
 
 def _alpha_from_settings(settings: Mapping[str, Any] | None, name: str, rank: int) -> float | None:
