@@ -162,11 +162,11 @@ def _read_folder(
         numerics=numerics,
         num_heads=heads,
         variant=variant,
-        folder=FolderSettings(settings, _sites_of(config)),
+        folder=FolderSettings(settings, sites_in_config(config)),
     )
 
 
-def _sites_of(config: Mapping[str, Any]) -> list[str]:
+def sites_in_config(config: Mapping[str, Any]) -> list[str]:
     """The sites of diffusers' `MotionAdapter` with this config."""
     layers, levels = config.get("motion_layers_per_block", 2), len(config.get("block_out_channels", (0,) * 4))
     each = [layers] * levels if isinstance(layers, int) else list(layers)

@@ -21,6 +21,7 @@ _PLACES = {
     "base-model": ("an image model", "model of load_pipeline, or --model"),
     "vae": ("a VAE", "vae of load_pipeline, or --vae"),
     "embedding": ("an embedding", "load_embedding of the pipeline, or --embedding"),
+    "parts": ("a folder with the parts of a whole model", "parts_from of load_pipeline, or --parts-from"),
     "transformer": ("the network of EasyAnimate", "the folder of an EasyAnimate, which is given as model or --model"),
 }
 """By the kind that `detect_weights` gives: what it is, and where it is given."""
