@@ -39,7 +39,7 @@ class Prediction:
 
     type: str = "epsilon"
     zero_snr: bool = False
-    said_by: str = "nothing beside the weights, so as most models"
+    said_by: str = "nothing, so as most models"
 
     def settings(self) -> dict[str, Any]:
         """Settings of a scheduler."""
