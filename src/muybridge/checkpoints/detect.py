@@ -11,7 +11,7 @@ from torch import Tensor
 from muybridge.checkpoints.embeddings import embedding_family, embedding_token, embedding_vectors
 from muybridge.checkpoints.image_layouts import AVERAGED_PREFIX, UNET_PREFIX, unified_unet
 from muybridge.checkpoints.lora_kinds import other_kinds
-from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
+from muybridge.motion.detection import MotionLayout, detect_motion, motion_layout
 from muybridge.weights.names import listed
 
 State = Mapping[str, Tensor]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -23,8 +23,9 @@ from transformers import (
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
 from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
 from muybridge.backbones.unet.sparse_control import SparseControlModel
-from muybridge.checkpoints.parts import part_folder
+from muybridge.checkpoints.parts import class_of_part, part_folder
 from muybridge.errors import CheckpointError
 from muybridge.motion import MotionAdapter
 from muybridge.vae import AutoencoderKLMagvit
@@ -52,6 +53,8 @@ def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = 
     for name, make in makers.items():
         if name in _OPTIONAL and not (folder / name).is_dir():
             continue
+        if name == "motion_adapter" and class_of_part(folder, "unet") == UNetMotionModel.__name__:
+            continue  # the U-Net has its modules
         path = part_folder(folder, name)
         try:
             with torch.device(device), _default_dtype(dtype):
@@ -85,6 +88,8 @@ def _unet(path: Path) -> nn.Module:
     settings = _settings(path)
     if settings.get("_class_name") == "UNet3DConditionModel":
         return _one(UNet3DConditionModel.from_config(settings))
+    if settings.get("_class_name") == "UNetMotionModel":
+        return from_unet_motion_model(_one(UNetMotionModel.from_config(settings)))
     return UNet3DConditionModel.from_unet2d(_one(UNet2DConditionModel.from_config(settings)))
 
 

@@ -44,10 +44,15 @@ def _show_weights(found: dict[str, Any]) -> None:
         output.print(f"  {by}; keys and shapes would also fit {others}")
     if "layout" in found:
         output.print(f"  names of {found['layout']}")
+    if prediction := found.get("prediction"):
+        start = " from pure noise on" if prediction["zero_snr"] else ""
+        output.print(f"  predicts {prediction['type']}{start} (said by {prediction['said_by']})")
     for note in found["notes"]:
         output.print(f"  {note}")
     for name, part in found.get("parts", {}).items():
-        output.print(f"  {name}: " + ", ".join(str(value) for value in part.values() if value is not None))
+        said = [str(value) for key, value in part.items() if value is not None and key != "settings"]
+        said += [f"{key} {value}" for key, value in part.get("settings", {}).items()]
+        output.print(f"  {name}: " + ", ".join(said))
     if found.get("settings"):
         output.print("  run with " + ", ".join(f"{name} {value}" for name, value in found["settings"].items()))
     if "num_tensors" in found:

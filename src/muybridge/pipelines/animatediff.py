@@ -29,7 +29,13 @@ from muybridge.pipelines.animatediff_conditions import (
     source_frames,
     sparse_controls,
 )
-from muybridge.pipelines.animatediff_parts import check_text_encoders, part_loaders, pixel_shape, refuse_on_sdxl
+from muybridge.pipelines.animatediff_parts import (
+    check_channels,
+    check_text_encoders,
+    part_loaders,
+    pixel_shape,
+    refuse_on_sdxl,
+)
 from muybridge.pipelines.animatediff_sampling import Positions, SamplingChoices, Task, strengths_by_frame
 from muybridge.pipelines.animatediff_text import (
     GivenStates,
@@ -47,7 +53,7 @@ from muybridge.pipelines.base import (
     step_options,
     timesteps_of,
 )
-from muybridge.pipelines.controls import DenseControl, Influence
+from muybridge.pipelines.controls import DenseControl, Influence, place_controls
 from muybridge.pipelines.decoding import decode_frames
 from muybridge.pipelines.embeddings import EmbeddingHost
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
@@ -99,6 +105,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         super().__init__()
         if isinstance(unet, UNet2DConditionModel):
             unet = UNet3DConditionModel.from_unet2d(unet)
+        check_channels(unet, vae)
         check_text_encoders(unet, text_encoder, text_encoder_2, tokenizer_2)
         is_sdxl = text_encoder_2 is not None
         refuse_on_sdxl(is_sdxl, keyframe_control=keyframe_control, sketch_control=sketch_control)
@@ -119,9 +126,6 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
         if is_sdxl:
             self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
-        self.motion_adapter_name: str | None = None
-        self.motion_variant: str | None = None
-        self.parts_from: str | None = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # diffusers' takes any keyword; here they are known
@@ -382,8 +386,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             self.vae,
             lambda trained: choices.frame_positions(num_frames, trained),
         )
-        for each in controls:  # no parts of the pipeline, which would move with it
-            nn.Module.to(each.model, self._execution_device)
+        place_controls(controls, self.unet, self._execution_device)
         task = Task(
             shape,
             choices,
@@ -410,9 +413,6 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             "callback_on_step_end": callback_on_step_end,
         }
         own = {
-            "motion_adapter": self.motion_adapter_name,
-            "motion_variant": self.motion_variant,
-            "parts_from": self.parts_from,
             "prompt": words.record,
             "negative_prompt": negative_prompt,
             "plain_prompt": plain_prompt,

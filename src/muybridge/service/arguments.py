@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from diffusers import ControlNetModel
 from PIL import Image
-from torch import nn
 
-from muybridge.checkpoints import locate_weights
+from muybridge.checkpoints.control_files import read_control
 from muybridge.conditioning import fit_size, open_picture
 from muybridge.conditioning.sparse import open_upright
 from muybridge.errors import ConfigError, ShapeError
@@ -23,7 +21,6 @@ from muybridge.pipelines.controls import DenseControl
 from muybridge.sampling import FreeInit, WindowSettings
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, read_video
-from muybridge.weights.loading import load_folder
 
 _OF_EASYANIMATE = frozenset(
     {
@@ -64,6 +61,8 @@ _NOT_OF_THE_CALL = frozenset(
         "motion_adapter",
         "motion_variant",
         "parts_from",
+        "vae",
+        "prediction",
         "lora",
         "embeddings",
         "keyframe_control",
@@ -187,7 +186,9 @@ def animatediff_arguments(
         pipeline.load_image_prompt_adapter(request.image_prompt_adapter, request.image_encoder)
     if request.controls is not None:
         arguments["controls"] = [
-            DenseControl(_control_net(control.model, pipeline), frames, control.strength, control.start, control.end)
+            DenseControl(
+                read_control(control.model, pipeline.unet.dtype), frames, control.strength, control.start, control.end
+            )
             for control, frames in zip(request.controls, opened.control_frames, strict=True)
         ]
     if request.windows is not None:
@@ -205,16 +206,6 @@ def _load_embeddings(request: GenerateRequest, pipeline: AnimateDiffPipeline) ->
     used = pipeline.embeddings_in(texts)
     if idle := [name for path, name in (request.embeddings or {}).items() if path not in used]:
         warnings.warn(f"No prompt names the embedding {', '.join(idle)}, so it does nothing.", stacklevel=2)
-
-
-def _control_net(name: str, pipeline: AnimateDiffPipeline) -> ControlNetModel:
-    folder = locate_weights(name)
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}; a control is the folder of a ControlNet of diffusers'.")
-    options = {"torch_dtype": pipeline.unet.dtype}
-    model: ControlNetModel = load_folder(ControlNetModel.from_pretrained, folder, "ControlNetModel", options)
-    nn.Module.to(model, pipeline.device)
-    return model
 
 
 def _arguments(

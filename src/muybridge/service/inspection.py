@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,13 @@ from muybridge.checkpoints.detect import Detection, detect_weights
 from muybridge.checkpoints.easyanimate import is_published_folder
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
 from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
-from muybridge.checkpoints.motion_variants import VARIANTS, motion_variant
-from muybridge.checkpoints.parts import read_model_index
+from muybridge.checkpoints.parts import class_of_part, read_model_index, unet_settings
+from muybridge.checkpoints.prediction import prediction_of_file
+from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
 from muybridge.errors import CheckpointError, MuybridgeError
+from muybridge.motion.variants import VARIANTS, motion_variant
 from muybridge.video import read_video
-from muybridge.weights.files import WEIGHT_SUFFIXES, read_weights
+from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.formats import file_format
 from muybridge.weights.json_objects import read_json_object
@@ -29,6 +32,16 @@ _PIPELINES = {
     "StableDiffusionPipeline": ("base-model", "base-sd15"),
     "StableDiffusionXLPipeline": ("base-model", "base-sdxl"),
 }
+_OF_A_SCHEDULE = (
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "timestep_spacing",
+    "steps_offset",
+)
+"""What a scheduler says of the model that it is for."""
 _MODELS = {
     "SparseControlNetModel": ("sparse-control", "sparsectrl"),
     "UNet3DConditionModel": ("base-model", "unet"),
@@ -41,9 +54,10 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
     """Describe a file or folder, as plain values.
 
     Every description has `kind` and `path`. Videos have `num_frames`, `width`, `height`, `fps` and `request`. Weights
-    have `variant`, `layout`, `decided_by`, `candidates`, `notes`, `settings` (how a motion module is run), and the
-    figures `size_bytes`, `num_tensors`, `num_parameters`, `dtypes`, `non_finite` (names of weights that are not
-    numbers). Pipelines have `variant` and `parts`, each described likewise, without figures.
+    have `variant`, `layout`, `decided_by`, `candidates`, `notes`, `settings` (how a motion module is run), of an image
+    model `prediction` (what it predicts, whether from pure noise on, and what says so), and the figures `size_bytes`,
+    `num_tensors`, `num_parameters`, `dtypes`, `non_finite` (names of weights that are not numbers). Pipelines have
+    `variant` and `parts`, each described likewise, without figures; a scheduler with its `settings`.
 
     All weights are read, which for a file of 2 GB takes as long as reading it.
 
@@ -83,8 +97,24 @@ def _video(path: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path, state: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    found = detect_weights(state, name)
-    return {**_described(path, found, name), **_figures(path, state)}
+    described = _described(path, detect_weights(state, name), name)
+    if described["kind"] == "base-model" and path.is_file():
+        described |= _prediction(path, state, described["notes"])
+    return {**described, **_figures(path, state)}
+
+
+def _prediction(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> dict[str, Any]:
+    """What a single file says that its model predicts; what is wrong with that goes to the notes."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            found = prediction_of_file(state, read_metadata(path), path.name)
+        except CheckpointError as error:
+            return {"notes": [*notes, str(error)]}
+    return {
+        "prediction": {"type": found.type, "zero_snr": found.zero_snr, "said_by": found.said_by},
+        "notes": [*notes, *(str(each.message) for each in said)],
+    }
 
 
 def _described(path: Path, found: Detection, name: str) -> dict[str, Any]:
@@ -145,11 +175,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _pipeline(folder: Path) -> dict[str, Any]:
     index = {"_class_name": "EasyAnimatePipeline"} if is_published_folder(folder) else read_model_index(folder)
     name = str(index.get("_class_name"))
-    kind, variant = _PIPELINES.get(name, ("pipeline", "unknown"))
-    notes = [] if name in _PIPELINES else [f"{name} is not known here"]
-    unet = folder / "unet" / "config.json"
-    if variant == "base-sd15" and unet.is_file() and _read_config(unet.parent).get("cross_attention_dim") == 1024:
-        variant = "base-sd2"
+    kind, variant, notes = _family(folder, name)
     parts = {part.name: _part(part) for part in sorted(folder.iterdir()) if part.is_dir()}
     settings = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -166,6 +192,22 @@ def _pipeline(folder: Path) -> dict[str, Any]:
     }
 
 
+def _family(folder: Path, name: str) -> tuple[str, str, list[str]]:
+    """Kind, variant and notes of a pipeline: by its U-Net where it has one, else by its class."""
+    unet = class_of_part(folder, "unet")
+    if unet == "UNetMotionModel" or name == "AnimateDiffPipeline":
+        return "pipeline", "animatediff", []
+    if unet != "UNet2DConditionModel":
+        known = name in _PIPELINES
+        return (*_PIPELINES.get(name, ("pipeline", "unknown")), [] if known else [f"{name} is not known here"])
+    settings = unet_settings(folder)
+    try:
+        require_noise_alone(settings, "its U-Net")
+    except CheckpointError as error:
+        return "base-model", f"base-{unet_kind(settings)}", [str(error)]
+    return "base-model", f"base-{unet_kind(settings)}", []
+
+
 def _part(folder: Path) -> dict[str, Any]:
     for file in ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"):
         if not (folder / file).is_file():
@@ -178,6 +220,8 @@ def _part(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = {"class": named if isinstance(named, str) else named[0]}
         if found["class"] == "MotionAdapter":
             found["variant"] = _adapter_variant(folder)
+        if file == "scheduler_config.json":
+            found["settings"] = {key: config[key] for key in _OF_A_SCHEDULE if key in config}
         return found
     return {"class": None}
 

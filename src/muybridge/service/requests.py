@@ -42,7 +42,7 @@ class ControlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(min_length=1)
-    """The folder of a ControlNet of diffusers'."""
+    """A ControlNet: a file or folder, here or on the hub."""
     frames: str = Field(min_length=1)
     """A video file, or a folder of pictures."""
     strength: float = 1.0
@@ -61,6 +61,10 @@ class GenerateRequest(BaseModel):
     """What `motion_adapter` is, where keys, shapes and name fit several published files."""
     parts_from: str | None = None
     """A folder or hub id with what `model` lacks, where that is a single file."""
+    vae: str | None = None
+    """A VAE to use instead of the model's own: a file or folder, here or on the hub."""
+    prediction: str | None = None
+    """What the model predicts, where it is not said beside it: epsilon, v or sample."""
     prompt: str | Annotated[dict[int, str], Field(min_length=1)]
     """One prompt, or prompts by frame; an empty one is what the model shows when it is told nothing."""
     negative_prompt: str | None = None
@@ -149,6 +153,8 @@ class GenerateRequest(BaseModel):
         changed = changes or {}
         for of, what in (
             ("model", "parts_from"),
+            ("model", "vae"),
+            ("model", "prediction"),
             ("motion_adapter", "motion_variant"),
             ("image_prompt_adapter", "image_encoder"),
         ):

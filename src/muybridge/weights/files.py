@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -116,6 +116,23 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
+        ) from error
+
+
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """What the header of a safetensors file says besides names and shapes; nothing where it is another format.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    if file_format(path) is not FileFormat.SAFETENSORS:
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
         ) from error

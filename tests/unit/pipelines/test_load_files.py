@@ -108,7 +108,7 @@ def test_single_files_need_motion_and_are_the_only_ones_with_parts(
         load_pipeline(stills, motion_adapter=motion, parts_from=stills)
     with pytest.raises(CheckpointError, match="makes still pictures; give a motion adapter"):
         load_pipeline(motion)
-    with pytest.raises(CheckpointError, match=r"is animatediff-v3 \(motion-module\), not a single file of Stable"):
+    with pytest.raises(CheckpointError, match=r"animatediff-v3 \(motion-module\), not an image model.*motion_adapter"):
         load_pipeline(motion, motion_adapter=motion)
 
 

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from muybridge.checkpoints.locate import locate_weights
 from muybridge.checkpoints.lora_kinds import other_kinds
 from muybridge.errors import CheckpointError
-from muybridge.weights.files import read_weights
-from muybridge.weights.formats import FileFormat, file_format
+from muybridge.weights.files import read_metadata, read_weights
 from muybridge.weights.loading import require_finite
 from muybridge.weights.names import listed
 
@@ -172,7 +170,7 @@ def flat_name(name: str) -> str:
 def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
     """The settings that peft and diffusers keep beside the factors, by prefix of the keys they are for."""
     settings: dict[str, Any] = {}
-    text = _header(path).get(METADATA_KEY)
+    text = read_metadata(path).get(METADATA_KEY)
     beside = path.parent / "adapter_config.json"
     if text is None and path.name.startswith("adapter_model.") and beside.is_file():
         text = beside.read_text()
@@ -188,13 +186,6 @@ def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
         prefix, _, field = key.rpartition(".")
         settings.setdefault(prefix, {})[field] = value
     return settings
-
-
-def _header(path: Path) -> Mapping[str, str]:
-    if file_format(path) is not FileFormat.SAFETENSORS:
-        return {}
-    with safe_open(path, "pt") as file:  # which was read whole before
-        return file.metadata() or {}
 
 
 def _alpha_from_settings(settings: Mapping[str, Any] | None, name: str, rank: int) -> float | None:
