@@ -14,7 +14,6 @@ from torch import nn
 
 from muybridge.checkpoints import locate_weights
 from muybridge.conditioning import fit_size, open_picture
-from muybridge.conditioning.sparse import open_upright
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
 from muybridge.pipelines.animatediff_conditions import read_sparse_control
@@ -111,13 +110,13 @@ def open_inputs(request: GenerateRequest) -> Inputs:
     pictures: dict[str, dict[int, Image.Image]] = {}
     for name, files in {"keyframe": request.keyframes, "sketch": request.sketches}.items():
         if files is not None:
-            pictures[name] = {frame: open_upright(path, f"The {name} {frame}") for frame, path in files.items()}
+            pictures[name] = {frame: open_picture(path, f"The {name} {frame}") for frame, path in files.items()}
     styles = None
     if request.image_prompt is not None:
-        styles = tuple(open_upright(path, f"The picture {path}") for path in request.image_prompt)
+        styles = tuple(open_picture(path, "The image prompt") for path in request.image_prompt)
     shown = tuple(read_video(Path(control.frames)) for control in request.controls or ())
     video = None if request.init_video is None else read_video(Path(request.init_video))
-    mask = None if request.mask is None else np.asarray(open_picture(request.mask).convert("L"))
+    mask = None if request.mask is None else np.asarray(open_picture(request.mask, "The mask").convert("L"))
     if video is not None and mask is not None:
         _check_mask(mask, video)
     return Inputs(pictures.get("keyframe"), video, mask, pictures.get("sketch"), shown, styles)
