@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from muybridge.errors import ConfigError, InputFileError
+from muybridge.errors import ConfigError, InputFileError, MuybridgeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -18,9 +20,10 @@ _FORMATS = (
     *("AVIF", "BMP", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "JXL"),
     *("MPO", "PCX", "PNG", "PPM", "PSD", "TGA", "TIFF", "WEBP"),
 )
-_ANIMATED = {"AVIF": "frame", "GIF": "frame", "PNG": "frame", "TIFF": "page", "WEBP": "frame"}
+_PARTS = {"AVIF": "frame", "GIF": "frame", "PNG": "frame", "TIFF": "page", "WEBP": "frame"}
+_ORIENTATION = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 def picture_formats() -> list[str]:
@@ -29,6 +32,18 @@ def picture_formats() -> list[str]:
 
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[Picture]:
+    """Open a picture file, without decoding it, for as long as the block lasts.
+
+    Raises:
+        InputFileError: it is no picture of a known kind, or too large a one.
+        OSError: it is missing or cannot be read.
+    """
+    with path.open("rb") as file:
+        yield _identified(file, path)
 
 
 def read_picture(path: Path, name: str) -> Picture:
@@ -42,29 +57,33 @@ def read_picture(path: Path, name: str) -> Picture:
         ConfigError: as `as_seen`.
         InputFileError: it is missing, damaged, or no picture.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is one too
-            with Image.open(file, formats=picture_formats()) as image:
-                count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
-                kind = _ANIMATED.get(image.format or "", "frame")
-                image.load()
-                seen = as_seen(image, name)
-    except ConfigError:
+        with open_file(path) as image:
+            kind = _PARTS.get(image.format or "")
+            count = getattr(image, "n_frames", 1) if kind else 1
+            seen = as_seen(image, name)
+    except MuybridgeError:
         raise
-    except OSError as error:
-        raise InputFileError(_unopened(path, error, isinstance(error, UnidentifiedImageError))) from error
-    except Image.DecompressionBombError as error:
-        most = (Image.MAX_IMAGE_PIXELS or 0) * 2 / 1e6
-        raise InputFileError(f"{path} has more than {most:.0f} million pixels. Scale it down first.") from error
+    except FileNotFoundError as error:
+        raise InputFileError(f"There is no picture {path}. Check the path.") from error
+    except IsADirectoryError as error:
+        raise InputFileError(f"{path} is a folder; name a picture in it.") from error
     # A decoder given a damaged file may raise anything at all.
     except Exception as error:
-        raise InputFileError(_damaged(path)) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputFileError(f"{path} cannot be read as a picture: {error.strerror}. Name another.") from error
+        raise InputFileError(
+            f"{path} cannot be read as a picture: it is damaged or cut short. Save it again."
+        ) from error
     if count > 1:
         warnings.warn(f"{name} has {count} {kind}s; the first is used.", stacklevel=2)
     return seen
+
+
+def upright_size(image: Picture) -> tuple[int, int]:
+    """Height and width of an opened picture once it is upright, without decoding."""
+    is_lying = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if is_lying else (image.height, image.width)
 
 
 def as_seen(image: Picture, name: str) -> Picture:
@@ -82,7 +101,7 @@ def as_seen(image: Picture, name: str) -> Picture:
 
     image = _upright(image)
     if _is_transparent(image):
-        raise ConfigError(f"{name} is partly transparent; put it on a background and save it without transparency.")
+        raise transparency_error(name)
     if image.mode in _SIXTEEN_BIT or image.mode == "F":
         image = _in_8_bits(image, name)
     try:
@@ -90,6 +109,11 @@ def as_seen(image: Picture, name: str) -> Picture:
     except ValueError as error:
         raise ConfigError(f"{name} has colours of the kind {image.mode}; save it in red, green and blue.") from error
     return Image.fromarray(pixels)  # without what was noted beside the pixels, and no longer holds
+
+
+def transparency_error(name: str) -> ConfigError:
+    """What to raise where something can be seen through, and what lies behind is not known."""
+    return ConfigError(f"{name} is partly transparent; put it on a background and save it without transparency.")
 
 
 def _upright(image: Picture) -> Picture:
@@ -125,21 +149,21 @@ def _in_8_bits(image: Picture, name: str) -> Picture:
     return Image.fromarray((values / 257).round().astype(np.uint8))
 
 
-def _unopened(path: Path, error: OSError, is_unknown: bool) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"There is no picture {path}. Check the path."
-    if isinstance(error, IsADirectoryError):
-        return f"{path} is a folder; name a picture in it."
-    if error.errno is not None:
-        return f"{path} cannot be read as a picture: {error.strerror}."
-    if not is_unknown:
-        return _damaged(path)
-    with path.open("rb") as file:
+def _identified(file: IO[bytes], path: Path) -> Picture:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a large photograph is one too
+            return Image.open(file, formats=picture_formats())
+    except Image.DecompressionBombError as error:
+        most = (Image.MAX_IMAGE_PIXELS or 0) * 2 / 1e6
+        raise InputFileError(f"{path} has more than {most:.0f} million pixels. Scale it down first.") from error
+    except UnidentifiedImageError as error:
+        file.seek(0)
         head = file.read(12)
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return f"{path} is a HEIC picture, which cannot be read here. Save it as jpg or png."
-    return f"{path} cannot be read as a picture: it is damaged or of no known kind. Give a jpg, png or webp."
-
-
-def _damaged(path: Path) -> str:
-    return f"{path} cannot be read as a picture: it is damaged or cut short. Save it again."
+        if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+            message = "is a HEIC picture, which cannot be read here. Save it as jpg or png."
+        else:
+            message = "cannot be read as a picture: it is damaged or of no known kind. Give a jpg, png or webp."
+        raise InputFileError(f"{path} {message}") from error
