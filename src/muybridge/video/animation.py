@@ -41,7 +41,8 @@ def open_animation(path: Path) -> Iterator[Opened]:
         if fps is not None:
             yield Opened(Timing(fps, is_even=len(indexes) == 1), _frames(image, indexes), comment)
             return
-        durations = [_duration_ms(image, index) for index in indexes]
+        is_timed = len(indexes) > 1 or image.format == "GIF"  # a picture is not, whatever it says
+        durations = [_duration_ms(image, index) if is_timed else 0.0 for index in indexes]
         timing = _timing(durations, _TICKS_S.get(image.format or "", 0.001))
         if any(durations):
             durations = [duration or _UNTIMED_MS for duration in durations]

@@ -38,6 +38,7 @@ _CONTAINERS = ",".join(
 )
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these leave transparency out."""
+_OPAQUE = 250  # what compression leaves of 255
 _MAX_PIXEL_ASPECT = 8
 _HIGH_RANGES = {16: "PQ", 18: "HLG"}
 _CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -262,7 +263,7 @@ def _pixels(frame: VideoFrame, index: int, look: _Look, turn: _Turn) -> Frames:
         converted["src_colorspace"] = Colorspace.ITU709
     pixels = np.asarray(frame.reformat(**converted).to_ndarray(), np.uint8)
     if pixels.shape[2] == 4:
-        if pixels[..., 3].min() < 255:
+        if pixels[..., 3].min() < _OPAQUE:
             raise transparency_error(f"Frame {index}")
         pixels = pixels[..., :3]
     return np.ascontiguousarray(turn.applied(pixels[:height, :width]))

@@ -96,9 +96,10 @@ def spread(frames: Iterable[LazyFrame], timing: Timing) -> Iterator[LazyFrame]:
 
 def _constant_rate(period: float, count: int, allowed: float, declared: float | None) -> float:
     """What the file says, where that agrees with the times it has; it is exact, and they are rounded."""
+    nearest = min(_USUAL_RATES, key=lambda usual: abs(1 / usual - period))
     # Two packets may be the two fields of one frame.
     said = () if declared is None else ((declared, declared), (2 * declared, declared))
-    for of_packets, of_frames in (*said, *((usual, usual) for usual in _USUAL_RATES)):
+    for of_packets, of_frames in (*said, (nearest, nearest)):
         if abs(1 / of_packets - period) * (count - 1) <= min(allowed, _NEAR * period * count):
             return of_frames
     return 1 / period
