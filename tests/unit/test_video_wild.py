@@ -15,7 +15,7 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace, ColorTrc
 from PIL import Image
 
-from muybridge.errors import InputFileError
+from muybridge.errors import ConfigError, InputFileError
 from muybridge.video import read_facts, read_frames, read_video
 from muybridge.video.picture_folder import numbered_pictures
 from muybridge.video.timeline import measure
@@ -197,6 +197,13 @@ def test_containers_and_codecs_give_their_frames_in_order(
     video = read_video(write(tmp_path / name, greys(9), codec, kind, **options))
     assert levels(video.frames) == list(range(9))
     assert video.fps == 25
+
+
+def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
+    video = read_video(write(tmp_path / "a.mp4", greys(9)), 4)
+    assert (levels(video.frames), video.fps) == ([0, 1, 2, 3], 25)
+    with pytest.raises(ConfigError, match="count must be at least 1; given 0"):
+        read_video(tmp_path / "a.mp4", 0)
 
 
 def test_odd_sizes(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from muybridge.conditioning.image import Picture, open_picture, resized
+from muybridge.conditioning.sizes import MAX_STRETCH, stretch_of
 from muybridge.errors import ConfigError, ShapeError
-
-_MAX_STRETCH = 0.02  # what rounding to the multiples of a VAE does to an ordinary picture; not seen
 
 
 def place_pictures(pictures: Mapping[int, Picture], num_frames: int, height: int, width: int) -> dict[int, Image.Image]:
@@ -105,8 +104,7 @@ def _pixels(picture: Image.Image, height: int, width: int) -> Tensor:
 
 
 def _check_aspect(picture: Image.Image, index: int, height: int, width: int) -> None:
-    ratio = (picture.width * height) / (picture.height * width)
-    if abs(ratio - 1) <= _MAX_STRETCH:
+    if stretch_of((picture.height, picture.width), (height, width)) <= MAX_STRETCH:
         return
     crop_width = min(picture.width, round(picture.height * width / height))
     crop_height = min(picture.height, round(picture.width * height / width))

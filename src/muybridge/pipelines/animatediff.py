@@ -27,6 +27,7 @@ from muybridge.pipelines.animatediff_conditions import (
     check_source,
     dense_controls,
     encode_frames,
+    longer_by_windows,
     source_frames,
     sparse_controls,
 )
@@ -46,9 +47,11 @@ from muybridge.pipelines.controls import DenseControl, Influence
 from muybridge.pipelines.decoding import decode_frames
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
 from muybridge.pipelines.precision import in_float32
+from muybridge.pipelines.source_video import SourceVideo, Usual, follow, sources_of
 from muybridge.sampling import FreeInit, Scheduler, WindowSettings, denoise_repeatedly, video_generators
-from muybridge.types import LatentShape, ScaleFactors, VideoShape
-from muybridge.video import Video
+from muybridge.types import ScaleFactors
+
+_NUM_FRAMES, _FPS = 16, 8.0
 
 
 class AnimateDiffPipeline(ImagePromptHost):
@@ -209,7 +212,7 @@ class AnimateDiffPipeline(ImagePromptHost):
         prompt: Prompt | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
-        num_frames: int = 16,
+        num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
         keyframes: Mapping[int, Picture] | None = None,
@@ -217,7 +220,7 @@ class AnimateDiffPipeline(ImagePromptHost):
         control_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
-        init_video: Video | np.ndarray | None = None,
+        init_video: SourceVideo | None = None,
         strength: float | None = None,
         controls: Sequence[DenseControl] = (),
         image_prompt: Picture | Sequence[Picture] | None = None,
@@ -235,7 +238,7 @@ class AnimateDiffPipeline(ImagePromptHost):
         motion_strength: float | Sequence[float] = 1.0,
         motion_condition: Tensor | None = None,
         batched_guidance: bool = True,
-        fps: float = 8.0,
+        fps: float | None = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -256,8 +259,9 @@ class AnimateDiffPipeline(ImagePromptHost):
             prompt: one, or a list; each gives `num_videos_per_prompt` videos. Or prompts by frame, as in
                 `{0: "a red circle", 32: "a blue circle"}`, for one video that travels from each to the next.
             negative_prompt: what not to show; one for all, or one for each prompt.
-            num_frames: frames of the video.
-            height: in pixels, a multiple of `scale_factors.spatial`; by default what the model was trained at.
+            num_frames: by default 16, or all of a shorter source or control video; with `windows` all of a longer one.
+            height: in pixels, a multiple of `scale_factors.spatial`; by default as many pixels as the model was trained
+                at, in the shape of a source or control video.
             width: likewise.
             keyframes: pictures by frame, negative indexes from the end, for a SparseCtrl for pictures: `{0: a}`
                 animates a picture, `{0: a, -1: b}` goes from one to another. Of the aspect ratio of the video.
@@ -265,8 +269,7 @@ class AnimateDiffPipeline(ImagePromptHost):
             control_strength: how much keyframes and sketches count.
             control_start: from which share of the steps on they do, 0 to 1.
             control_end: until which share of the steps.
-            init_video: a video to start from (`uint8 [f, h, w, 3]` too), stretched to the size; its first `num_frames`
-                frames are used.
+            init_video: a video to start from (`uint8 [f, h, w, 3]` too); its first `num_frames` frames are used.
             strength: with `init_video`, the share of the noise levels that is run through, 0 to 1: how far it may
                 change; 0.8 by default.
             controls: ControlNets, each with a picture for every frame.
@@ -290,7 +293,8 @@ class AnimateDiffPipeline(ImagePromptHost):
             motion_condition: a description of the motion wanted, `[b, d]` or `[1, d]` for all, for motion modules of a
                 kind that reads one. Guidance does not change it: both its branches are told the same.
             batched_guidance: both branches of guidance at once, or one after the other in half the memory.
-            fps: frames per second of the result; changes playback only.
+            fps: frames per second of the result; changes playback only. By default those of a source or control video,
+                or 8.
             latents: start from these instead of noise, `[b, c, f, h, w]` of unit variance.
             prompt_embeds: text states `[b, n, d]` instead of prompts.
             negative_prompt_embeds: likewise; both as long as each other.
@@ -313,6 +317,9 @@ class AnimateDiffPipeline(ImagePromptHost):
             NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
         """
         self._interrupt = False
+        sources = sources_of(init_video, [each.frames for each in controls])
+        pixels, rate = follow((num_frames, height, width), fps, sources, self._usual(windows))
+        num_frames = pixels.num_frames
         common = self._common(
             num_inference_steps,
             guidance_scale,
@@ -321,7 +328,7 @@ class AnimateDiffPipeline(ImagePromptHost):
             scheduler=scheduler,
             eta=eta,
             motion_strength=motion_strength,
-            fps=fps,
+            fps=rate,
             output_type=output_type,
             batched_guidance=batched_guidance,
             callback=callback_on_step_end,
@@ -329,8 +336,7 @@ class AnimateDiffPipeline(ImagePromptHost):
         guided = common.guidance_scale != 1.0
         choices = SamplingChoices(windows, free_noise, free_init, positions)
         share = check_source(init_video, strength)
-        shape = self._latent_shape(num_frames, height, width)
-        pixels = self._pixel_shape(shape)
+        shape = self.scale_factors.latent_shape(pixels, self.unet.in_channels)
         adapter = self.unet.motion_adapter
         has_motion = adapter is not None
         knows_positions = adapter is not None and adapter.trained_frames is not None
@@ -446,14 +452,10 @@ class AnimateDiffPipeline(ImagePromptHost):
     def _precise_vae(self) -> AbstractContextManager[None]:
         return in_float32(self.vae, self.is_sdxl and self.vae.config["force_upcast"])
 
-    def _latent_shape(self, num_frames: int, height: int | None, width: int | None) -> LatentShape:
-        if height is None or width is None:
-            sample_size = self.unet.config["sample_size"]
-            if not isinstance(sample_size, int):
-                raise ConfigError("This model does not say at which size it was trained; give height and width.")
-            size = sample_size * self.scale_factors.spatial
-            height, width = size if height is None else height, size if width is None else width
-        return self.scale_factors.latent_shape(VideoShape(num_frames, height, width), self.unet.in_channels)
+    def _usual(self, windows: WindowSettings | None) -> Usual:
+        sample_size, factor = self.unet.config["sample_size"], self.scale_factors.spatial
+        size = (sample_size * factor, sample_size * factor) if isinstance(sample_size, int) else None
+        return Usual(_NUM_FRAMES, size, _FPS, factor, lambda most: most, windows is None, longer_by_windows)
 
     def _make(
         self,
@@ -487,7 +489,3 @@ class AnimateDiffPipeline(ImagePromptHost):
         with self._precise_vae():
             clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
         return solver.add_noise(clean, noise, timesteps[:1].expand(len(noise)))
-
-    def _pixel_shape(self, shape: LatentShape) -> VideoShape:
-        factor = self.scale_factors.spatial
-        return VideoShape(shape.num_latent_frames, shape.height * factor, shape.width * factor)

@@ -18,6 +18,7 @@ from muybridge.conditioning import Picture, pin_video
 from muybridge.conditioning.sparse import keyframe_condition, place_pictures, sketch_condition
 from muybridge.errors import ConfigError
 from muybridge.pipelines.controls import DenseControl, Influence, Residuals, control_pixels, dense_residuals
+from muybridge.pipelines.source_video import SourceVideo
 from muybridge.types import VideoShape
 from muybridge.vae import encode_images
 from muybridge.vae.device import working_device
@@ -222,7 +223,12 @@ def check_source(init_video: object, strength: float | None) -> float:
     return 1.0 if init_video is None else 0.8 if strength is None else strength
 
 
-def source_frames(init_video: Video | np.ndarray, shape: VideoShape) -> np.ndarray:
+def longer_by_windows(num_frames: int) -> str:
+    """How to make a video of more frames than the motion modules know."""
+    return f"For all, give num_frames={num_frames} with windows (--frames {num_frames} --window 16)."
+
+
+def source_frames(init_video: SourceVideo, shape: VideoShape) -> np.ndarray:
     """Frames to start from, `uint8 [f, h, w, 3]`, stretched to the size of the video.
 
     Raises:

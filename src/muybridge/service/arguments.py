@@ -114,8 +114,8 @@ def open_inputs(request: GenerateRequest) -> Inputs:
     styles = None
     if request.image_prompt is not None:
         styles = tuple(open_picture(path, "The image prompt") for path in request.image_prompt)
-    shown = tuple(read_video(Path(control.frames)) for control in request.controls or ())
-    video = None if request.init_video is None else read_video(Path(request.init_video))
+    shown = tuple(read_video(Path(control.frames), request.num_frames) for control in request.controls or ())
+    video = None if request.init_video is None else read_video(Path(request.init_video), request.num_frames)
     mask = None if request.mask is None else np.asarray(open_picture(request.mask, "The mask").convert("L"))
     if video is not None and mask is not None:
         _check_mask(mask, video)
@@ -126,9 +126,11 @@ def _check_fit(request: GenerateRequest) -> None:
     if request.fit is None:
         return
     if request.width is not None or request.height is not None:
-        raise ConfigError("fit takes the size from the first keyframe; leave width and height out.")
-    if request.keyframes is None:
-        raise ConfigError("fit takes the size from the first keyframe; give one, as in 0=start.png.")
+        raise ConfigError("fit takes the size from a keyframe or source video; leave width and height out.")
+    if request.keyframes is None and request.init_video is None:
+        raise ConfigError(
+            "fit takes the size from the first keyframe, as in 0=start.png, or from the source video; give one of them."
+        )
 
 
 def _check_networks(request: GenerateRequest) -> None:
@@ -232,8 +234,10 @@ def easyanimate_arguments(
     arguments = _arguments(request, opened, _OF_ANIMATEDIFF, "An EasyAnimate", "an AnimateDiff")
     if isinstance(request.prompt, dict):
         raise ConfigError("An EasyAnimate model has one prompt for all frames; give one, or use an AnimateDiff model.")
-    if request.fit is not None and opened.keyframes is not None:
-        picture = opened.keyframes[min(opened.keyframes, key=lambda frame: (frame < 0, frame))]
-        size = fit_size(picture.height, picture.width, request.fit, pipeline.size_multiple)
+    shown = opened.init_video
+    if opened.keyframes is not None:
+        shown = opened.keyframes[min(opened.keyframes, key=lambda frame: (frame < 0, frame))]
+    if request.fit is not None and shown is not None:
+        size = fit_size(shown.height, shown.width, request.fit, pipeline.size_multiple)
         arguments["height"], arguments["width"] = size
     return arguments

@@ -61,20 +61,27 @@ class VideoFacts:
     request: dict[str, Any] | None
 
 
-def read_video(path: AnyPath) -> Video:
+def read_video(path: AnyPath, count: int | None = None) -> Video:
     """Read what `Video.save` wrote, a foreign video file, an animated picture, or a folder of numbered pictures.
 
     Frames come as a player shows them: turned upright, with square pixels, in red, green and blue of 8 bits. Where they
     stay for different times, they are repeated or left out such that motion keeps its speed at a constant rate, with a
     warning that says so. A file without a rate, such as one picture, gets the default one of `Video`.
 
+    Args:
+        path: the file or folder.
+        count: how many frames at most, from the first on; all by default.
+
     Raises:
+        ConfigError: `count` is below 1.
         InputFileError: the path is missing, damaged, cut short, partly transparent, no video, or over 2 GiB of decoded
             frames.
     """
+    if count is not None and count < 1:
+        raise ConfigError(f"count must be at least 1; given {count}.")
     source = _existing(path)
     with reading(source), _opened(source) as opened:
-        frames = stack_frames(frame.pixels for frame in spread(opened.frames, opened.timing))
+        frames = stack_frames(frame.pixels for frame in itertools.islice(spread(opened.frames, opened.timing), count))
         rate = {} if opened.timing.fps is None else {"fps": opened.timing.fps}
         return Video(frames, request=text_to_request(opened.comment), **rate)
 
