@@ -60,7 +60,7 @@ def test_keyframes_change_the_video(pipeline: EasyAnimatePipeline, keyframes: di
 
 def test_video_to_video_keeps_more_at_lower_strength(pipeline: EasyAnimatePipeline) -> None:
     source = np.random.default_rng(0).integers(0, 255, (10, 40, 40, 3), dtype=np.uint8)
-    settings: dict[str, Any] = {"seed": 1, "num_inference_steps": 10, "output_type": "latent"}
+    settings: dict[str, Any] = {"seed": 1, "num_frames": 8, "num_inference_steps": 10, "output_type": "latent"}
     weak, strong = (
         pipeline(PROMPT, init_video=Video(source), strength=strength, **settings) for strength in (0.1, 0.9)
     )
@@ -72,6 +72,16 @@ def test_video_to_video_keeps_more_at_lower_strength(pipeline: EasyAnimatePipeli
         .sub(1)
     ).latent_dist.mean * float(pipeline.vae.config["scaling_factor"])
     assert (weak - start).abs().mean() < (strong - start).abs().mean()
+
+
+def test_a_source_video_is_followed_as_far_as_the_model_can(pipeline: EasyAnimatePipeline) -> None:
+    source = Video(np.zeros((20, 24, 48, 3), np.uint8), fps=12.5)
+    mask = np.zeros((24, 48), np.uint8)
+    mask[:, 24:] = 255
+    with pytest.warns(UserWarning, match=r"20 frames, .* first 8 are used\. For more, .*num_frames=|made for") as said:
+        video = pipeline(PROMPT, init_video=source, mask=mask, num_inference_steps=1, seed=1)
+    assert len(said) == 2
+    assert (video.frames.shape, video.fps) == ((8, 24, 48, 3), 12.5)
 
 
 def test_a_mask_is_obeyed_by_models_without_channels_for_it(make_easyanimate: PipelineMaker) -> None:

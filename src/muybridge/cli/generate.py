@@ -28,7 +28,10 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     frames: Annotated[int | None, typer.Option(help="Number of frames.")] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Width x height in pixels; or fit:512 for the shape of the first keyframe."),
+        typer.Option(
+            metavar="WxH",
+            help="Width x height in pixels; or fit:512 for the shape of the first keyframe or the source video.",
+        ),
     ] = None,
     keyframe: Annotated[
         list[str] | None,

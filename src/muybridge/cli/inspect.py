@@ -29,11 +29,26 @@ def inspect(
 def _show_video(found: dict[str, Any]) -> None:
     size = f"{found['width']}x{found['height']}"
     output.print(f"{found['path']}: {found['num_frames']} frames, {size}, {found['fps']:g} fps")
+    if traits := _traits(found["in_file"]):
+        output.print(f"  in the file: {', '.join(traits)}")
     if found["request"] is None:
         output.print("  no request inside")
         return
     for name, value in found["request"].items():
         output.print(f"  {name}: {value}")
+
+
+def _traits(found: dict[str, Any]) -> list[str]:
+    said = {
+        "frames stay for different times": found["is_variable_rate"],
+        f"turned by {found['rotation']} degrees": found["rotation"],
+        "mirrored": found["is_mirrored"],
+        f"pixels {found['pixel_aspect']:.4g} times as wide as high": found["pixel_aspect"] != 1,
+        "with a channel for transparency": found["has_alpha"],
+        "interlaced": found["is_interlaced"],
+        f"high dynamic range ({found['high_range']})": found["high_range"],
+    }
+    return [text for text, holds in said.items() if holds]
 
 
 def _show_weights(found: dict[str, Any]) -> None:

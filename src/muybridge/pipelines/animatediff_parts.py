@@ -18,7 +18,6 @@ from muybridge.checkpoints import parts
 from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
 from muybridge.errors import ConfigError
 from muybridge.pipelines.animatediff_conditions import read_sparse_control
-from muybridge.types import ScaleFactors, VideoShape
 from muybridge.weights.json_objects import read_json_object
 
 _NUM_SIZES = 6
@@ -131,23 +130,6 @@ def check_text_encoders(
             f"The second text encoder gives a vector {text_encoder_2.config.projection_dim} wide; this U-Net takes one "
             f"of {wanted}."
         )
-
-
-def pixel_shape(
-    unet: UNet3DConditionModel, factors: ScaleFactors, num_frames: int, height: int | None, width: int | None
-) -> VideoShape:
-    """The size of a video, by default what the U-Net was trained at.
-
-    Raises:
-        ConfigError: a size that is not given, and that the U-Net does not say.
-    """
-    if height is None or width is None:
-        sample_size = unet.config["sample_size"]
-        if not isinstance(sample_size, int):
-            raise ConfigError("This model does not say at which size it was trained; give height and width.")
-        size = sample_size * factors.spatial
-        height, width = size if height is None else height, size if width is None else width
-    return VideoShape(num_frames, height, width)
 
 
 def refuse_on_sdxl(is_sdxl: bool, **wishes: object) -> None:

@@ -127,7 +127,12 @@ def control_pixels(frames: Video | Sequence[Picture] | np.ndarray, num_frames: i
     pictures: Any = frames.frames if isinstance(frames, Video) else frames
     if len(pictures) < num_frames:
         raise ShapeError(f"A dense control needs a picture for each of {num_frames} frames; given {len(pictures)}.")
-    array = np.stack([resized(open_picture(picture), height, width) for picture in pictures[:num_frames]])
+    array = np.stack(
+        [
+            resized(open_picture(picture, f"Picture {index} of a control"), height, width)
+            for index, picture in enumerate(pictures[:num_frames])
+        ]
+    )
     return torch.from_numpy(array).permute(3, 0, 1, 2)[None].float().div_(255)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from muybridge.checkpoints.prediction import prediction_of_file
 from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
 from muybridge.errors import CheckpointError, MuybridgeError
 from muybridge.motion.variants import VARIANTS, motion_variant
-from muybridge.video import read_video
+from muybridge.video import read_facts
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.formats import file_format
@@ -53,11 +54,12 @@ _MODELS = {
 def inspect_path(path: str | Path) -> dict[str, Any]:
     """Describe a file or folder, as plain values.
 
-    Every description has `kind` and `path`. Videos have `num_frames`, `width`, `height`, `fps` and `request`. Weights
-    have `variant`, `layout`, `decided_by`, `candidates`, `notes`, `settings` (how a motion module is run), of an image
-    model `prediction` (what it predicts, whether from pure noise on, and what says so), and the figures `size_bytes`,
-    `num_tensors`, `num_parameters`, `dtypes`, `non_finite` (names of weights that are not numbers). Pipelines have
-    `variant` and `parts`, each described likewise, without figures; a scheduler with its `settings`.
+    Every description has `kind` and `path`. Videos have `num_frames`, `width`, `height` and `fps` as they are read,
+    `in_file` (what they are before that: `is_variable_rate` and the names of `video.decoded.Traits`), and `request`.
+    Weights have `variant`, `layout`, `decided_by`, `candidates`, `notes`, `settings` (how a motion module is run), of
+    an image model `prediction` (what it predicts, whether from pure noise on, and what says so), and the figures
+    `size_bytes`, `num_tensors`, `num_parameters`, `dtypes`, `non_finite` (names of weights that are not numbers).
+    Pipelines have `variant` and `parts`, each described likewise, without figures; a scheduler with its `settings`.
 
     All weights are read, which for a file of 2 GB takes as long as reading it.
 
@@ -84,15 +86,16 @@ def _is_about_weights(path: Path) -> bool:
 
 
 def _video(path: Path) -> dict[str, Any]:
-    video = read_video(path)
+    found = read_facts(path)
     return {
         "kind": "video",
         "path": str(path),
-        "num_frames": len(video),
-        "width": video.width,
-        "height": video.height,
-        "fps": float(video.fps),
-        "request": None if video.request is None else dict(video.request),
+        "num_frames": found.num_frames,
+        "width": found.width,
+        "height": found.height,
+        "fps": float(found.fps),
+        "in_file": {"is_variable_rate": found.is_variable, **asdict(found.traits)},
+        "request": found.request,
     }
 
 

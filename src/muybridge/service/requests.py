@@ -91,7 +91,7 @@ class GenerateRequest(BaseModel):
     """A picture file of the size of that video; white is made anew."""
     strength: float | None = Field(default=None, gt=0, le=1)
     fit: int | None = Field(default=None, ge=64)
-    """Base resolution at which the size follows the first keyframe, instead of width and height."""
+    """Base resolution at which the size follows the first keyframe or the source video, instead of width and height."""
     segment_frames: int | None = Field(default=None, ge=1)
     """Longer videos are made in segments of so many frames; by default what the model makes at once."""
     overlap_frames: int | None = Field(default=None, ge=1)
