@@ -226,7 +226,7 @@ def check_source(init_video: object, strength: float | None) -> float:
 
 
 def usual_of(unet: UNet3DConditionModel, factors: ScaleFactors, windows: object | None) -> Usual:
-    """What is made where neither a call nor a source video says anything; with `windows` no number of frames is much."""
+    """What is made where neither a call nor a source video says anything; with `windows` of any length."""
     sample_size = unet.config["sample_size"]
     side = sample_size * factors.spatial if isinstance(sample_size, int) else None
     size = None if side is None else (side, side)
