@@ -156,8 +156,12 @@ def test_a_sparse_control_in_one_is_taken_along(stills: dict[str, Any], their_ad
 def test_a_video_model_of_sdxl(sdxl_folder: Path, tmp_path: Path) -> None:
     still = diffusers.StableDiffusionXLPipeline.from_pretrained(sdxl_folder / "base", add_watermarker=False)
     adapter = diffusers.MotionAdapter.from_pretrained(sdxl_folder / "motion")
-    parts = {name: part for name, part in still.components.items() if name not in ("feature_extractor", "image_encoder")}
-    loaded = load_pipeline(save(made_as("AnimateDiffSDXLPipeline", **parts, motion_adapter=adapter), tmp_path / "model"))
+    parts = {
+        name: part for name, part in still.components.items() if name not in ("feature_extractor", "image_encoder")
+    }
+    loaded = load_pipeline(
+        save(made_as("AnimateDiffSDXLPipeline", **parts, motion_adapter=adapter), tmp_path / "model")
+    )
     assert isinstance(loaded, AnimateDiffPipeline)
     assert loaded.is_sdxl
     assert loaded.motion_adapter.numerics == "diffusers"
