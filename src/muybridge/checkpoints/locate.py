@@ -195,17 +195,29 @@ def _not_here(name: str) -> str:
 
 
 def _fetched(missing: str, fetch: Callable[[], str]) -> str:
-    from huggingface_hub.constants import is_offline_mode
-
     try:
         return fetch()
     except Exception as error:  # also what the library under the library raises for a lost connection or a proxy
-        # The library's own words for this are long and about its keyword arguments.
-        reason = "it may not be asked, HF_HUB_OFFLINE is set" if is_offline_mode() else " ".join(str(error).split())
         raise CheckpointError(
-            f"{missing}, and the hub did not give it ({reason[:200]}). Check the name, or download it first and give "
-            "its path."
+            f"{missing}, and the hub did not give it ({_hub_reason(error)}). Check the name, or download it first and "
+            "give its path."
         ) from error
+
+
+def _hub_reason(error: Exception) -> str:
+    """What was wrong, where it has a name; the library's own words for it are long and about its keyword arguments."""
+    from huggingface_hub import errors
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        return "it may not be asked, HF_HUB_OFFLINE is set"
+    if isinstance(error, errors.GatedRepoError):
+        return "its licence must be accepted there first, and a token be here: `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "it has no such repository, or shows it to its owner only"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return "the repository has no such file"
+    return " ".join(str(error).split())[:200]
 
 
 def fetch_model(hub_id: str, parts: Sequence[str] = _PARTS) -> Path:

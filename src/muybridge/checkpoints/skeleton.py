@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from muybridge.errors import CheckpointError
 from muybridge.motion import MotionAdapter
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
+from muybridge.weights.json_objects import read_json_object
 
 
 def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:
@@ -62,8 +62,10 @@ def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = 
         except CheckpointError:
             raise
         except Exception as error:  # whatever a library finds wrong with settings
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{path / 'config.json'} does not describe a network: {reason}") from error
+            raise CheckpointError(
+                f"{path / 'config.json'} does not describe a network: it has settings that are not known, or that do "
+                "not go together. Get it again."
+            ) from error
     return parts
 
 
@@ -79,10 +81,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / 'config.json'} cannot be read ({error}).") from error
+    return read_json_object(path / "config.json", "the settings of a network")
 
 
 def _unet(path: Path) -> nn.Module:

@@ -39,20 +39,13 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no weight file {path}.")
-    found = _opened(path)
+    found = file_format(path)
     if found is FileFormat.GGUF:
         return read_gguf(path)
     tensors = _flat(read_safetensors(path) if found is FileFormat.SAFETENSORS else read_pickle(path))
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; it is not a weight file.")
     return dequantized(tensors, str(path))
-
-
-def _opened(path: Path) -> FileFormat:
-    try:
-        return file_format(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def _flat(content: Mapping, depth: int = _WRAPPINGS) -> dict[str, Tensor]:

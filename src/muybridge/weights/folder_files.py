@@ -34,10 +34,9 @@ class FolderFiles:
                 read_weights(file)
             except CheckpointError as error:
                 return str(error)
-            is_safetensors = file_format(file) is FileFormat.SAFETENSORS
-            if is_safetensors != (file.suffix == ".safetensors"):
-                found, other = ("safetensors", "another") if is_safetensors else ("a torch file", "that")
-                return f"{file} is {found} and has the ending of {other} format. Give it its own."
+            right = ".safetensors" if file_format(file) is FileFormat.SAFETENSORS else ".bin"
+            if file.suffix != right:  # which those libraries go by
+                return f"{file} has another ending than its content: rename it so that it ends in {right}."
         return None
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
+from muybridge.errors import CheckpointError
+
 _HEAD = 512
 _SMALLEST = 8  # bytes; of safetensors that is no more than the length of what follows
 _MAX_SAFETENSORS_HEADER = 100_000_000  # what the format allows
 _TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """The number that files of torch before version 1.6 begin with, as it is pickled."""
+_BEHIND_MAGIC = 32
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml", b"<!--", b'{"error')
 
 
@@ -38,18 +41,27 @@ class FileFormat(Enum):
 
 
 def file_format(path: Path) -> FileFormat:
-    """Tell the format of an existing file by its first bytes."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    """Tell the format of a file by its first bytes.
+
+    Raises:
+        CheckpointError: it cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
     if not head:
         return FileFormat.EMPTY
+    if len(head) <= _SMALLEST:
+        return FileFormat.OTHER
     header = int.from_bytes(head[:8], "little")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     is_pickle = head[:1] == b"\x80" and head[1:2] <= b"\x05"
     rules = (
         (head[8:9] == b"{" and 2 <= header <= _MAX_SAFETENSORS_HEADER, FileFormat.SAFETENSORS),
         (head.startswith(b"PK\x03\x04"), FileFormat.ZIP),
-        (is_pickle and head[2:].startswith(_TORCH_MAGIC), FileFormat.TORCH_LEGACY),
+        (is_pickle and _TORCH_MAGIC in head[:_BEHIND_MAGIC], FileFormat.TORCH_LEGACY),
         (is_pickle, FileFormat.PICKLE),
         (head.startswith(b"GGUF"), FileFormat.GGUF),
         (head.startswith(b"version https://git-lfs"), FileFormat.LFS_POINTER),
@@ -73,4 +85,8 @@ def describe_unreadable(path: Path, found: FileFormat) -> str:
             "or accept the licence where it asks for that, and download it again; on the Hugging Face hub from the "
             "address with /resolve/ in it, not /blob/."
         ),
-    }.get(found, f"{path} is no weight file: its content is neither safetensors nor what torch.save writes, nor GGUF.")
+    }.get(
+        found,
+        f"{path} is no weight file: its content is neither safetensors nor what torch.save writes, nor GGUF. Name "
+        "another file.",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.names import listed
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+_MISFITS = "has shapes that do not fit:"
 _WITHOUT_INFINITY = (torch.float4_e2m1fn_x2,)
 """Formats of 4 bits, which have no value that is not a number, and with which torch cannot compute."""
 
@@ -27,18 +28,22 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, as
     With `assign` the tensors themselves become the weights, as a model made on the meta device needs.
 
     Raises:
-        CheckpointError: keys missing or left over, shapes that do not fit, or values that are not finite; the
-            message names the first of them.
+        CheckpointError: keys missing or left over, shapes that do not fit, whole numbers in place of weights, or values
+            that are not finite; the message names the first of them.
     """
     own = model.state_dict()
     _report(source, "has no weights for", sorted(own.keys() - state.keys()))
     _report(source, "has keys that the model does not have:", sorted(state.keys() - own.keys()))
-    wrong = [
-        f"{k} {tuple(v.shape)} instead of {tuple(own[k].shape)}" for k, v in state.items() if v.shape != own[k].shape
-    ]
-    _report(source, "has shapes that do not fit:", wrong)
+    wrong = [_misfit(k, v.shape, own[k].shape) for k, v in state.items() if v.shape != own[k].shape]
+    _report(source, _MISFITS, wrong)
+    whole = [k for k, v in state.items() if own[k].is_floating_point() and not v.is_floating_point()]
+    _report(source, "is quantized without the scales that say what it means, in whole numbers:", whole)
     require_finite(state.items(), source)
     model.load_state_dict(dict(state), strict=True, assign=assign)
+
+
+def _misfit(key: str, found: Sequence[int], own: Sequence[int]) -> str:
+    return f"{key} {tuple(found)} instead of {tuple(own)}"
 
 
 def load_folder(
@@ -68,15 +73,18 @@ def load_folder(
         except CheckpointError as error:
             raise CheckpointError(f"{class_name} cannot be loaded from {source}: {error}") from error
         options = {**files.options, **options}
+    # So that the libraries name wrong shapes like missing keys, instead of stopping in words of their own.
+    options = {"ignore_mismatched_sizes": True, **options}
     try:
         model, info = loader(folder, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{class_name} cannot be loaded from {source}: {_reason(files)}") from error
+    wrong = [_misfit(key, found, own) for key, found, own in sorted(info["mismatched_keys"])]
+    _report(source, _MISFITS, wrong)
     _report(source, "has no weights for", sorted(map(str, info["missing_keys"])))
     # Older files of transformers hold the positions 0, 1, 2... as if they were weights.
     unexpected = [key for key in map(str, info["unexpected_keys"]) if not key.endswith("position_ids")]
     _report(source, "has keys that the model does not have:", sorted(unexpected))
-    _report(source, "has shapes that do not fit:", sorted(map(str, info["mismatched_keys"])))
     require_finite(model.named_parameters(), source)
     return model
 
@@ -85,8 +93,8 @@ def _reason(files: FolderFiles | None) -> str:
     if files is None:
         return "there is no such folder here, and the hub did not give it. Check the name."
     return files.problem() or (
-        "its weights do not fit the sizes in its config.json, or that has settings which are not known. Get both from "
-        "one place, of one version."
+        "its config.json has settings that are not known, or that do not go together. Get the folder again, or a newer "
+        "version of the libraries that it was saved with."
     )
 
 

@@ -11,6 +11,7 @@ import pickle
 import sys
 import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,6 @@ from torch import _utils as rebuilding
 from muybridge.errors import CheckpointError
 from muybridge.weights.formats import FileFormat, describe_unreadable, file_format
 
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _LONGEST_NAME = 80
 
 
@@ -183,7 +183,9 @@ class _InertUnpickler(pickle._Unpickler):  # the one in Python, which a wrong in
     append: Callable[[Any], None]
 
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{_RENAMED.get(module, module)}.{name}"
+        # Protocol 2 has the names of Python 2.
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        full = f"{module}.{name}"
         if full in _CALLED:
             return _CALLED[full]
         if full == _UNTYPED_STORAGE:

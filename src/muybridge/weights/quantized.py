@@ -70,8 +70,8 @@ def read_gguf(path: Path) -> dict[str, Tensor]:
 
     if not is_gguf_available():
         raise CheckpointError(
-            f"{path} is a GGUF file, whose weights are packed in few bits. Reading one needs the package gguf: "
-            "`pip install gguf`. Or use a .safetensors version of the model."
+            f"{path} is a GGUF file, whose weights are packed in few bits, and the package that reads such files is "
+            "not installed: `pip install gguf`. Or use a .safetensors version of the model in place of GGUF."
         )
     from diffusers.models.model_loading_utils import load_gguf_checkpoint
     from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
