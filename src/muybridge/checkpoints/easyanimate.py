@@ -20,6 +20,7 @@ from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
+from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.loading import load_folder, require_finite
 
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
@@ -123,12 +124,7 @@ def _base_resolution(folder: Path) -> int | None:
 
 def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
     path = parts.part_folder(folder, "text_encoder")
-    options: dict[str, Any] = {"dtype": dtype}
-    # The published shards are named after their precision.
-    plain = ("model.safetensors", "model.safetensors.index.json")
-    if any(path.glob("model.fp16*.safetensors")) and not any((path / name).is_file() for name in plain):
-        options["variant"] = "fp16"
-    return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", options)
+    return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", {"dtype": dtype})
 
 
 def _load_tokenizer(folder: Path, index: Mapping[str, Any]) -> Any:
@@ -157,9 +153,10 @@ def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
 
 def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     path = parts.part_folder(folder, "image_encoder")
+    options = {**find_folder_files(path).options, "dtype": dtype, "output_loading_info": True}
     # The published folder holds the whole of CLIP, of which the text tower is not wanted.
     try:
-        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"The CLIP image encoder cannot be loaded from {path}: {reason}") from error

@@ -21,6 +21,7 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.image_prompt import ImageAttention, text_attention_blocks
 from muybridge.checkpoints.detect import IMAGE_PROMPT_BASES, picture_projection
 from muybridge.checkpoints.locate import locate_weights
+from muybridge.checkpoints.places import require_kind
 from muybridge.errors import CheckpointError
 from muybridge.weights.files import read_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
@@ -89,6 +90,7 @@ def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     )
     foreign = [key for key in state if not key.startswith(tuple(f"{part}." for part in _PARTS))]
     if foreign or not image or not adapter:
+        require_kind(state, "ip-adapter", path.name, path.name)
         raise CheckpointError(
             f"{path.name} is no image prompt adapter: its keys must all begin with 'image_proj.' or 'ip_adapter.', "
             f"and it has {listed(foreign or list(state))}."

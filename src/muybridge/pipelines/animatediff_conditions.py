@@ -14,15 +14,17 @@ from torch import Tensor
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints import locate_weights
+from muybridge.checkpoints.places import require_kind
 from muybridge.conditioning import Picture, pin_video
 from muybridge.conditioning.sparse import keyframe_condition, place_pictures, sketch_condition
-from muybridge.errors import ConfigError
+from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines.controls import DenseControl, Influence, Residuals, control_pixels, dense_residuals
 from muybridge.pipelines.source_video import SourceVideo, Usual
 from muybridge.types import ScaleFactors, VideoShape
 from muybridge.vae import encode_images
 from muybridge.vae.device import working_device
 from muybridge.video import Video
+from muybridge.weights.files import read_weights
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -209,7 +211,11 @@ def read_sparse_control(path: str | os.PathLike[str], dtype: torch.dtype) -> Spa
     path = locate_weights(path)
     if path.is_dir():
         return SparseControlModel.from_pretrained(path, torch_dtype=dtype)
-    return SparseControlModel.from_single_file(path, torch_dtype=dtype)
+    try:
+        return SparseControlModel.from_single_file(path, torch_dtype=dtype)
+    except CheckpointError:
+        require_kind(read_weights(path), "sparse-control", str(path), path.name)
+        raise
 
 
 def check_source(init_video: object, strength: float | None) -> float:

@@ -167,11 +167,10 @@ def _makes_videos(folder: Path, index: dict[str, Any], brings_motion: bool) -> b
 
 
 def _from_file(path: Path, wishes: _Wishes) -> AnimateDiffPipeline:
-    motion = wishes.motion
+    motion, state = wishes.motion, read_weights(path)
+    require_kind(state, "base-model", str(path), path.name)
     if motion is None:
         raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")
-    state = read_weights(path)
-    require_kind(state, "base-model", str(path), path.name)
     prediction = prediction_of_file(state, read_metadata(path), str(path), wishes.prediction)
     base = base_model_from_weights(without_marks(state), str(path), dtype=wishes.dtype)
     check_motion_fits(base.unet.config, motion, str(path), wishes.motion_name)

@@ -37,6 +37,8 @@ def test_the_family_is_read_from_the_folder(saved_pipeline: Path) -> None:
 @pytest.mark.parametrize("family", ["StableDiffusionPipeline", None, ["AnimateDiffPipeline"]])
 def test_an_unknown_family_lists_the_known(folder: Path, family: Any) -> None:
     set_family(folder, family)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"motion_adapter": [None, None]}))
 
     with pytest.raises(
         CheckpointError,

@@ -102,6 +102,8 @@ def control_settings(state: Mapping[str, Tensor], source: str) -> dict[str, Any]
             f"{source} is not a SparseCtrl: it has no controlnet_cond_embedding (its keys: {listed(list(state))})."
         )
     levels = range(_count(state, r"down_blocks\.(\d+)\."))
+    if not levels:
+        raise CheckpointError(f"{source} is incomplete: it has no down_blocks.")
     attention = [any(key.startswith(f"down_blocks.{level}.attentions.") for key in state) for level in levels]
     depths = [_depth(state, f"down_blocks.{level}.") if attention[level] else 1 for level in levels]
     if not attention[-1]:  # then the last depth counts for the middle alone

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from muybridge.checkpoints.locate import locate_weights
 from muybridge.checkpoints.lora_kinds import other_kinds
+from muybridge.checkpoints.places import require_kind
 from muybridge.errors import CheckpointError
 from muybridge.weights.files import read_metadata, read_weights
 from muybridge.weights.loading import require_finite
@@ -96,6 +97,8 @@ def read_lora(path: str | os.PathLike[str]) -> list[LoraPair]:
             raise CheckpointError(f"{path} has two keys for the factor {role!r} of {layer}.")
         else:
             layers[layer][role] = tensor
+    if leftover and not layers:
+        require_kind(found, "lora", str(path), path.name)
     if leftover:
         raise CheckpointError(_describe_leftover(path, leftover, len(layers)))
     settings = _adapter_settings(path)
