@@ -115,7 +115,7 @@ def test_another_motion_adapter_takes_the_place_of_its_modules(theirs: tuple[Any
     fresh = MotionAdapter.for_sites(adapter.sites.values(), config=TemporalConfig(num_heads=4))
     loaded = load_pipeline(theirs[1], motion_adapter=write_motion(fresh, tmp_path / "fresh_v2", "muybridge"))
     assert loaded.unet.motion_adapter is loaded.motion_adapter
-    assert torch.count_nonzero(loaded.unet.down_blocks[0].motion_modules[0].proj_out.weight) == 0
+    assert torch.count_nonzero(loaded.unet.get_parameter("down_blocks.0.motion_modules.0.proj_out.weight")) == 0
 
 
 def test_a_motion_adapter_beside_an_image_network(

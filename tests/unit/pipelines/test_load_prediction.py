@@ -119,7 +119,7 @@ def test_a_word_overrides_what_is_said_and_is_recorded(
     folder: Callable[..., Path], motion: Path, has_motion: bool
 ) -> None:
     made = folder(has_motion, prediction_type="epsilon")
-    options = {} if has_motion else {"motion_adapter": motion}
+    options: dict[str, Any] = {} if has_motion else {"motion_adapter": motion}
     with pytest.warns(UserWarning, match=r"predicts epsilon \(its scheduler's config\), and is run as.*v_pred"):
         pipeline = load_pipeline(made, prediction="v", **options)
     assert pipeline.scheduler.config["prediction_type"] == "v_prediction"
