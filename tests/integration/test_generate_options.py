@@ -46,6 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=lambda options: options[0],
 )
+@pytest.mark.filterwarnings("ignore:demo/animatediff says that it predicts v_prediction:UserWarning")
 def test_an_option_acts_and_is_repeated(
     here: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:

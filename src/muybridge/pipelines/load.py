@@ -38,8 +38,9 @@ _VIDEO_PREFIX = "AnimateDiff"
 
 @dataclass(frozen=True)
 class _Wishes:
-    """What is used instead of what the model has or says, or None."""
+    """What is used instead of what the model has or says, or None; `model` is what it was called."""
 
+    model: str
     dtype: torch.dtype
     motion: LoadedMotion | None
     motion_name: str
@@ -102,7 +103,7 @@ def load_pipeline(
         motion = (
             None if motion_adapter is None else read_motion(motion_adapter, dtype=torch_dtype, variant=motion_variant)
         )
-        wishes = _Wishes(torch_dtype, motion, Path(motion_adapter or "").name, parts_from, vae, asked)
+        wishes = _Wishes(str(model), torch_dtype, motion, Path(motion_adapter or "").name, parts_from, vae, asked)
         pipeline = _from_file(path, wishes) if folder is None else _from_folder(folder, wishes)
     given = {"motion_adapter": motion_adapter, "parts_from": parts_from, "vae": vae}
     named = {name: None if place is None else str(place) for name, place in given.items()}
@@ -123,7 +124,7 @@ def _easyanimate(
 ) -> EasyAnimatePipeline:
     components: dict[str, Any] = {} if vae is None else {"vae": load_own_vae(vae, folder, dtype)}
     pipeline = EasyAnimatePipeline.from_pretrained(model, torch_dtype=dtype, **components)
-    _predict_as_asked(pipeline, asked, str(folder))
+    _predict_as_asked(pipeline, asked, str(model))
     return pipeline
 
 
@@ -133,7 +134,7 @@ def _from_folder(folder: Path, wishes: _Wishes) -> AnimateDiffPipeline:
     settings = parts.unet_settings(folder)
     components: dict[str, Any] = {}
     if motion is not None:
-        check_motion_fits(settings, motion, str(folder), wishes.motion_name)
+        check_motion_fits(settings, motion, wishes.model, wishes.motion_name)
         components["motion_adapter"] = motion.adapter
     if wishes.vae is not None:
         is_sdxl = unet_kind(settings) == "sdxl"
@@ -141,13 +142,13 @@ def _from_folder(folder: Path, wishes: _Wishes) -> AnimateDiffPipeline:
     chosen = motion if motion is not None and (not makes_videos or motion.variant.distilled) else None
     if chosen is not None:
         scheduler: Any = parts.load_scheduler(folder, index)
-        prediction = prediction_of_scheduler(scheduler.config, str(folder), wishes.prediction)
+        prediction = prediction_of_scheduler(scheduler.config, wishes.model, wishes.prediction)
         components["scheduler"] = _scheduler(chosen.variant, prediction)
     pipeline = AnimateDiffPipeline.from_pretrained(folder, torch_dtype=wishes.dtype, **components)
     if chosen is not None:
         pipeline.register_to_config(**_defaults(chosen.variant))
     else:
-        _predict_as_asked(pipeline, wishes.prediction, str(folder))
+        _predict_as_asked(pipeline, wishes.prediction, wishes.model)
     return pipeline
 
 
