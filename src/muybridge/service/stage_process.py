@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError, MuybridgeError
-from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.runs import load_run
 from muybridge.service.training import train_stage
 

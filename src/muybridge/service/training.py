@@ -19,13 +19,13 @@ from torch import nn
 from transformers import CLIPTextModel, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.demo import models, render
 from muybridge.errors import ConfigError, TrainingError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
 from muybridge.service.base_stages import pipeline_with_adapter, pipeline_with_control
 from muybridge.service.lora_training import LORA_FILE, publish_lora
-from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.runs import LoraStage, MotionAdapterStage, SparseControlStage, Stage, TrainingRun, load_run
 from muybridge.service.stage_work import StageWork, exported_part
 from muybridge.service.stages import check_stage, prepare_stage

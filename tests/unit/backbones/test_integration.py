@@ -13,6 +13,7 @@ import torch
 from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from muybridge.authoring.kind_sizes import kind_sizes
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.errors import ConfigError, ShapeError
@@ -26,7 +27,7 @@ from muybridge.motion import (
 )
 from muybridge.motion.registry import build_motion_module, spec_for_site
 from muybridge.pipelines import AnimateDiffPipeline
-from muybridge.pipelines.integration import integrate_motion, kind_sizes
+from muybridge.pipelines.integration import integrate_motion
 
 TEMPORAL = ("temporal", {"num_heads": 4})
 LOW_RANK = ("low_rank", {"motion_rank": 8})

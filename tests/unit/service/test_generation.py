@@ -7,9 +7,9 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError, OutputError
 from muybridge.service.generation import generate_file, pick_device
-from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.requests import GenerateRequest
 
 REQUEST = GenerateRequest.parse({"prompt": "a red circle", "model": "there is no such model"})

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from muybridge.debug.device_guard import OneDevice, TwoDevicesError
-from muybridge.debug.motion_check_subjects import Finding, Subject, apart, judged, not_applicable
+from muybridge.authoring.check_subjects import Finding, Subject, apart, judged, not_applicable
+from muybridge.authoring.device_guard import OneDevice, TwoDevicesError
 from muybridge.motion import MotionModule
 
 TOLERANCE = 1e-4

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
+from muybridge.authoring.package_files import TEMPLATES
 from muybridge.errors import ConfigError, OutputError
 from muybridge.motion import motion_kinds
-from muybridge.service.motion_package_files import TEMPLATES
 from muybridge.version import __version__
 from muybridge.video.atomic import check_folder_above, output_error
 

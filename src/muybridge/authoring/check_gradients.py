@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
-from muybridge.debug.motion_check_subjects import Finding, Subject, judged, not_applicable
+from muybridge.authoring.check_subjects import Finding, Subject, judged, not_applicable
 
 STEPS = 2
 """Of training, within which gradients must have reached every parameter; the first ones find zeros in their way."""

@@ -110,7 +110,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from muybridge.debug.motion_checks import check_motion_module
+from muybridge.authoring.checks import check_motion_module
 from muybridge.errors import ConfigError
 from muybridge.motion import ModuleSpec, MotionContext, MotionModule, build_motion_module, motion_module_class
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muybridge.debug.device_guard import OneDevice, TwoDevicesError
-from muybridge.debug.motion_checks import CHECK_NAMES, check_motion_module
+from muybridge.authoring.checks import CHECK_NAMES, check_motion_module
+from muybridge.authoring.device_guard import OneDevice, TwoDevicesError
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionContext, MotionModule, MotionModuleConfig, register_motion_module
 

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from muybridge.debug.motion_check_subjects import registered_name
-from muybridge.debug.motion_checks import CheckResult, MotionCheckReport, check_motion_module
+from muybridge.authoring.check_subjects import registered_name
+from muybridge.authoring.checks import CheckResult, MotionCheckReport, check_motion_module
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.demo import render, world
 from muybridge.demo.batches import to_pixels, tokenize
 from muybridge.errors import ConfigError
 from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.service.quiet_loading import quiet_loading
 from muybridge.training.methods import DiffusionObjective
 from muybridge.vae import encode_images
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from muybridge.debug import motion_check_gradients as gradients
-from muybridge.debug import motion_check_running as running
-from muybridge.debug import motion_check_values as values
-from muybridge.debug.motion_check_subjects import Finding, Status, Subject, make_subjects, registered_name
+from muybridge.authoring import check_gradients as gradients
+from muybridge.authoring import check_running as running
+from muybridge.authoring import check_values as values
+from muybridge.authoring.check_subjects import Finding, Status, Subject, make_subjects, registered_name
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionModule, Origin, kind_origin
 from muybridge.motion.registry import make_config

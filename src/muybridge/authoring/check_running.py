@@ -9,8 +9,8 @@ from dataclasses import asdict, is_dataclass
 
 import torch
 
-from muybridge.debug.motion_check_subjects import Finding, Subject, add_noise, apart, judged, not_applicable
-from muybridge.debug.motion_check_values import TOLERANCE
+from muybridge.authoring.check_subjects import Finding, Subject, add_noise, apart, judged, not_applicable
+from muybridge.authoring.check_values import TOLERANCE
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.motion import ModuleSpec, MotionModule, build_motion_module
 from muybridge.motion.registry import spec_of
