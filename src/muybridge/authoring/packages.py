@@ -14,9 +14,9 @@ from string import Template
 
 from muybridge.authoring.package_files import TEMPLATES
 from muybridge.errors import ConfigError, OutputError
+from muybridge.files.atomic import check_folder_above, output_error
 from muybridge.motion import motion_kinds
 from muybridge.version import __version__
-from muybridge.video.atomic import check_folder_above, output_error
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*[A-Za-z0-9]|[A-Za-z]")
 

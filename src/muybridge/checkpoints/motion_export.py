@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from muybridge.checkpoints.motion_files import position_table
-from muybridge.checkpoints.new_folder import check_new, new_model_folder
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.files.atomic import new_file
+from muybridge.files.new_folder import check_new, new_model_folder
 from muybridge.motion import MotionAdapter
 from muybridge.motion.contract import ModuleSpec
-from muybridge.video.atomic import new_file
 from muybridge.weights.loading import load_strictly
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".pth")

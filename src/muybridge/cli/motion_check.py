@@ -61,7 +61,7 @@ def _show(report: MotionCheckReport) -> None:
 def _config(settings: list[str]) -> dict[str, Any]:
     import yaml
 
-    from muybridge.service.validation import YAML_ERRORS
+    from muybridge.files.validation import YAML_ERRORS
 
     config = {}
     for setting in settings:

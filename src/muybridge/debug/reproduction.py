@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from muybridge.debug.modules import Target, modules_of, nearest_names
 from muybridge.debug.statistics import TensorStatistics, outputs_of
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
 
 _PLAIN = (bool, int, float, str, type(None))
 _OWN = "muybridge."  # only classes of ours are looked up by a name that stands in a file

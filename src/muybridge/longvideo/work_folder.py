@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from muybridge.errors import ConfigError, InputFileError, OutputError
+from muybridge.files.atomic import new_file, output_error
 from muybridge.longvideo.joining import Join, check_join
 from muybridge.longvideo.plan import Segment
 from muybridge.longvideo.seeds import segment_seed
-from muybridge.video.atomic import new_file, output_error
 
 if TYPE_CHECKING:
     from torch import Tensor

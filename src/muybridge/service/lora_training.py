@@ -8,13 +8,13 @@ from pathlib import Path
 from muybridge.checkpoints.lora import Dialect
 from muybridge.demo.lora_batches import TaughtClips
 from muybridge.errors import ConfigError
+from muybridge.files.atomic import new_file
 from muybridge.pipelines import AnimateDiffPipeline
 from muybridge.service.runs import LoraStage
 from muybridge.service.training_base import load_base, training_scheduler
 from muybridge.training.lora import LoraMethod
 from muybridge.training.methods import DiffusionObjective, MotionMethod
 from muybridge.training.video_methods import VideoDiffusionMethod
-from muybridge.video.atomic import new_file
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """What diffusers and peft look for in the folder of a LoRA."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from muybridge.errors import ConfigError, InputFileError
+from muybridge.files.atomic import NUMBERED_PNG
 from muybridge.service.requests import GenerateRequest
-from muybridge.video.atomic import NUMBERED_PNG
 
 DIGESTS = "inputs"
 """Where a recorded request has the digests of its input files, by path."""

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from muybridge.errors import ConfigError
-from muybridge.service.validation import YAML_ERRORS, describe_validation, yaml_problem
+from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
 
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
 

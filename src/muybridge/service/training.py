@@ -22,6 +22,7 @@ from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.demo import models, render
 from muybridge.errors import ConfigError, TrainingError
+from muybridge.files.atomic import WRITING_ERRORS, new_file, output_error, replace_folder
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
 from muybridge.service.base_stages import pipeline_with_adapter, pipeline_with_control
@@ -32,7 +33,6 @@ from muybridge.service.stages import check_stage, prepare_stage
 from muybridge.training.stopping import stop_signals
 from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig, settled_precision
 from muybridge.vae import AutoencoderKLMagvit
-from muybridge.video.atomic import WRITING_ERRORS, new_file, output_error, replace_folder
 
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, steps done, steps in all, smoothed metrics)."""

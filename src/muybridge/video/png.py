@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from muybridge.errors import InputFileError
-from muybridge.video.atomic import NUMBERED_PNG
+from muybridge.files.atomic import NUMBERED_PNG
 from muybridge.video.decoded import Decoded, stack_frames
 from muybridge.video.encoding import FileSettings, Frames, TakeFrames
 

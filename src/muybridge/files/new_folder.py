@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from muybridge.errors import OutputError
-from muybridge.video.atomic import WRITING_ERRORS, check_folder_above, output_error
+from muybridge.files.atomic import WRITING_ERRORS, check_folder_above, output_error
 
 
 def check_new(path: Path) -> None:

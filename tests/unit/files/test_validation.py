@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from muybridge.files.validation import _MUST_BE, _OTHERWISE, YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.service.requests import GenerateRequest
 from muybridge.service.runs import TrainingRun
-from muybridge.service.validation import _MUST_BE, _OTHERWISE, YAML_ERRORS, describe_validation, yaml_problem
 
 
 def described(schema: type[BaseModel], values: Any) -> str:
