@@ -26,8 +26,8 @@ from muybridge.demo import easyanimate_models, models
 from muybridge.errors import ConfigError, MuybridgeError, OutputError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.service.runs import load_run
-from muybridge.service.training import run_training
+from muybridge.training.run import run_training
+from muybridge.training.run_file import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN_FILE = REPOSITORY / "runs" / "custom-motion.yaml"

@@ -20,7 +20,7 @@ from muybridge.demo.batches import to_pixels, tokenize
 from muybridge.errors import ConfigError
 from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.training.methods import DiffusionObjective
+from muybridge.training.methods.denoise import DiffusionObjective
 from muybridge.vae import encode_images
 
 OVERFIT = "overfit"

@@ -1,4 +1,4 @@
-"""What is written anew: nothing in its way, and model folders that appear complete or not at all."""
+"""Folders that appear complete or not at all, with nothing in their way or in place of the one that is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from muybridge.errors import OutputError
-from muybridge.files.atomic import WRITING_ERRORS, check_folder_above, output_error
+from muybridge.files.atomic import WRITING_ERRORS, check_folder_above, output_error, replace_folder
 
 
 def check_new(path: Path) -> None:
@@ -31,11 +31,22 @@ def new_model_folder(path: Path) -> Iterator[Path]:
         OutputError: `path` exists, or cannot be written.
     """
     check_new(path)
+    with replaced_folder(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends well and vanishes when it does not.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     temporary = path.parent / f".muybridge-{secrets.token_hex(8)}.part"
     try:
         temporary.mkdir()
         yield temporary
-        temporary.rename(path)
+        replace_folder(temporary, path)
     except WRITING_ERRORS as error:
         raise output_error(path, error) from error
     finally:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from muybridge.files.validation import _MUST_BE, _OTHERWISE, YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.service.requests import GenerateRequest
-from muybridge.service.runs import TrainingRun
+from muybridge.training.run_file import TrainingRun
 
 
 def described(schema: type[BaseModel], values: Any) -> str:

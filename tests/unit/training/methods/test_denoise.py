@@ -14,13 +14,10 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.motion.registry import make_config
-from muybridge.training.methods import (
-    ContrastiveTextMethod,
-    DiffusionObjective,
-    ImageDiffusionMethod,
-    ImageVAEMethod,
-    MotionMethod,
-)
+from muybridge.training.methods.adapters import MotionMethod
+from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod
+from muybridge.training.methods.text import ContrastiveTextMethod
+from muybridge.training.methods.vae import VAEMethod
 
 TEXT: dict[str, Any] = {
     "vocab_size": 12,
@@ -110,7 +107,7 @@ def snapshot(method: nn.Module) -> dict[str, Tensor]:
 
 
 def test_the_vae_loss_is_that_of_its_reconstruction():
-    method = ImageVAEMethod(small_vae(), kl_weight=0.0, gradient_weight=0.0).eval()
+    method = VAEMethod(small_vae(), kl_weight=0.0, gradient_weight=0.0).eval()
     pixels = image_batch()["pixels"]
 
     result = method({"pixels": pixels}, generator())
@@ -128,8 +125,8 @@ def test_each_term_of_the_vae_loss_counts(weight):
     vae = small_vae().eval()
     weights = {"kl_weight": 0.0, "gradient_weight": 0.0}
 
-    without = ImageVAEMethod(vae, **weights)(image_batch(), generator())["loss"]
-    with_term = ImageVAEMethod(vae, **{**weights, weight: 1.0})(image_batch(), generator())["loss"]
+    without = VAEMethod(vae, **weights)(image_batch(), generator())["loss"]
+    with_term = VAEMethod(vae, **{**weights, weight: 1.0})(image_batch(), generator())["loss"]
 
     assert with_term > without
 

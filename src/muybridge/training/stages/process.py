@@ -11,8 +11,8 @@ from torch import distributed
 
 from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError, MuybridgeError
-from muybridge.service.runs import load_run
-from muybridge.service.training import train_stage
+from muybridge.training.run import train_stage
+from muybridge.training.run_file import load_run
 
 logger = logging.getLogger("muybridge")
 
@@ -38,9 +38,10 @@ def main(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> None:
     run_file, method, output, *overrides = arguments
-    for stage in load_run(Path(run_file), overrides).stages:
+    run = load_run(Path(run_file), overrides)
+    for stage in run.stages:
         if stage.method == method:
-            train_stage(stage, Path(output), _report)
+            train_stage(run, stage, Path(output), _report)
             return
     raise ConfigError(f"{run_file} has no stage {method!r}.")
 

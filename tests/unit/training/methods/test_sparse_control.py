@@ -18,8 +18,9 @@ from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.conditioning.sparse import keyframe_condition
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
-from muybridge.training.methods import DiffusionObjective, MotionMethod
-from muybridge.training.sparse_control_method import SparseControlMethod, condition_of, make_keyframe_control
+from muybridge.training.methods.adapters import MotionMethod
+from muybridge.training.methods.denoise import DiffusionObjective
+from muybridge.training.methods.sparse_control import SparseControlMethod, condition_of, make_keyframe_control
 from muybridge.training.trainer import Trainer, TrainerConfig
 from muybridge.vae import encode_images
 

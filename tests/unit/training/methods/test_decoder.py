@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from tests.unit.training.test_video_methods import (
+from tests.unit.training.methods.test_video import (
     batch_of,
     generator,
     small_text_encoder,
@@ -19,8 +19,8 @@ from tests.unit.training.test_video_methods import (
 from torch import Tensor
 
 from muybridge.errors import ConfigError
-from muybridge.training.video_decoder_method import Remaking, VideoDecoderMethod
-from muybridge.training.video_methods import encode_given, encode_videos
+from muybridge.training.methods.decoder import Remaking, VideoDecoderMethod
+from muybridge.training.methods.denoise import encode_given, encode_videos
 
 EMPTY = (torch.tensor([[2, 0, 0, 0, 0, 0]]), torch.tensor([[1, 0, 0, 0, 0, 0]]))
 

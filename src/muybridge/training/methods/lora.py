@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints.lora import AttachedLoras, Dialect, LoraChange, adaptable_layers, write_lora
 from muybridge.errors import ConfigError
-from muybridge.training.methods import Batch, ImageDiffusionMethod, MotionMethod
-from muybridge.training.video_methods import VideoDiffusionMethod
+from muybridge.training.data import Batch
+from muybridge.training.methods.adapters import MotionMethod
+from muybridge.training.methods.denoise import ImageDiffusionMethod, VideoDiffusionMethod
 
 DiffusionMethod = ImageDiffusionMethod | MotionMethod | VideoDiffusionMethod
 

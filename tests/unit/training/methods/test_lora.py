@@ -16,9 +16,9 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.lora import AttachedLoras, adaptable_layers, match_lora, read_lora
 from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter, TemporalConfig
-from muybridge.training.lora import LORA_LAYERS, DiffusionMethod, LoraMethod
-from muybridge.training.methods import DiffusionObjective, ImageDiffusionMethod, MotionMethod
-from muybridge.training.video_methods import VideoDiffusionMethod
+from muybridge.training.methods.adapters import MotionMethod
+from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod, VideoDiffusionMethod
+from muybridge.training.methods.lora import LORA_LAYERS, DiffusionMethod, LoraMethod
 from muybridge.vae import AutoencoderKLMagvit
 
 OBJECTIVE = DiffusionObjective(DDIMScheduler(prediction_type="v_prediction", clip_sample=False))

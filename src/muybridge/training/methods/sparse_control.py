@@ -12,7 +12,8 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
-from muybridge.training.methods import Batch, DiffusionObjective
+from muybridge.training.data import Batch
+from muybridge.training.methods.denoise import DiffusionObjective
 from muybridge.vae import encode_images
 
 

@@ -1,4 +1,4 @@
-"""What is trained for a video transformer, and against which losses; beside `methods`, whose rules hold here too."""
+"""Denoising networks: image models and video models as a whole."""
 
 from __future__ import annotations
 
@@ -6,74 +6,82 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection, T5EncoderModel
+from transformers import CLIPTextModel, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
-from muybridge.training.methods import Batch, DiffusionObjective
-from muybridge.vae import AutoencoderKLMagvit
+from muybridge.training.data import Batch
+from muybridge.vae import AutoencoderKLMagvit, encode_images
 
 
-class VideoVAEMethod(nn.Module):
-    """Reconstruction with L1 on pixels and on their differences in space and time, and a faint KL term.
+class DiffusionObjective:
+    """Noise levels, noisy latents and regression targets of a scheduler's training objective."""
 
-    Batches: `pixels [b, f, 3, h, w]` in [-1, 1]; one frame, or as many as the VAE takes.
+    def __init__(self, scheduler: DDIMScheduler, timestep_shift: float = 1.0) -> None:
+        """`timestep_shift` s > 1 draws high noise more often: u becomes s u / (1 + (s - 1) u), u uniform in [0, 1).
+
+        Raises:
+            ConfigError: the scheduler's prediction type is neither "epsilon" nor "v_prediction".
+        """
+        prediction = scheduler.config["prediction_type"]
+        if prediction not in ("epsilon", "v_prediction"):
+            raise ConfigError(f"Training knows the prediction types epsilon and v_prediction; given {prediction!r}.")
+        self.scheduler = scheduler
+        self.timestep_shift = timestep_shift
+
+    def draw(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(timesteps [b], noisy latents, target), one noise level a batch item, noise drawn on the CPU."""
+        shift = self.timestep_shift
+        u = torch.rand(len(latents), generator=generator)
+        u = shift * u / (1 + (shift - 1) * u)
+        last = self.scheduler.config["num_train_timesteps"]
+        timesteps = (u * last).long().clamp_(max=last - 1).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        if self.scheduler.config["prediction_type"] == "v_prediction":
+            return timesteps, noisy, self.scheduler.get_velocity(latents, noise, timesteps)
+        return timesteps, noisy, noise
+
+
+class ImageDiffusionMethod(nn.Module):
+    """The image model: text encoder and U-Net learn to denoise the latents of still pictures.
+
+    Batches: `pixels [b, 3, h, w]` in [-1, 1], `input_ids [b, n]`.
     """
 
-    def __init__(self, vae: AutoencoderKLMagvit, kl_weight: float = 1e-4, gradient_weight: float = 1.0) -> None:
-        """Train all of `vae`."""
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        vae: AutoencoderKL,
+        objective: DiffusionObjective,
+    ) -> None:
+        """Train `unet` and `text_encoder`; `vae` is frozen."""
         super().__init__()
-        self.vae = vae
-        self.kl_weight = kl_weight
-        self.gradient_weight = gradient_weight
-
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss, and the PSNR in dB of the batch (of pictures in [0, 1])."""
-        pixels = batch["pixels"].transpose(1, 2)
-        posterior: Any = cast("Any", self.vae.encode(pixels)).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-        decoded = cast("Any", self.vae.decode(posterior.mean + posterior.std * noise)).sample.float()
-        mean, variance, log_variance = (x.float() for x in (posterior.mean, posterior.var, posterior.logvar))
-        divergence = 0.5 * (mean.square() + variance - 1 - log_variance).mean()
-        metrics = pixel_metrics(decoded - pixels, self.gradient_weight)
-        return {**metrics, "loss": metrics["loss"] + self.kl_weight * divergence}
-
-
-def pixel_metrics(error: Tensor, gradient_weight: float) -> dict[str, Tensor]:
-    """L1 of an error `[b, 3, f, h, w]` and of its differences along each axis as `loss`, and `psnr` in dB."""
-    loss = error.abs().mean()
-    for axis in (2, 3, 4):
-        if error.shape[axis] > 1:
-            loss = loss + gradient_weight * error.diff(dim=axis).abs().mean()
-    return {"loss": loss, "psnr": -10 * torch.log10(error.detach().square().mean() / 4)}
-
-
-class ContrastiveT5Method(nn.Module):
-    """CLIP's contrastive loss between captions and pictures for a T5 encoder, so that its words mean something.
-
-    Batches: `pixels [b, 1, 3, h, w]` in [-1, 1], `input_ids [b, n]`, `attention_mask [b, n]`.
-    """
-
-    def __init__(self, text_encoder: T5EncoderModel, vision_encoder: CLIPVisionModelWithProjection) -> None:
-        """Train both, and a projection of the mean text state; only the text encoder is used afterwards."""
-        super().__init__()
+        self.unet = unet
         self.text_encoder = text_encoder
-        self.vision_encoder = vision_encoder
-        self.projection = nn.Linear(text_encoder.config.d_model, vision_encoder.config.projection_dim, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.vae = vae.requires_grad_(False)
+        self.objective = objective
+        if next(unet.parameters()).device.type == "cpu":
+            unet.set_attn_processor(AttnProcessor())  # the fused kernel's CPU backward is slower than plain products
+
+    def train(self, mode: bool = True) -> ImageDiffusionMethod:
+        """Switch what is trained; the VAE stays in evaluation mode."""
+        super().train(mode)
+        self.vae.eval()
+        return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Loss, and the share of pictures whose own caption is the nearest of the batch."""
-        mask = batch["attention_mask"]
-        states = self.text_encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-        weights = (mask / mask.sum(dim=1, keepdim=True))[:, :, None]
-        texts = self.projection((states * weights).sum(dim=1)).float()
-        pictures = self.vision_encoder(pixel_values=batch["pixels"][:, 0]).image_embeds.float()
-        logits = self.log_scale.exp() * F.normalize(pictures, dim=1) @ F.normalize(texts, dim=1).mT
-        target = torch.arange(len(logits), device=logits.device)
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
-        return {"loss": loss, "accuracy": (logits.argmax(1) == target).float().mean()}
+        """Mean squared error of the prediction."""
+        with torch.no_grad():
+            latents = encode_images(self.vae, batch["pixels"])
+        timesteps, noisy, target = self.objective.draw(latents, generator)
+        states = self.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
+        prediction = self.unet(noisy, timesteps, states).sample
+        return {"loss": F.mse_loss(prediction.float(), target)}
 
 
 class VideoDiffusionMethod(nn.Module):

@@ -1,4 +1,4 @@
-"""What a video VAE's decoder is trained against once there is a transformer; beside `video_methods`."""
+"""What a video VAE's decoder is trained against once there is a transformer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from transformers import T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
-from muybridge.training.methods import Batch
-from muybridge.training.video_methods import encode_given, encode_videos, pixel_metrics
+from muybridge.training.data import Batch
+from muybridge.training.methods.denoise import encode_given, encode_videos
+from muybridge.training.methods.vae import pixel_metrics
 from muybridge.vae import AutoencoderKLMagvit
 
 

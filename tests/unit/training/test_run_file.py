@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from muybridge.demo.stages.image import MotionStage
 from muybridge.errors import ConfigError
-from muybridge.service.runs import MotionStage, load_run
+from muybridge.training.run_file import load_run
 
 
 def stage(method: Any, **settings: Any) -> dict[str, Any]:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from diffusers import DDIMScheduler
 
+from muybridge.checkpoints import locate_model
 from muybridge.errors import ConfigError
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
+
+
+def check_base(model: str) -> None:
+    """Whether a model to build on is there, without loading it.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if not Path(model).is_file():
+        locate_model(model)
 
 
 def load_base(model: str) -> AnimateDiffPipeline | EasyAnimatePipeline:

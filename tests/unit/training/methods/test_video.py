@@ -14,14 +14,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Conf
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter
-from muybridge.training.methods import DiffusionObjective
-from muybridge.training.video_methods import (
-    ContrastiveT5Method,
-    VideoDiffusionMethod,
-    VideoVAEMethod,
-    encode_given,
-    encode_videos,
-)
+from muybridge.training.methods.denoise import DiffusionObjective, VideoDiffusionMethod, encode_given, encode_videos
+from muybridge.training.methods.text import ContrastiveT5Method
+from muybridge.training.methods.vae import VAEMethod
 from muybridge.vae import AutoencoderKLMagvit
 
 
@@ -96,7 +91,7 @@ def train(method: nn.Module, batch: dict[str, Tensor], steps: int) -> None:
 
 @pytest.mark.parametrize("num_frames", [1, 8, 16])
 def test_the_vae_loss_is_that_of_its_reconstruction(num_frames):
-    method = VideoVAEMethod(small_vae(), kl_weight=0.0, gradient_weight=0.0).eval()
+    method = VAEMethod(small_vae(), kl_weight=0.0, gradient_weight=0.0).eval()
     pixels = batch_of(num_frames)["pixels"]
 
     result = method({"pixels": pixels}, generator())
@@ -110,9 +105,9 @@ def test_the_vae_loss_is_that_of_its_reconstruction(num_frames):
 
 
 def test_the_divergence_is_that_of_the_posterior():
-    method = VideoVAEMethod(small_vae(), kl_weight=1.0, gradient_weight=0.0).eval()
+    method = VAEMethod(small_vae(), kl_weight=1.0, gradient_weight=0.0).eval()
     pixels = batch_of(8)["pixels"]
-    plain = VideoVAEMethod(method.vae, kl_weight=0.0, gradient_weight=0.0).eval()
+    plain = VAEMethod(method.vae, kl_weight=0.0, gradient_weight=0.0).eval()
 
     with torch.no_grad():
         added = method({"pixels": pixels}, generator())["loss"] - plain({"pixels": pixels}, generator())["loss"]
@@ -125,8 +120,8 @@ def test_the_divergence_is_that_of_the_posterior():
 
 
 def test_differences_count_in_space_and_in_time():
-    method = VideoVAEMethod(small_vae(), kl_weight=0.0, gradient_weight=1.0).eval()
-    plain = VideoVAEMethod(method.vae, kl_weight=0.0, gradient_weight=0.0).eval()
+    method = VAEMethod(small_vae(), kl_weight=0.0, gradient_weight=1.0).eval()
+    plain = VAEMethod(method.vae, kl_weight=0.0, gradient_weight=0.0).eval()
     pixels = batch_of(8)["pixels"]
 
     with torch.no_grad():
@@ -143,7 +138,7 @@ def test_differences_count_in_space_and_in_time():
 
 def test_gradients_are_the_same_in_half_precision():
     """From 16 channels on, torch's bfloat16 gradient is wrong where a convolution itself pads two frames."""
-    method = VideoVAEMethod(small_vae(widths=(16, 16, 16)))
+    method = VAEMethod(small_vae(widths=(16, 16, 16)))
     pixels = batch_of(8)["pixels"]
     gradients = []
     for enabled in (False, True):
