@@ -37,7 +37,7 @@ def original(golden: Any, tmp_path: Path) -> tuple[UNet3DConditionModel, dict[st
     save_file({k: v for k, v in weights.items() if "motion_modules." in k}, motion_file)
     unet = UNet3DConditionModel(**{name: meta["config"][name] for name in UNET_SETTINGS})
     unet.load_state_dict({k: v.float() for k, v in weights.items() if "motion_modules." not in k}, strict=True)
-    adapter = MotionAdapter.from_single_file(motion_file)
+    adapter = MotionAdapter.from_single_file(motion_file, variant="animatediff-v2")
     assert adapter.numerics == "official-v2"
     unet.set_motion_adapter(adapter)
     return unet.eval(), tensors

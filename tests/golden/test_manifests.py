@@ -15,7 +15,8 @@ from torch import Tensor
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.detect import detect_weights
 from muybridge.checkpoints.motion_export import diffusers_config, diffusers_weights, original_weights
-from muybridge.checkpoints.motion_files import plan_adapter
+from muybridge.motion import MotionAdapter
+from muybridge.motion.reading import MotionPlan, plan_motion
 
 FOLDER = Path(__file__).parents[3] / "shared" / "golden"
 FRAMES = {"v1": 24, "v2": 32, "v3": 32}
@@ -41,16 +42,21 @@ def motion_file(version: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, empty(described["motion_keys"] | described["pos_encoder_keys_seen_in_old_checkpoints"])
 
 
+def planned(found: Mapping[str, Tensor], name: str = "") -> tuple[MotionPlan, MotionAdapter]:
+    plan = plan_motion(found, name)
+    with torch.device("meta"):
+        return plan, MotionAdapter(plan.modules_by_site, numerics=plan.variant.numerics)
+
+
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 @pytest.mark.parametrize("of_training", [False, True])
 def test_full_size_names_and_shapes(version: str, of_training: bool) -> None:
     described, found = motion_file(version)
     if of_training:  # a whole network, as it was wrapped for several processes
         found = {f"module.{key}": value for key, value in (empty(described["image_keys"]) | found).items()}
-    loaded, weights = plan_adapter(found, f"checkpoint_{version}.ckpt")
-    adapter = loaded.adapter
-    assert shapes_of(weights) == shapes_of(adapter.state_dict())
-    assert loaded.variant.name == f"animatediff-{version}"
+    plan, adapter = planned(found, f"checkpoint_{version}.ckpt")
+    assert shapes_of(plan.weights) == shapes_of(adapter.state_dict())
+    assert plan.variant.name == f"animatediff-{version}"
     assert adapter.numerics == f"official-{version}"
     assert adapter.trained_frames == FRAMES[version]
     assert sum(p.numel() for p in adapter.parameters()) == described["n_motion_parameters"]
@@ -64,24 +70,24 @@ def test_full_size_names_and_shapes(version: str, of_training: bool) -> None:
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_full_size_files_are_written_with_the_same_names(version: str) -> None:
     _, found = motion_file(version)
-    adapter = plan_adapter(found, f"checkpoint_{version}.ckpt")[0].adapter
+    _, adapter = planned(found, f"checkpoint_{version}.ckpt")
     assert shapes_of(original_weights(adapter)) == shapes_of(found)
     with torch.device("meta"):
         theirs = diffusers.MotionAdapter(**diffusers_config(adapter))
     written = diffusers_weights(adapter)
     assert shapes_of(written) == shapes_of(theirs.state_dict())
-    again, weights = plan_adapter(written, f"checkpoint_{version}.ckpt")
-    assert shapes_of(weights) == shapes_of(again.adapter.state_dict()) == shapes_of(adapter.state_dict())
+    plan, again = planned(written, f"checkpoint_{version}.ckpt")
+    assert shapes_of(plan.weights) == shapes_of(again.state_dict()) == shapes_of(adapter.state_dict())
 
 
 def test_the_sdxl_beta_module() -> None:
     with torch.device("meta"):
         theirs = diffusers.MotionAdapter(block_out_channels=(320, 640, 1280), use_motion_mid_block=False)
-    loaded, weights = plan_adapter(theirs.state_dict())
-    assert loaded.variant.name == "animatediff-sdxl"
-    assert shapes_of(weights) == shapes_of(loaded.adapter.state_dict())
-    assert sum(p.numel() for p in loaded.adapter.parameters()) == 236_779_200
-    written = original_weights(loaded.adapter)
+    plan, adapter = planned(theirs.state_dict())
+    assert plan.variant.name == "animatediff-sdxl"
+    assert shapes_of(plan.weights) == shapes_of(adapter.state_dict())
+    assert sum(p.numel() for p in adapter.parameters()) == 236_779_200
+    written = original_weights(adapter)
     assert len([key for key in written if not key.endswith(".pe")]) == 15 * 26
     assert detect_weights(written, "x.ckpt").variant == "animatediff-sdxl"
 

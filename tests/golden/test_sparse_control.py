@@ -51,7 +51,7 @@ def recorded_unet(golden: Any, folder: Path) -> UNet3DConditionModel:
     save_file({k: v for k, v in weights.items() if "motion_modules." in k}, folder / "mm.safetensors")
     unet = UNet3DConditionModel(**{name: meta["config"][name] for name in UNET_SETTINGS})
     unet.load_state_dict({k: v.float() for k, v in weights.items() if "motion_modules." not in k}, strict=True)
-    unet.set_motion_adapter(MotionAdapter.from_single_file(folder / "mm.safetensors"))
+    unet.set_motion_adapter(MotionAdapter.from_single_file(folder / "mm.safetensors", variant="animatediff-v2"))
     return unet.eval()
 
 

@@ -202,6 +202,15 @@ def test_inspect_shows_size_and_request(run, tmp_path, suffix):
         "width": 24,
         "height": 16,
         "fps": 12.0,
+        "in_file": {
+            "is_variable_rate": False,
+            "rotation": 0,
+            "is_mirrored": False,
+            "pixel_aspect": 1.0,
+            "has_alpha": False,
+            "is_interlaced": False,
+            "high_range": None,
+        },
         "request": request,
     }
 

@@ -15,9 +15,10 @@ from PIL import Image
 
 from muybridge import load_pipeline
 from muybridge.cli.main import main
-from muybridge.errors import ConfigError, ShapeError
+from muybridge.errors import CheckpointError, ConfigError, ShapeError
 from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.vae import AutoencoderKLMagvit
 from muybridge.video import Video, read_video
 
 PROMPT = "a red circle moving left"
@@ -60,7 +61,7 @@ def test_keyframes_change_the_video(pipeline: EasyAnimatePipeline, keyframes: di
 
 def test_video_to_video_keeps_more_at_lower_strength(pipeline: EasyAnimatePipeline) -> None:
     source = np.random.default_rng(0).integers(0, 255, (10, 40, 40, 3), dtype=np.uint8)
-    settings: dict[str, Any] = {"seed": 1, "num_inference_steps": 10, "output_type": "latent"}
+    settings: dict[str, Any] = {"seed": 1, "num_frames": 8, "num_inference_steps": 10, "output_type": "latent"}
     weak, strong = (
         pipeline(PROMPT, init_video=Video(source), strength=strength, **settings) for strength in (0.1, 0.9)
     )
@@ -72,6 +73,16 @@ def test_video_to_video_keeps_more_at_lower_strength(pipeline: EasyAnimatePipeli
         .sub(1)
     ).latent_dist.mean * float(pipeline.vae.config["scaling_factor"])
     assert (weak - start).abs().mean() < (strong - start).abs().mean()
+
+
+def test_a_source_video_is_followed_as_far_as_the_model_can(pipeline: EasyAnimatePipeline) -> None:
+    source = Video(np.zeros((20, 24, 48, 3), np.uint8), fps=12.5)
+    mask = np.zeros((24, 48), np.uint8)
+    mask[:, 24:] = 255
+    with pytest.warns(UserWarning, match=r"20 frames, .* first 8 are used\. For more, .*num_frames=|made for") as said:
+        video = pipeline(PROMPT, init_video=source, mask=mask, num_inference_steps=1, seed=1)
+    assert len(said) == 2
+    assert (video.frames.shape, video.fps) == ((8, 24, 48, 3), 12.5)
 
 
 def test_a_mask_is_obeyed_by_models_without_channels_for_it(make_easyanimate: PipelineMaker) -> None:
@@ -262,3 +273,44 @@ def test_a_motion_condition_reaches_modules_that_read_one(make_easyanimate: Pipe
     assert pipe(PROMPT, seed=1, motion_condition=torch.ones(1, 6)).request["unrecorded"][0] == "motion_condition"
     with pytest.raises(ShapeError, match=r"motion_condition must be \[1, d\], one a video"):
         latents(torch.ones(3, 6))
+
+
+def test_another_vae_and_another_prediction(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = make_vae((8, 8, 16))
+    other.save_pretrained(tmp_path / "own" / "vae")
+    plain = load_pipeline(folder)
+    plain.set_progress_bar_config(disable=True)
+    for place in (tmp_path / "own" / "vae", tmp_path / "own"):
+        loaded = load_pipeline(folder, vae=place)
+        assert torch.equal(loaded.vae.quant_conv.weight, other.quant_conv.weight)
+    loaded.set_progress_bar_config(disable=True)
+    video = loaded(PROMPT, seed=1)
+    assert (video.request["vae"], video.request["unrecorded"]) == (str(tmp_path / "own"), [])
+    assert not np.array_equal(video.frames, plain(PROMPT, seed=1).frames)
+
+    with pytest.warns(UserWarning, match=r"predicts epsilon .*run as predicting v_prediction"):
+        loaded = load_pipeline(folder, prediction="v")
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.make_solver("euler").config["prediction_type"] == "v_prediction"
+    assert loaded(PROMPT, seed=1).request["prediction"] == "v_prediction"
+
+
+def test_a_vae_that_is_not_for_the_model(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "vae.safetensors").write_bytes(b"x" * 20)
+    with pytest.raises(CheckpointError, match="the VAE of an EasyAnimate is a folder"):
+        load_pipeline(folder, vae=tmp_path / "vae.safetensors")
+    make_vae((8, 8, 16), latent_channels=8).save_pretrained(tmp_path / "eight")
+    with pytest.raises(ConfigError, match=r"has latent channels 8, and .*tiny was trained on 4"):
+        load_pipeline(folder, vae=tmp_path / "eight")
+
+
+def make_vae(widths: tuple[int, ...], **settings: Any) -> AutoencoderKLMagvit:
+    return AutoencoderKLMagvit(
+        down_block_types=["SpatialTemporalDownBlock3D"] * 3,
+        up_block_types=["SpatialTemporalUpBlock3D"] * 3,
+        block_out_channels=widths,
+        norm_num_groups=4,
+        slice_compression_vae=True,
+        **settings,
+    ).eval()

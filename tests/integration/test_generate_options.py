@@ -70,6 +70,21 @@ def test_a_source_video_is_kept_where_it_changes_little(here: Path, capsys: pyte
     assert distances[0] < distances[1] / 2
 
 
+@pytest.mark.filterwarnings("always")  # as notes in what the program prints
+def test_what_is_lost_of_a_source_video_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Video(np.zeros((18, 16, 32, 3), np.uint8), fps=25).save(here / "in.mp4")
+    quick = (PROMPT, "--init-video", "in.mp4", "--strength", "0.5", "--steps", "2", "--seed", "1")
+
+    status, err = run(capsys, *quick, "-o", "out.mp4")
+
+    assert status == 0, err
+    assert "note: The source video has 18 frames, of which the first 16 are used." in err
+    video = read_video(here / "out.mp4")
+    assert (len(video), video.width, video.fps) == (16, 2 * video.height, 25)
+    assert run(capsys, *quick, "--frames", "4", "--size", "16x16", "--fps", "5", "-o", "small.png")[0] == 0
+    assert (made(here / "small.png").shape, read_video(here / "small.png").fps) == ((4, 16, 16, 3), 5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.base_models import base_model_from_weights
 from muybridge.checkpoints.detect import detect_weights
 from muybridge.checkpoints.lacking_parts import load_lacking
+from muybridge.checkpoints.prediction import Prediction, without_marks
 from muybridge.errors import CheckpointError
 from muybridge.files.new_folder import check_new, new_model_folder
 from muybridge.weights.loading import load_strictly
@@ -22,10 +24,9 @@ _SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
-    "skip_prk_steps": True,
     "steps_offset": 1,
 }
-"""Of Stable Diffusion 1.5 as it is published; a file does not say it."""
+"""Noise levels of Stable Diffusion 1.5 as it is published; a file does not say them."""
 
 
 def write_base_folder(
@@ -35,10 +36,11 @@ def write_base_folder(
     *,
     dtype: torch.dtype | None = None,
     parts_from: str | os.PathLike[str] | None = None,
+    prediction: Prediction | None = None,
 ) -> int:
     """Write Stable Diffusion 1.x from a single file as a folder that diffusers and this package open.
 
-    The scheduler is that of Stable Diffusion 1.5, which predicts noise: a file does not say what its model predicts.
+    The scheduler is that of Stable Diffusion 1.5, predicting what the model does.
 
     Args:
         weights: all keys of the file.
@@ -47,6 +49,7 @@ def write_base_folder(
         dtype: of the weights; None keeps every one as it is stored.
         parts_from: a folder or hub id with the tokenizer, and with the VAE or text encoder where the file lacks them;
             by default Stable Diffusion 1.5 on the hub.
+        prediction: what the model predicts, see `prediction_of_file`; noise by default.
 
     Returns:
         How many weights were written, of those in the file.
@@ -59,12 +62,12 @@ def write_base_folder(
     found = detect_weights(weights)
     if found.variant != "base-sd15":
         raise CheckpointError(f"{source} is {found.variant}; only Stable Diffusion 1.x can be written as a folder.")
-    base = base_model_from_weights(weights, source, dtype=dtype)
+    base = base_model_from_weights(without_marks(weights), source, dtype=dtype)
     own = base.components()
     lacking = load_lacking(base, source, parts_from, dtype or base.unet.dtype)
     pipeline = StableDiffusionPipeline(
         **{**own, **lacking, "unet": image_unet(base.unet)},
-        scheduler=PNDMScheduler(**_SCHEDULE),  # type: ignore[arg-type]  # of a class that its annotation does not list
+        scheduler=_scheduler(prediction or Prediction()),  # type: ignore[arg-type]  # its annotation lists a few classes
         safety_checker=None,  # type: ignore[arg-type]  # optional, whatever its annotation says
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
@@ -72,6 +75,17 @@ def write_base_folder(
     with new_model_folder(target) as temporary:
         pipeline.save_pretrained(temporary)
     return sum(len(part.state_dict()) for part in own.values())
+
+
+def _scheduler(prediction: Prediction) -> PNDMScheduler | DDIMScheduler:
+    """As published with Stable Diffusion 1.5; where that solver cannot run the model, another of its noise levels."""
+    settings: dict[str, Any] = {**_SCHEDULE, **prediction.settings()}
+    if prediction.zero_snr:
+        return DDIMScheduler(**settings, clip_sample=False, timestep_spacing="trailing")
+    if prediction.type == "sample":
+        return DDIMScheduler(**settings, clip_sample=False)
+    del settings["rescale_betas_zero_snr"]
+    return PNDMScheduler(**settings, skip_prk_steps=True)
 
 
 def image_unet(unet: UNet3DConditionModel) -> UNet2DConditionModel:

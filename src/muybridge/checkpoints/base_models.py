@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -17,7 +16,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
 from torch import Tensor, nn
@@ -25,17 +23,17 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.detect import detect_weights
-from muybridge.checkpoints.ldm_configs import clip_settings, open_clip_settings, unet_settings, vae_settings
+from muybridge.checkpoints.image_layouts import AVERAGED_PREFIX, UNET_PREFIX, unified_unet
+from muybridge.checkpoints.ldm_configs import clip_settings, open_clip_settings, unet_settings
+from muybridge.checkpoints.translated import filled
+from muybridge.checkpoints.unet_kinds import require_noise_alone
+from muybridge.checkpoints.vae_files import PREFIXES as VAE_PREFIXES
+from muybridge.checkpoints.vae_files import SD15_SCALE, SDXL_SCALE, vae_from_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.weights.files import read_weights
-from muybridge.weights.loading import load_strictly
+from muybridge.weights.names import listed
 
-ModelT = TypeVar("ModelT", bound=nn.Module)
-
-_UNET = "model.diffusion_model."
-_VAES = ("first_stage_model.", "vae.")
 _OPEN_CLIP = "conditioner.embedders.1.model."
-_IMAGE_CHANNELS = 4
 _EMA_KEYS = 100  # as diffusers counts them before it believes that there are averaged weights
 
 
@@ -71,7 +69,10 @@ class BaseModel:
 def read_base_model(
     path: str | os.PathLike[str], *, dtype: torch.dtype | None = torch.float32, averaged: bool = False
 ) -> BaseModel:
-    """Read a single file of Stable Diffusion 1.x or XL (`.safetensors` or `.ckpt`, wrapped in `state_dict` or not).
+    """Read a single file of Stable Diffusion 1.x or XL, safetensors or a pickle, wrapped in `state_dict` or not.
+
+    The U-Net may also be all there is, without its prefix or in diffusers' names, and its averaged (EMA) weights may be
+    the only ones; these are then taken.
 
     Args:
         path: the file.
@@ -102,10 +103,17 @@ def base_model_from_weights(
     """
     state = {key.removeprefix("module."): value for key, value in weights.items()}
     found = detect_weights(state)
-    if found.variant not in ("base-sd15", "base-sdxl") or found.layout != "ldm":
+    if found.variant not in ("base-sd15", "base-sdxl"):
         raise CheckpointError(
             f"{source} is {found.variant} ({found.kind}), not a single file of Stable Diffusion 1.x or XL."
         )
+    state, layout = unified_unet(state)
+    if layout == "diffusers" and (foreign := [key for key in state if not key.startswith(UNET_PREFIX)]):
+        raise CheckpointError(
+            f"{source} is a U-Net in diffusers' names with weights that Stable Diffusion's does not have: "
+            f"{listed(foreign)}. Use the plain model."
+        )
+    averaged = averaged and layout != "averaged"  # which then are all there is
     is_sdxl = found.variant == "base-sdxl"
     projection = state.get(_OPEN_CLIP + "text_projection")
     unet = _read_unet(state, is_sdxl, None if projection is None else projection.shape[1], averaged, dtype, source)
@@ -126,30 +134,21 @@ def _read_unet(
     dtype: torch.dtype | None,
     source: str,
 ) -> UNet3DConditionModel:
-    if averaged and sum(key.startswith("model_ema") for key in state) <= _EMA_KEYS:
+    if averaged and sum(key.startswith(AVERAGED_PREFIX) for key in state) <= _EMA_KEYS:
         raise ConfigError(f"{source} has no averaged (EMA) weights; leave `averaged` out.")
-    settings = unet_settings(_below(state, _UNET), is_sdxl, text_width)
-    if settings["in_channels"] != _IMAGE_CHANNELS:
-        raise CheckpointError(
-            f"{source} takes {settings['in_channels']} channels: an inpainting or editing model, which cannot make "
-            "videos from noise. Use the plain model."
-        )
-    wanted = {key: value for key, value in state.items() if averaged or not key.startswith("model_ema")}
+    settings = unet_settings(_below(state, UNET_PREFIX), is_sdxl, text_width)
+    require_noise_alone(settings, source)
+    wanted = {key: value for key, value in state.items() if averaged or not key.startswith(AVERAGED_PREFIX)}
     translated = convert_ldm_unet_checkpoint(wanted, settings, extract_ema=averaged)
     with init_empty_weights():
         unet = UNet2DConditionModel(**settings)
-    return UNet3DConditionModel.from_unet2d(_fill(unet, translated, dtype, source))
+    return UNet3DConditionModel.from_unet2d(filled(unet, translated, dtype, source))
 
 
 def _read_vae(state: dict[str, Tensor], is_sdxl: bool, dtype: torch.dtype | None, source: str) -> AutoencoderKL | None:
-    own = next((part for prefix in _VAES if (part := _below(state, prefix))), None)
-    if own is None:
+    if not any(key.startswith(VAE_PREFIXES) for key in state):
         return None
-    settings = vae_settings(own, is_sdxl)
-    translated = convert_ldm_vae_checkpoint({_VAES[0] + key: value for key, value in own.items()}, settings)
-    with init_empty_weights():
-        vae = AutoencoderKL(**settings, force_upcast=is_sdxl)
-    return _fill(vae, translated, dtype, source)
+    return vae_from_weights(state, source, dtype, scale=SDXL_SCALE if is_sdxl else SD15_SCALE, is_sdxl=is_sdxl)
 
 
 def _read_clip(state: dict[str, Tensor], dtype: torch.dtype | None, source: str) -> CLIPTextModel | None:
@@ -159,7 +158,7 @@ def _read_clip(state: dict[str, Tensor], dtype: torch.dtype | None, source: str)
         return None
     with init_empty_weights():
         encoder = CLIPTextModel(CLIPTextConfig(**clip_settings(own)))
-    return _fill(encoder, own, dtype, source)
+    return filled(encoder, own, dtype, source)
 
 
 def _read_open_clip(
@@ -170,7 +169,7 @@ def _read_open_clip(
         return None
     with init_empty_weights():
         encoder = CLIPTextModelWithProjection(CLIPTextConfig(**open_clip_settings(own)))
-    return _fill(encoder, convert_open_clip_checkpoint(encoder, state, prefix=_OPEN_CLIP), dtype, source)
+    return filled(encoder, convert_open_clip_checkpoint(encoder, state, prefix=_OPEN_CLIP), dtype, source)
 
 
 def _is_left_over(key: str) -> bool:
@@ -180,11 +179,3 @@ def _is_left_over(key: str) -> bool:
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _fill(model: ModelT, translated: Mapping[str, Any], dtype: torch.dtype | None, source: str) -> ModelT:
-    # What diffusers looked for and did not find it gives as None.
-    found = {key: value for key, value in translated.items() if value is not None}
-    state = {key: value if dtype is None else value.to(dtype) for key, value in found.items()}
-    load_strictly(model, state, source, assign=True)
-    return model.eval()

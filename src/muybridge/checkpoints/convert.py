@@ -14,9 +14,10 @@ from muybridge.checkpoints.detect import detect_weights
 from muybridge.checkpoints.locate import locate_weights
 from muybridge.checkpoints.motion_export import check_layout, write_motion
 from muybridge.checkpoints.motion_files import LoadedMotion, adapter_from_weights, read_motion
+from muybridge.checkpoints.prediction import prediction_of_file
 from muybridge.errors import ConfigError
 from muybridge.files.new_folder import check_new
-from muybridge.weights.files import read_weights
+from muybridge.weights.files import read_metadata, read_weights
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def convert_weights(
         return _written(read_motion(source, dtype=dtype, variant=variant), target, layout)
     state = read_weights(path)
     detection = detect_weights(state, name)
-    if detection.kind != "base-model" or detection.layout != "ldm":
+    if detection.kind != "base-model":
         _refuse({"parts_from": parts_from})
         loaded = adapter_from_weights(
             state, name, dtype=dtype, num_heads=8 if num_heads is None else num_heads, variant=variant
@@ -89,7 +90,8 @@ def convert_weights(
     _refuse({"num_heads": num_heads, "motion_variant": variant})
     if layout != "diffusers":
         raise ConfigError(f"{name} is an image model ({detection.variant}); it can be written for diffusers, no more.")
-    count = write_base_folder(state, str(path), target, dtype=dtype, parts_from=parts_from)
+    prediction = prediction_of_file(state, read_metadata(path), str(path))
+    count = write_base_folder(state, str(path), target, dtype=dtype, parts_from=parts_from, prediction=prediction)
     return Conversion(target, layout, detection.variant, None, count)
 
 

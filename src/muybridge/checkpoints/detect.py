@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from muybridge.checkpoints.embeddings import embedding_family, embedding_token, embedding_vectors
-from muybridge.checkpoints.motion_detection import MotionLayout, detect_motion, motion_layout
+from muybridge.checkpoints.image_layouts import AVERAGED_PREFIX, UNET_PREFIX, unified_unet
+from muybridge.checkpoints.lora_kinds import other_kinds
+from muybridge.motion.detection import MotionLayout, detect_motion, motion_layout
+from muybridge.weights.names import listed
 
 State = Mapping[str, Tensor]
 
-_LORA = re.compile(r"(\.processor\.|^lora_|_lora\.|\.lora_(A|B|down|up)\.|\.lora\.(down|up)\.|\.lora_linear_layer\.)")
+_LORA = re.compile(
+    r"(\.processor\.|^(lora|lycoris)_|_lora\.|\.lora_(A|B|down|up)\.|\.lora\.(down|up)\.|\.lora_linear_layer\.|"
+    r"[._](hada|lokr|b?oft|ia3|vera_lambda)_)"
+)
 _DOMAIN_ADAPTER_RANK = 128
 IMAGE_PROMPT_BASES = {
     (16, 768): ("sd15", "Stable Diffusion 1.5"),
@@ -77,8 +83,7 @@ def detect_weights(state: State, name: str = "") -> Detection:
     for rule in rules:
         if (found := rule(state, name)) is not None:
             return found
-    first = ", ".join(list(state)[:3])
-    return Detection("unknown", "unknown", "unknown", notes=(f"no rule knows its keys; the first are {first}",))
+    return Detection("unknown", "unknown", "unknown", notes=(f"no rule knows its keys: {listed(list(state))}",))
 
 
 def _image_prompt(state: State, _name: str) -> Detection | None:
@@ -126,6 +131,9 @@ def _lora(state: State, name: str) -> Detection | None:
     keys = [key for key in state if _LORA.search(key)]
     if not keys:
         return None
+    if kinds := other_kinds(state):
+        layout = "kohya" if keys[0].startswith(("lora_", "lycoris_")) else "diffusers"
+        return Detection("lora", "other-lora", layout, notes=(f"holds {' and '.join(kinds)}, which is not supported",))
     if any(key.startswith(("lora_unet_", "lora_te")) for key in keys):
         # EasyAnimate's has two underscores, as its network has no name of its own.
         of_easyanimate = any(key.startswith(("lora_unet__", "lora_te_encoder_block")) for key in keys)
@@ -172,11 +180,9 @@ def _motion(state: State, name: str) -> Detection | None:
 
 
 def _base_model(state: State, _name: str) -> Detection | None:
-    if any(key.startswith("model.diffusion_model.") for key in state):
-        return _ldm_base(state)
-    if "conv_in.weight" in state and any(key.startswith("down_blocks.0.resnets.") for key in state):
-        variant = "base-sdxl" if "add_embedding.linear_1.weight" in state else "base-sd15"
-        return Detection("base-model", variant, "diffusers", notes=("the U-Net alone",))
+    unified, layout = unified_unet(state)
+    if layout is not None:
+        return _image_model(unified, layout)
     if "encoder.conv_in.weight" in state and "quant_conv.weight" in state:
         layout = "diffusers" if any(".down_blocks." in key for key in state) else "ldm"
         return Detection("vae", "image-vae", layout)
@@ -198,22 +204,28 @@ def _embedding(state: State, _name: str) -> Detection | None:
     )
 
 
-def _ldm_base(state: State) -> Detection:
-    unet = "model.diffusion_model."
+def _image_model(state: State, layout: str) -> Detection:
+    unet = UNET_PREFIX
     linear = any(key.startswith(unet) and key.endswith(".1.proj_in.weight") and v.ndim == 2 for key, v in state.items())
     if unet + "label_emb.0.0.weight" in state:
         variant = "base-sdxl"
     else:
         variant = "base-sd2" if linear or "cond_stage_model.model.token_embedding.weight" in state else "base-sd15"
-    prefixes = {
-        "VAE": ("first_stage_model.", "vae."),
-        "text encoder": ("cond_stage_model.", "conditioner."),
-        "averaged weights (EMA) besides the plain ones": ("model_ema.",),
-    }
-    present = {part: any(key.startswith(start) for key in state) for part, start in prefixes.items()}
-    notes = [f"holds the {part}" if part[0] != "a" else f"holds {part}" for part, there in present.items() if there]
-    notes += [f"holds no {part}" for part, there in present.items() if not there and part[0] != "a"]
+    notes = ["the U-Net alone"] if layout in ("diffusers", "bare") else _parts_of_image_model(state)
+    if layout == "averaged":
+        notes.append("holds the averaged weights (EMA) of the U-Net, no plain ones")
     entry = state.get(unet + "input_blocks.0.0.weight")
     if entry is not None and entry.ndim == 4 and entry.shape[1] == 9:
         notes.append("an inpainting model: its first convolution takes 9 channels")
-    return Detection("base-model", variant, "ldm", notes=tuple(notes))
+    return Detection("base-model", variant, "diffusers" if layout == "diffusers" else "ldm", notes=tuple(notes))
+
+
+def _parts_of_image_model(state: State) -> list[str]:
+    prefixes = {
+        "VAE": ("first_stage_model.", "vae."),
+        "text encoder": ("cond_stage_model.", "conditioner."),
+        "averaged weights (EMA) besides the plain ones": (AVERAGED_PREFIX,),
+    }
+    present = {part: any(key.startswith(start) for key in state) for part, start in prefixes.items()}
+    notes = [f"holds the {part}" if part[0] != "a" else f"holds {part}" for part, there in present.items() if there]
+    return notes + [f"holds no {part}" for part, there in present.items() if not there and part[0] != "a"]

@@ -16,9 +16,11 @@ from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published
 from muybridge.checkpoints import parts
-from muybridge.checkpoints.locate import locate_model
+from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.vae import AutoencoderKLMagvit
+from muybridge.vae.magvit.folder import read_settings
+from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.loading import load_folder, require_finite
 
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
@@ -77,6 +79,43 @@ def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Ma
     return {**components, **loaded, **settings}
 
 
+def load_own_vae(name: str | os.PathLike[str], model: Path, dtype: torch.dtype) -> AutoencoderKLMagvit:
+    """Read a VAE to use instead of the one in an EasyAnimate folder.
+
+    Args:
+        name: the folder of one, such as a training of its decoder leaves, or of a model that has one in `vae`; here or
+            on the hub.
+        model: the folder of the model.
+        dtype: of the weights.
+
+    Raises:
+        CheckpointError: missing, damaged, or a VAE of another kind.
+        ConfigError: one whose latents are others than those of the model.
+    """
+    path = locate_weights(name)
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file; the VAE of an EasyAnimate is a folder, with the settings that no file tells."
+        )
+    folder = path / "vae" if not (path / "config.json").is_file() and (path / "vae").is_dir() else path
+    found = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=dtype)
+    with torch.device("meta"):
+        own = AutoencoderKLMagvit(**read_settings(AutoencoderKLMagvit, parts.part_folder(model, "vae")))
+    for what in ("latent channels", "spatial factor", "frame multiple"):
+        has, needed = (_latents(vae)[what] for vae in (found, own))
+        if has != needed:
+            raise ConfigError(f"{folder} has {what} {has}, and {model} was trained on {needed}. Use a VAE made for it.")
+    return found
+
+
+def _latents(vae: AutoencoderKLMagvit) -> dict[str, int]:
+    return {
+        "latent channels": vae.config["latent_channels"],
+        "spatial factor": vae.spatial_factor,
+        "frame multiple": vae.frame_multiple,
+    }
+
+
 def _base_resolution(folder: Path) -> int | None:
     # Nothing inside a published folder says it; the networks are the same.
     match = re.search(r"(512|768|960)x\1", folder.resolve().name)
@@ -85,12 +124,7 @@ def _base_resolution(folder: Path) -> int | None:
 
 def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
     path = parts.part_folder(folder, "text_encoder")
-    options: dict[str, Any] = {"dtype": dtype}
-    # The published shards are named after their precision.
-    plain = ("model.safetensors", "model.safetensors.index.json")
-    if any(path.glob("model.fp16*.safetensors")) and not any((path / name).is_file() for name in plain):
-        options["variant"] = "fp16"
-    return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", options)
+    return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", {"dtype": dtype})
 
 
 def _load_tokenizer(folder: Path, index: Mapping[str, Any]) -> Any:
@@ -119,9 +153,10 @@ def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
 
 def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     path = parts.part_folder(folder, "image_encoder")
+    options = {**find_folder_files(path).options, "dtype": dtype, "output_loading_info": True}
     # The published folder holds the whole of CLIP, of which the text tower is not wanted.
     try:
-        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"The CLIP image encoder cannot be loaded from {path}: {reason}") from error

@@ -6,14 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from muybridge.checkpoints.locate import locate_weights
 from muybridge.errors import CheckpointError
-from muybridge.weights.files import read_pickle, read_weights
+from muybridge.weights.files import read_weights
 from muybridge.weights.loading import require_finite
 
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
@@ -60,7 +59,7 @@ def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Emb
         CheckpointError: a file that cannot be read, holds something else or several embeddings, or is not finite.
     """
     found = _file(locate_weights(path))
-    tensors = read_embedding_tensors(found)
+    tensors = read_weights(found)
     if (vectors := embedding_vectors(tensors)) is None:
         raise CheckpointError(
             f"{found} is no embedding of one name: it holds {', '.join(list(tensors)[:3]) or 'no tensors'}. Ask "
@@ -70,28 +69,9 @@ def read_embedding(path: str | os.PathLike[str], name: str | None = None) -> Emb
     return Embedding(name or Path(path).stem, vectors, embedding_token(tensors), str(path))
 
 
-def read_embedding_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of an embedding; in those of the web UI their keys begin with `string_to_param.`.
-
-    Raises:
-        CheckpointError: damaged, unsafe, or no dictionary.
-    """
-    if path.suffix.lower() == ".safetensors" or not path.is_file():
-        return read_weights(path)
-    # Files of the first programs hold one, which is a dictionary of tensors.
-    with torch.serialization.safe_globals([nn.ParameterDict]):
-        content = read_pickle(path)
-    flat: dict[str, Tensor] = {}
-    for key, value in content.items():
-        inner: Any = value.items() if isinstance(value, (Mapping, nn.ParameterDict)) else ()
-        flat |= {f"{key}.{name}": each.detach() for name, each in inner if isinstance(each, Tensor)}
-        if isinstance(value, Tensor):
-            flat[str(key)] = value.detach()
-    return {key: value for key, value in flat.items() if not key.startswith("string_to_token")}
-
-
-def embedding_vectors(tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:
+def embedding_vectors(state: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:
     """The vectors `[n, d]` for each text encoder, or None where the tensors are something else than one embedding."""
+    tensors = _own(state)
     pair = next((pair for pair in _PAIRS if set(pair) == tensors.keys()), None)
     own = [key for key in tensors if key.startswith(_OF_WEB_UI)]
     if pair is None and len(own) != 1 and len(tensors) != 1:
@@ -108,8 +88,13 @@ def embedding_vectors(tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...] | Non
 
 def embedding_token(tensors: Mapping[str, Tensor]) -> str | None:
     """What an embedding was called in training, where its file says so."""
-    keys = [key.removeprefix(_OF_WEB_UI) for key in tensors]
+    keys = [key.removeprefix(_OF_WEB_UI) for key in _own(tensors)]
     return keys[0] if len(keys) == 1 and keys[0] not in _UNNAMED else None
+
+
+def _own(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    # Files of the web UI also say which token of its vocabulary was the first that the vectors took the place of.
+    return {key: value for key, value in state.items() if not key.startswith("string_to_token")}
 
 
 def embedding_family(vectors: tuple[Tensor, ...]) -> str | None:

@@ -1,8 +1,7 @@
 """Image prompt adapters (IP-Adapter) read from their published files.
 
 Such a file has two parts: `image_proj`, which makes tokens of what CLIP sees, and `ip_adapter`, the keys and values of
-those tokens for every text attention of a U-Net, numbered 1, 3, 5 and so on. Pickles nest the parts, safetensors files
-prefix the keys.
+those tokens for every text attention of a U-Net, numbered 1, 3, 5 and so on.
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.image_prompt import ImageAttention, text_attention_blocks
 from muybridge.checkpoints.detect import IMAGE_PROMPT_BASES, picture_projection
 from muybridge.checkpoints.locate import locate_weights
+from muybridge.checkpoints.places import require_kind
 from muybridge.errors import CheckpointError
-from muybridge.weights.files import read_pickle, read_weights
+from muybridge.weights.files import read_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
+from muybridge.weights.names import listed
 
 _HEAD_WIDTH = 64  # of the resampler's attention, which its weights do not tell
 _PARTS = ("image_proj", "ip_adapter")
@@ -82,31 +83,19 @@ def read_image_prompt_adapter(path: str | os.PathLike[str], unet: UNet3DConditio
 
 
 def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    state = read_weights(path) if path.suffix == ".safetensors" or not path.is_file() else read_nested(path)
+    state = read_weights(path)
     image, adapter = (
         {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
         for part in _PARTS
     )
     foreign = [key for key in state if not key.startswith(tuple(f"{part}." for part in _PARTS))]
     if foreign or not image or not adapter:
+        require_kind(state, "ip-adapter", path.name, path.name)
         raise CheckpointError(
             f"{path.name} is no image prompt adapter: its keys must all begin with 'image_proj.' or 'ip_adapter.', "
-            f"and it has {', '.join((foreign or list(state))[:3])}."
+            f"and it has {listed(foreign or list(state))}."
         )
     return image, adapter
-
-
-def read_nested(path: Path) -> dict[str, Tensor]:
-    """A pickle of dictionaries in a dictionary, flat: the name of each part stands before its keys.
-
-    Raises:
-        CheckpointError: damaged, unsafe, or no dictionary.
-    """
-    flat: dict[str, Tensor] = {}
-    for name, value in read_pickle(path).items():
-        inner = value.items() if isinstance(value, Mapping) else [("", value)]
-        flat |= {f"{name}.{key}".rstrip("."): each for key, each in inner if isinstance(each, Tensor)}
-    return flat
 
 
 def _attentions(numbered: Mapping[str, Tensor], unet: UNet3DConditionModel, name: str) -> dict[str, ImageAttention]:
@@ -156,7 +145,7 @@ def _projection(state: Mapping[str, Tensor], name: str) -> tuple[nn.Module, Imag
         renamed = apply_key_map(_FULL_KEYS, state)
     else:
         raise CheckpointError(
-            f"{name} makes tokens of a picture in a way that is not supported (keys {', '.join(list(state)[:3])}). "
+            f"{name} makes tokens of a picture in a way that is not supported (keys {listed(list(state))}). "
             "Supported are ip-adapter, -light, -plus, -plus-face and -full-face; FaceID is not."
         )
     load_strictly(module, {key: value.float() for key, value in renamed.items()}, name, assign=True)

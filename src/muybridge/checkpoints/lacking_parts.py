@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import torch
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.base_models import BaseModel
 from muybridge.checkpoints.locate import fetch_model, locate_model
+from muybridge.checkpoints.places import require_kind
 from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
 from muybridge.errors import CheckpointError
+from muybridge.weights.files import read_weights
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ _LOADERS: dict[str, Callable[[Path, Mapping[str, Any], torch.dtype], Any]] = {
 
 
 def load_lacking(
-    base: BaseModel, source: str, parts_from: str | os.PathLike[str] | None, dtype: torch.dtype
+    base: BaseModel,
+    source: str,
+    parts_from: str | os.PathLike[str] | None,
+    dtype: torch.dtype,
+    given: Collection[str] = (),
 ) -> dict[str, Any]:
     """Load what a pipeline of `base` needs besides its networks and a scheduler, by the names that pipelines use.
 
@@ -55,11 +61,15 @@ def load_lacking(
         source: its name, for messages.
         parts_from: a folder or hub id; by default Stable Diffusion 1.5 or XL on the hub.
         dtype: of the networks.
+        given: parts that are there already.
 
     Raises:
-        CheckpointError: a part is nowhere to be had, or damaged.
+        CheckpointError: `parts_from` is a file, or a part is nowhere to be had, or damaged.
     """
-    family, present = _FAMILIES[base.variant], base.components()
+    if parts_from is not None and Path(parts_from).is_file():
+        require_kind(read_weights(parts_from), "parts", str(parts_from))
+        raise CheckpointError(f"{parts_from} is a file; parts_from, or --parts-from, is the folder of a whole model.")
+    family, present = _FAMILIES[base.variant], {*base.components(), *given}
     lacking = [name for name in family.parts if name not in present]
     try:
         folder = fetch_model(family.source, lacking) if parts_from is None else locate_model(parts_from, lacking)

@@ -64,23 +64,30 @@ def unet_settings(state: State, is_sdxl: bool, text_width: int | None) -> dict[s
 
 
 def vae_settings(state: State, is_sdxl: bool) -> dict[str, Any]:
-    """Keyword arguments of diffusers' `AutoencoderKL`; `state` without `first_stage_model.`.
+    """Keyword arguments of diffusers' `AutoencoderKL`, but for the scale of its latents, which no shape tells.
+
+    Args:
+        state: the original's names, without what stands before `encoder`, or diffusers'.
+        is_sdxl: whether it is for the larger pictures of Stable Diffusion XL.
 
     Raises:
         CheckpointError: keys are missing without which nothing can be said.
     """
-    levels = _count(state, r"encoder\.down\.(\d+)\.")
-    channels = [len(_get(state, f"encoder.down.{level}.block.0.conv1.weight")) for level in range(levels)]
+    is_diffusers = "encoder.down_blocks.0.resnets.0.conv1.weight" in state
+    down, block = ("down_blocks", "resnets") if is_diffusers else ("down", "block")
+    levels = _count(state, rf"encoder\.{down}\.(\d+)\.")
+    channels = [len(_get(state, f"encoder.{down}.{level}.{block}.0.conv1.weight")) for level in range(levels)]
     return {
         "in_channels": _get(state, "encoder.conv_in.weight").shape[1],
         "out_channels": len(_get(state, "decoder.conv_out.weight")),
         "block_out_channels": channels,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": _count(state, r"encoder\.down\.0\.block\.(\d+)\."),
+        "layers_per_block": _count(state, rf"encoder\.{down}\.0\.{block}\.(\d+)\."),
         "latent_channels": _get(state, "decoder.conv_in.weight").shape[1],
         "sample_size": 1024 if is_sdxl else 512,
-        "scaling_factor": 0.13025 if is_sdxl else 0.18215,
+        "use_quant_conv": "quant_conv.weight" in state,
+        "use_post_quant_conv": "post_quant_conv.weight" in state,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -34,7 +34,17 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_PLACE = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/(\w[\w./ -]*))?")
 """A repository, and a file or folder in it; what begins with a dot, a tilde or a slash is a path of this machine."""
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "pytorch_lora_weights", "adapter_model", "learned_embeds")
+_PART_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
+_SHARD = "-?????-of-?????"
+_PRECISIONS = tuple(
+    (f"{suffix}.index{half}.json", *(f"{end}{suffix}" for end in ends))
+    for suffix in (".safetensors", ".bin")
+    for half, ends in (("", ("", _SHARD)), (".fp16", (".fp16", f"{_SHARD}.fp16", f".fp16{_SHARD}")))
+)
+"""How names of weight files go on, the best kind first: safetensors before pickles, full precision before half."""
 _SETTINGS = ("config.json", "adapter_config.json", "preprocessor_config.json")
+_PART_SETTINGS = ("*config.json", "*tokens*.json", "tokenizer.json", "vocab.json", "*.txt", "*.model")
+"""All but indexes of shards, which go with their weights."""
 
 
 def locate_model(name: str | os.PathLike[str], parts: Sequence[str] = _PARTS) -> Path:
@@ -99,9 +109,9 @@ def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> P
     if match is None or path.exists() or _is_local(path):
         return path
     repository, inside = match.groups()
-    if inside is None and repository.endswith(WEIGHT_SUFFIXES):
+    if inside is None and repository.lower().endswith(WEIGHT_SUFFIXES):
         return path  # a file in a folder of this machine
-    if inside is not None and inside.endswith(WEIGHT_SUFFIXES):
+    if inside is not None and inside.lower().endswith(WEIGHT_SUFFIXES):
         return _hub_file(repository, inside, beside)
     return _hub_folder(repository, inside)
 
@@ -112,23 +122,65 @@ def _hub_file(repository: str, file: str, beside: str | None) -> Path:
     found = Path(_fetched(_not_here(f"{repository}/{file}"), lambda: hf_hub_download(repository, file)))
     if beside is not None:
         folder = (PurePosixPath(file).parent / beside).as_posix()
-        _fetch_folder(repository, [f"{folder}/{pattern}" for pattern in ("*.json", "*.safetensors")])
+        settings = [f"{folder}/{each}" for each in _PART_SETTINGS]
+        weights = {folder: [f"{folder}/{each}" for each in _PART_NAMES]}
+        _fetch_best(partial(_fetch_folder, repository), settings, weights, _is_network)
     return found
 
 
 def _hub_folder(repository: str, folder: str | None) -> Path:
-    """A folder with what a network is loaded from; where it is in several precisions, in the full one."""
+    """A folder with what a network is loaded from; where it is in several precisions, in the best."""
     name, below = (repository, "") if folder is None else (f"{repository}/{folder}", f"{folder}/")
-    weights = [*_WEIGHT_NAMES, *(["model"] if folder else [])]
-    full = [f"{weight}{more}" for weight in weights for more in (".safetensors*", "-*.safetensors")]
-    for wanted in (full, [f"{weight}.fp16.safetensors" for weight in weights], [f"{weight}.bin" for weight in weights]):
-        found = _fetch_folder(repository, [f"{below}{each}" for each in (*_SETTINGS, *wanted)]) / below
-        if any(match.is_file() for each in wanted for match in found.glob(each)):
-            return found
-    raise CheckpointError(
-        f"{name} on the hub is no folder of one network, or the cache does not have its weights. Name a file of it, as "
-        f"in {name}/weights.safetensors."
-    )
+    names = [f"{below}{weight}" for weight in (*_WEIGHT_NAMES, *(_PART_NAMES if folder else ()))]
+    settings = [f"{below}{each}" for each in _SETTINGS]
+    root, lacking = _fetch_best(partial(_fetch_folder, repository), settings, {below: names})
+    if lacking:
+        raise CheckpointError(
+            f"{name} on the hub is no folder of one network, or the cache does not have its weights. Name a file of "
+            f"it, as in {name}/weights.safetensors."
+        )
+    return root / below
+
+
+def _fetch_best(
+    fetch: Callable[[Sequence[str]], Path],
+    settings: Sequence[str],
+    weights: Mapping[str, Sequence[str]],
+    needs_weights: Callable[[Path], bool] = lambda _: True,
+) -> tuple[Path, list[str]]:
+    """Fetch folders, each with its weights in the best kind that there is, and in no other.
+
+    What there is shows only when it has come, which is so with the hub's cache too.
+
+    Args:
+        fetch: from patterns of names to the folder here.
+        settings: patterns of what is not weights.
+        weights: by folder, how the names of its weight files begin.
+        needs_weights: whether a folder that has come lacks something if it has no weights.
+
+    Returns:
+        The folder here, and which of `weights` have none.
+    """
+    kinds = dict.fromkeys(weights, 0)
+    while True:
+        patterns = {
+            each: [f"{name}{end}" for name in weights[each] for end in _PRECISIONS[kinds[each]]] for each in kinds
+        }
+        root = fetch([*settings, *(pattern for each in patterns.values() for pattern in each)])
+        lacking = [
+            folder
+            for folder, wanted in patterns.items()
+            if needs_weights(root / folder) and not any(each.is_file() for name in wanted for each in root.glob(name))
+        ]
+        worse = [folder for folder in lacking if kinds[folder] + 1 < len(_PRECISIONS)]
+        if not worse:
+            return root, lacking
+        kinds.update({folder: kinds[folder] + 1 for folder in worse})
+
+
+def _is_network(folder: Path) -> bool:
+    """Whether a part of a pipeline has weights; a tokenizer or a scheduler has no config.json."""
+    return (folder / "config.json").is_file()
 
 
 def _fetch_folder(repository: str, patterns: Sequence[str]) -> Path:
@@ -143,17 +195,29 @@ def _not_here(name: str) -> str:
 
 
 def _fetched(missing: str, fetch: Callable[[], str]) -> str:
-    from huggingface_hub.constants import is_offline_mode
-
     try:
         return fetch()
     except Exception as error:  # also what the library under the library raises for a lost connection or a proxy
-        # The library's own words for this are long and about its keyword arguments.
-        reason = "it may not be asked, HF_HUB_OFFLINE is set" if is_offline_mode() else " ".join(str(error).split())
         raise CheckpointError(
-            f"{missing}, and the hub did not give it ({reason[:200]}). Check the name, or download it first and give "
-            "its path."
+            f"{missing}, and the hub did not give it ({_hub_reason(error)}). Check the name, or download it first and "
+            "give its path."
         ) from error
+
+
+def _hub_reason(error: Exception) -> str:
+    """What was wrong, where it has a name; the library's own words for it are long and about its keyword arguments."""
+    from huggingface_hub import errors
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        return "it may not be asked, HF_HUB_OFFLINE is set"
+    if isinstance(error, errors.GatedRepoError):
+        return "its licence must be accepted there first, and a token be here: `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "it has no such repository, or shows it to its owner only"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return "the repository has no such file"
+    return " ".join(str(error).split())[:200]
 
 
 def fetch_model(hub_id: str, parts: Sequence[str] = _PARTS) -> Path:
@@ -165,12 +229,13 @@ def fetch_model(hub_id: str, parts: Sequence[str] = _PARTS) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, and only needed here
 
     # Repositories of Stable Diffusion also hold the whole model as single files, and each part in several precisions.
-    wanted = [
-        "model_index.json",
-        *(f"{part}/*{suffix}" for part in parts for suffix in (".json", ".txt", ".model", ".safetensors")),
-    ]
-    unwanted = ["*.fp16.safetensors", "*.non_ema.*"]
+    settings = ["model_index.json", *(f"{part}/{each}" for part in parts for each in _PART_SETTINGS)]
     shipped = ", ".join(SHIPPED_MODELS)
     missing = f"There is no model {hub_id!r}: no such folder, not one of the shipped models ({shipped})"
-    fetch = partial(snapshot_download, hub_id, allow_patterns=wanted, ignore_patterns=unwanted)
-    return Path(_fetched(missing, fetch))
+
+    def fetch(patterns: Sequence[str]) -> Path:
+        return Path(_fetched(missing, lambda: snapshot_download(hub_id, allow_patterns=list(patterns))))
+
+    weights = {part: [f"{part}/{name}" for name in _PART_NAMES] for part in parts}
+    root, _ = _fetch_best(fetch, settings, weights, _is_network)
+    return root

@@ -12,13 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from muybridge.checkpoints.motion_files import position_table
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.atomic import new_file
 from muybridge.files.new_folder import check_new, new_model_folder
 from muybridge.motion import MotionAdapter
 from muybridge.motion.contract import ModuleSpec
+from muybridge.motion.reading import position_table
+from muybridge.motion.sites import missing_sites, sites_of_unet
 from muybridge.weights.loading import load_strictly
+from muybridge.weights.names import listed
 
 FILE_SUFFIXES = (".safetensors", ".ckpt", ".pth")
 """What a single file may be called: safetensors, or a torch pickle as the original publishes."""
@@ -65,9 +67,14 @@ def original_weights(adapter: MotionAdapter) -> dict[str, Tensor]:
     """The adapter's weights under the original's names, with position tables, by which files are told apart.
 
     Raises:
-        CheckpointError: modules that the original does not have.
+        CheckpointError: modules that the original does not have, or lacks some that it has.
     """
     _require_temporal(adapter)
+    if lacking := missing_sites(adapter.sites):
+        raise CheckpointError(
+            f"The original's files hold modules at every site, and this adapter has none at {listed(lacking)}. Save it "
+            "in this package's own layout."
+        )
     state: dict[str, Tensor] = {}
     for key, value in adapter.state_dict().items():
         name = re.sub(r"(motion_modules\.\d+)\.", r"\1.temporal_transformer.", key, count=1)
@@ -126,14 +133,12 @@ def diffusers_config(adapter: MotionAdapter) -> dict[str, Any]:
         if match := re.fullmatch(r"down_blocks\.(\d+)\.motion_modules\.\d+", site):
             down.setdefault(int(match.group(1)), []).append(spec.width)
     layers = [len(down[level]) for level in sorted(down)]
-    expected = {f"down_blocks.{level}.motion_modules.{i}" for level, n in enumerate(layers) for i in range(n)}
-    expected |= {f"up_blocks.{i}.motion_modules.{j}" for i, n in enumerate(reversed(layers)) for j in range(n + 1)}
     has_mid = "mid_block.motion_modules.0" in specs
-    strange = sorted(expected.symmetric_difference(specs.keys() - {"mid_block.motion_modules.0"}))
+    strange = sorted(set(sites_of_unet(layers, has_mid)).symmetric_difference(specs))
     if strange:
         raise CheckpointError(
             "diffusers' MotionAdapter has modules at every row of every level; this one differs at "
-            f"{', '.join(strange[:3])}. Convert it to the original's layout instead."
+            f"{listed(strange)}. Save it in this package's own layout."
         )
     common = {
         "motion_num_attention_heads": _single(specs, "num_heads"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,17 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel, UNetMotionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
+from muybridge.checkpoints.motion_files import read_motion, read_motion_config, sites_in_config
+from muybridge.checkpoints.unet_kinds import require_noise_alone
 from muybridge.errors import CheckpointError
 from muybridge.motion import MotionAdapter
+from muybridge.motion.detection import variants_with_sites
+from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.loading import load_folder
 
 
@@ -28,13 +32,7 @@ def read_model_index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no model_index.json; it is not the folder of a pipeline.")
-    try:
-        index = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(index, dict):
-        raise CheckpointError(f"{path} must be a JSON object.")
-    return index
+    return read_json_object(path, "the parts of a pipeline")
 
 
 def part_folder(folder: Path, name: str) -> Path:
@@ -65,20 +63,55 @@ def load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
-    """The U-Net in `folder/unet`: an image model of diffusers', or a video model saved by this package."""
+    """The U-Net in `folder/unet`: an image model or a video model of diffusers', or one saved by this package.
+
+    Raises:
+        CheckpointError: missing, damaged, of another class, or one that takes more than noise.
+        ConfigError: one with features that are not supported.
+    """
     path = part_folder(folder, "unet")
-    config = path / "config.json"
     options = {"torch_dtype": dtype}
-    if config.is_file() and b"UNet3DConditionModel" in config.read_bytes():
+    name = class_of_part(folder, "unet")
+    if name == UNet3DConditionModel.__name__:
         return UNet3DConditionModel.from_pretrained(path, **options)
+    require_noise_alone(unet_settings(folder), str(path))
+    if name == UNetMotionModel.__name__:
+        return from_unet_motion_model(load_folder(UNetMotionModel.from_pretrained, path, "UNetMotionModel", options))
     return UNet3DConditionModel.from_unet2d(
         load_folder(UNet2DConditionModel.from_pretrained, path, "UNet2DConditionModel", options)
     )
 
 
+def unet_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the U-Net in `folder/unet`; none where it has no `config.json`, which loading then reports.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    config = folder / "unet" / "config.json"
+    return read_json_object(config, "the settings of a U-Net") if config.is_file() else {}
+
+
+def class_of_part(folder: Path, name: str) -> str | None:
+    """The class that the settings of a part name; None where there is no such part, or they name none.
+
+    Raises:
+        CheckpointError: settings that cannot be read.
+    """
+    config = folder / name / "config.json"
+    found = read_json_object(config, f"the settings of {name}").get("_class_name") if config.is_file() else None
+    return found if isinstance(found, str) else None
+
+
 def load_motion_adapter(folder: Path, dtype: torch.dtype) -> MotionAdapter:
-    """The motion adapter in `folder/motion_adapter`."""
-    return MotionAdapter.from_pretrained(part_folder(folder, "motion_adapter"), torch_dtype=dtype)
+    """The motion adapter in `folder/motion_adapter`, of this package or of diffusers."""
+    path = part_folder(folder, "motion_adapter")
+    config = read_motion_config(path)
+    if "modules_by_site" in config:
+        return MotionAdapter.from_pretrained(path, torch_dtype=dtype)
+    # How it is run, the rest of the folder says; and by whom, diffusers, which pools all its norms in one way.
+    variant = variants_with_sites(sites_in_config(config))[0]
+    return read_motion(path, dtype=dtype, numerics="diffusers", variant=variant).adapter
 
 
 def load_tokenizer(folder: Path, index: Mapping[str, Any]) -> PreTrainedTokenizerBase:

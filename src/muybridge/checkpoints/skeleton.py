@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -24,12 +23,14 @@ from transformers import (
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
 from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
 from muybridge.backbones.unet.sparse_control import SparseControlModel
-from muybridge.checkpoints.parts import part_folder
+from muybridge.checkpoints.parts import class_of_part, part_folder
 from muybridge.errors import CheckpointError
 from muybridge.motion import MotionAdapter
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
+from muybridge.weights.json_objects import read_json_object
 
 
 def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:
@@ -52,6 +53,8 @@ def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = 
     for name, make in makers.items():
         if name in _OPTIONAL and not (folder / name).is_dir():
             continue
+        if name == "motion_adapter" and class_of_part(folder, "unet") == UNetMotionModel.__name__:
+            continue  # the U-Net has its modules
         path = part_folder(folder, name)
         try:
             with torch.device(device), _default_dtype(dtype):
@@ -59,8 +62,10 @@ def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = 
         except CheckpointError:
             raise
         except Exception as error:  # whatever a library finds wrong with settings
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{path / 'config.json'} does not describe a network: {reason}") from error
+            raise CheckpointError(
+                f"{path / 'config.json'} does not describe a network: it has settings that are not known, or that do "
+                "not go together. Get it again."
+            ) from error
     return parts
 
 
@@ -76,16 +81,15 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / 'config.json'} cannot be read ({error}).") from error
+    return read_json_object(path / "config.json", "the settings of a network")
 
 
 def _unet(path: Path) -> nn.Module:
     settings = _settings(path)
     if settings.get("_class_name") == "UNet3DConditionModel":
         return _one(UNet3DConditionModel.from_config(settings))
+    if settings.get("_class_name") == "UNetMotionModel":
+        return from_unet_motion_model(_one(UNetMotionModel.from_config(settings)))
     return UNet3DConditionModel.from_unet2d(_one(UNet2DConditionModel.from_config(settings)))
 
 

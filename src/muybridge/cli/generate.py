@@ -28,7 +28,10 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     frames: Annotated[int | None, typer.Option(help="Number of frames.")] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Width x height in pixels; or fit:512 for the shape of the first keyframe."),
+        typer.Option(
+            metavar="WxH",
+            help="Width x height in pixels; or fit:512 for the shape of the first keyframe or the source video.",
+        ),
     ] = None,
     keyframe: Annotated[
         list[str] | None,
@@ -54,7 +57,9 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     image_prompt_strength: Annotated[float | None, typer.Option(help="How much the picture counts.")] = None,
     control: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL=VIDEO[:STRENGTH]", help="A ControlNet folder, and the video that it is shown."),
+        typer.Option(
+            metavar="MODEL=VIDEO[:STRENGTH]", help="A ControlNet, file or folder, and the video that it is shown."
+        ),
     ] = None,
     travel: Annotated[
         list[str] | None, typer.Option(metavar="FRAME=TEXT", help="Another prompt from a frame on, as in 32='night'.")
@@ -78,6 +83,13 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
     redo_following: Annotated[bool, typer.Option("--redo-following", help="With --redo: those behind it too.")] = False,
     parts_from: Annotated[
         str | None, typer.Option(help="A folder or hub id with what a single-file model lacks.")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Another VAE: a file or folder, here or on the hub.")
+    ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option(metavar="epsilon|v|sample", help="What the model predicts, where nothing beside it says so."),
     ] = None,
     lora: Annotated[
         list[str] | None, typer.Option(metavar="FILE[:WEIGHT]", help="Load a LoRA, as in style.safetensors:0.8.")
@@ -139,6 +151,8 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
         "lora": _parse_loras(lora) if lora else None,
         "overlap_strategy": overlap_strategy,
         "parts_from": parts_from,
+        "vae": vae,
+        "prediction": prediction,
         "keyframes": _parse_frames(keyframe, "--keyframe FRAME=FILE, as in 0=start.png") if keyframe else None,
         "sketches": _parse_frames(sketch, "--sketch FRAME=FILE, as in 0=lines.png") if sketch else None,
         "keyframe_control": keyframe_control,

@@ -29,11 +29,26 @@ def inspect(
 def _show_video(found: dict[str, Any]) -> None:
     size = f"{found['width']}x{found['height']}"
     output.print(f"{found['path']}: {found['num_frames']} frames, {size}, {found['fps']:g} fps")
+    if traits := _traits(found["in_file"]):
+        output.print(f"  in the file: {', '.join(traits)}")
     if found["request"] is None:
         output.print("  no request inside")
         return
     for name, value in found["request"].items():
         output.print(f"  {name}: {value}")
+
+
+def _traits(found: dict[str, Any]) -> list[str]:
+    said = {
+        "frames stay for different times": found["is_variable_rate"],
+        f"turned by {found['rotation']} degrees": found["rotation"],
+        "mirrored": found["is_mirrored"],
+        f"pixels {found['pixel_aspect']:.4g} times as wide as high": found["pixel_aspect"] != 1,
+        "with a channel for transparency": found["has_alpha"],
+        "interlaced": found["is_interlaced"],
+        f"high dynamic range ({found['high_range']})": found["high_range"],
+    }
+    return [text for text, holds in said.items() if holds]
 
 
 def _show_weights(found: dict[str, Any]) -> None:
@@ -44,10 +59,15 @@ def _show_weights(found: dict[str, Any]) -> None:
         output.print(f"  {by}; keys and shapes would also fit {others}")
     if "layout" in found:
         output.print(f"  names of {found['layout']}")
+    if prediction := found.get("prediction"):
+        start = " from pure noise on" if prediction["zero_snr"] else ""
+        output.print(f"  predicts {prediction['type']}{start} (said by {prediction['said_by']})")
     for note in found["notes"]:
         output.print(f"  {note}")
     for name, part in found.get("parts", {}).items():
-        output.print(f"  {name}: " + ", ".join(str(value) for value in part.values() if value is not None))
+        said = [str(value) for key, value in part.items() if value is not None and key != "settings"]
+        said += [f"{key} {value}" for key, value in part.get("settings", {}).items()]
+        output.print(f"  {name}: " + ", ".join(said))
     if found.get("settings"):
         output.print("  run with " + ", ".join(f"{name} {value}" for name, value in found["settings"].items()))
     if "num_tensors" in found:

@@ -2,7 +2,7 @@
 
 from muybridge.conditioning.image import Picture, embed_picture, open_picture
 from muybridge.conditioning.pinned import PinnedVideo, nothing_pinned, pin_keyframes, pin_video
-from muybridge.conditioning.sizes import fit_size
+from muybridge.conditioning.sizes import fit_size, size_like
 from muybridge.conditioning.t5 import encode_prompts_t5
 from muybridge.conditioning.text import EncodedPrompts, encode_prompts
 from muybridge.conditioning.travel import check_travel, travelled
@@ -20,5 +20,6 @@ __all__ = [
     "open_picture",
     "pin_keyframes",
     "pin_video",
+    "size_like",
     "travelled",
 ]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from muybridge.errors import InputFileError, ShapeError
+from muybridge.errors import ConfigError, ShapeError
+from muybridge.video.picture import as_seen, read_picture
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, CLIPVisionModelWithProjection
@@ -21,27 +22,37 @@ Picture = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 """A file, a Pillow image, or `uint8 [h, w, 3]`."""
 
 
-def open_picture(picture: Picture) -> Image.Image:
-    """Read a picture as red, green and blue; transparency is dropped.
+def open_picture(picture: Picture, name: str = "The picture") -> Image.Image:
+    """Read a picture, from wherever it is given, as it is meant to be seen: red, green and blue, 8 bits each.
+
+    One turned by a camera (EXIF) is turned upright, 16 bits become 8, an alpha channel that is opaque is dropped, of
+    an animation the first frame is taken, with a note. Colour profiles are left alone.
+
+    Args:
+        picture: a file, a Pillow image, or `uint8 [h, w, 3]`.
+        name: stands for it in messages, beside the path of a file.
 
     Raises:
-        InputFileError: no such file, or not a picture.
+        ConfigError: it is partly transparent, has values beyond 16 bits or floating point ones outside 0 to 1, or is
+            none of these kinds.
+        InputFileError: a file that is missing, damaged, or no picture.
         ShapeError: an array that is no picture.
     """
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return as_seen(picture, name)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-            raise ShapeError(f"A picture must be uint8 [h, w, 3]; given {picture.dtype} {list(picture.shape)}.")
+            raise ShapeError(
+                f"{name} must be uint8 [h, w, 3]; given {picture.dtype} {list(picture.shape)}. Scale values to 0..255 "
+                "and put red, green and blue last."
+            )
         return Image.fromarray(picture)
+    if not isinstance(picture, (str, os.PathLike)):
+        raise ConfigError(
+            f"{name} must be a path, a Pillow image, or a numpy array uint8 [h, w, 3]; given {type(picture).__name__}."
+        )
     path = Path(picture)
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise InputFileError(f"There is no picture {path}.") from error
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputFileError(f"{path} cannot be read as a picture ({error}).") from error
+    return read_picture(path, f"{name}, {path},")
 
 
 def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:

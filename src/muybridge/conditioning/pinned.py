@@ -54,7 +54,7 @@ def pin_keyframes(
         known_frames: 3 in the later code of EasyAnimate V3, 1 in its first.
 
     Raises:
-        ConfigError: two pictures for one frame, or nothing left to be made.
+        ConfigError: two pictures for one frame, one that is partly transparent, or nothing left to be made.
         ShapeError: an index outside the video, or a last keyframe without room behind the first.
         InputFileError: a picture that cannot be read.
     """
@@ -65,7 +65,7 @@ def pin_keyframes(
             raise ShapeError(f"Keyframe {index} is outside the video, which has {num_frames} frames.")
         if frame in pinned:
             raise ConfigError(f"Frame {frame} has two keyframes; give one.")
-        pinned[frame] = open_picture(picture)
+        pinned[frame] = open_picture(picture, f"The picture of frame {index}")
     if not pinned:
         raise ConfigError("There are no keyframes in keyframes; leave it out, or give one, as in {0: picture}.")
     source = _source_of_known_frames(pinned, num_frames, known_frames)

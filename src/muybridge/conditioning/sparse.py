@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from muybridge.conditioning.image import Picture, open_picture, resized
-from muybridge.errors import ConfigError, InputFileError, ShapeError
-
-_MAX_STRETCH = 0.02  # what rounding to the multiples of a VAE does to an ordinary picture; not seen
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+from muybridge.conditioning.sizes import MAX_STRETCH, stretch_of
+from muybridge.errors import ConfigError, ShapeError
 
 
 def place_pictures(pictures: Mapping[int, Picture], num_frames: int, height: int, width: int) -> dict[int, Image.Image]:
-    """Read pictures, and put them in the order of their frames.
-
-    Pictures turned by a camera (EXIF) are turned upright, 16 bits become 8, an alpha channel that is opaque is dropped.
+    """Read pictures with `open_picture`, and put them in the order of their frames.
 
     Args:
         pictures: by frame; negative indexes count from the end.
@@ -52,7 +45,7 @@ def place_pictures(pictures: Mapping[int, Picture], num_frames: int, height: int
             raise ConfigError(f"Indexes {given[frame]} and {index} both mean frame {frame}; give one picture for it.")
         given[frame] = index
     for frame, index in sorted(given.items()):
-        placed[frame] = open_upright(pictures[index], f"The picture of frame {index}")
+        placed[frame] = open_picture(pictures[index], f"The picture of frame {index}")
         _check_aspect(placed[frame], index, height, width)
     return placed
 
@@ -110,43 +103,8 @@ def _pixels(picture: Image.Image, height: int, width: int) -> Tensor:
     return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def open_upright(picture: Picture, name: str) -> Image.Image:
-    """Read a picture as `place_pictures` does; `name` stands for it in messages.
-
-    Raises:
-        ConfigError: it is partly transparent, or has values beyond 16 bits.
-        InputFileError: it is missing, damaged, or none.
-    """
-    if isinstance(picture, np.ndarray):
-        return open_picture(picture)
-    if isinstance(picture, Image.Image):
-        return _as_rgb(ImageOps.exif_transpose(picture), name)
-    path = Path(os.fspath(picture))
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return _as_rgb(ImageOps.exif_transpose(image), f"{name}, {path},")
-    except FileNotFoundError as error:
-        raise InputFileError(f"There is no picture {path}.") from error
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputFileError(f"{path} cannot be read as a picture ({error}). Save it again.") from error
-
-
-def _as_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise ConfigError(f"{name} is partly transparent; put it on a background and save it without transparency.")
-    if image.mode in _SIXTEEN_BIT:
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65_535:
-            raise ConfigError(f"{name} has values beyond 16 bits; save it with 8 or 16.")
-        # Pillow would cut all above 255 off.
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
-    return open_picture(image)
-
-
 def _check_aspect(picture: Image.Image, index: int, height: int, width: int) -> None:
-    ratio = (picture.width * height) / (picture.height * width)
-    if abs(ratio - 1) <= _MAX_STRETCH:
+    if stretch_of((picture.height, picture.width), (height, width)) <= MAX_STRETCH:
         return
     crop_width = min(picture.width, round(picture.height * width / height))
     crop_height = min(picture.height, round(picture.width * height / width))

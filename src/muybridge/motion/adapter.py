@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from muybridge.errors import CheckpointError, ConfigError
+from muybridge.errors import ConfigError
 from muybridge.motion.composite import MixMotionModule
 from muybridge.motion.contract import ModuleSpec, MotionModule, MotionModuleConfig, MotionSite
-from muybridge.motion.keys import ORIGINAL_MOTION_KEYS, describe_motion_file
 from muybridge.motion.numerics import NumericPreset, numeric_preset
 from muybridge.motion.provenance import (
     FORMAT_VERSION,
@@ -26,10 +26,10 @@ from muybridge.motion.provenance import (
     require_format,
     require_kinds,
 )
+from muybridge.motion.reading import MotionPlan, plan_motion
 from muybridge.motion.registry import build_motion_module, spec_for_site, spec_of
 from muybridge.motion.sites import choose_by_pattern
 from muybridge.weights.files import read_weights
-from muybridge.weights.keymap import apply_key_map
 from muybridge.weights.loading import load_folder, load_strictly
 
 
@@ -159,35 +159,49 @@ class MotionAdapter(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_single_file(
-        cls, path: str | os.PathLike[str], numerics: str | None = None, num_heads: int = 8
+        cls,
+        path: str | os.PathLike[str],
+        numerics: str | None = None,
+        num_heads: int = 8,
+        variant: str | None = None,
+        dtype: torch.dtype | None = torch.float32,
     ) -> MotionAdapter:
-        """Read a motion module file in the original's key names (`.ckpt`, `.pth` or `.safetensors`).
+        """Read a motion module file of this machine, in any layout that `motion.reading.plan_motion` knows.
 
-        Wrappers (`state_dict`), a leading `module.`, position tables and the weights of a whole U-Net around the
-        motion modules are taken off. What the file is, is read from its keys and shapes.
+        `checkpoints.motion_files.read_motion` gives the same adapter, of folders and places on the hub too, and says
+        how it is run.
 
         Args:
             path: the file.
             numerics: norm scopes to run under; by default those of the version found.
             num_heads: attention heads, which a file does not tell (8 in all published ones).
+            variant: what it is, one of `motion.variants.VARIANTS`; by default as detected.
+            dtype: of the weights; None leaves them as they are stored.
 
         Raises:
-            CheckpointError: unreadable or unsafe file, no motion modules in it, or incomplete ones.
+            CheckpointError: unreadable or unsafe file, no motion modules in it, or not a whole set of them.
+            ConfigError: an unknown variant or preset, or heads that do not divide the widths.
+
+        Warns:
+            UserWarning: as of `plan_motion`.
         """
-        found = read_weights(path)
-        state = apply_key_map(ORIGINAL_MOTION_KEYS, found)
-        if not state:
-            raise CheckpointError(
-                f"{path} has no motion modules: none of its {len(found)} keys contains 'motion_modules.' "
-                f"(first keys: {', '.join(list(found)[:3])})."
-            )
-        description = describe_motion_file(found, state, num_heads)
-        adapter = cls(
-            {name: asdict(spec) for name, spec in description.modules.items()},
-            numerics=numerics or description.numerics,
-        )
-        load_strictly(adapter, state, str(path))
-        return adapter
+        name = Path(path).name
+        plan = plan_motion(read_weights(path), name, numerics=numerics, num_heads=num_heads, variant=variant)
+        return cls.of_plan(plan, name, dtype)
+
+    @classmethod
+    def of_plan(cls, plan: MotionPlan, source: str, dtype: torch.dtype | None = None) -> MotionAdapter:
+        """The adapter that a plan describes, in evaluation mode; without `dtype` it shares the plan's tensors.
+
+        Raises:
+            CheckpointError: weights missing, left over, of other shapes, or not finite; the message names `source`.
+            ConfigError: as of the constructor.
+        """
+        with torch.device("meta"):
+            adapter = cls(plan.modules_by_site, numerics=plan.variant.numerics)
+        state = {key: value if dtype is None else value.to(dtype) for key, value in plan.weights.items()}
+        load_strictly(adapter, state, source, assign=True)
+        return adapter.eval()
 
     @classmethod
     def from_pretrained(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -35,37 +34,19 @@ DIFFUSERS_MOTION_KEYS = KeyMap(
 """From the names of diffusers' `MotionAdapter` and `UNetMotionModel` to ours."""
 
 _SITE = re.compile(r"^(.*?motion_modules\.\d+)\.")
-_TABLE_NDIM = 3  # [1, frames, width]
 
 
-@dataclass(frozen=True)
-class MotionFile:
-    """What a motion file turned out to be."""
-
-    numerics: str
-    modules: dict[str, ModuleSpec]
-
-
-def describe_motion_file(found: Mapping[str, Tensor], state: Mapping[str, Tensor], num_heads: int) -> MotionFile:
-    """Read version, sites, widths and depths from keys and shapes.
-
-    A module in the middle block means v2. Without one, v1 and v3 differ only in their position tables, of 24 and
-    of 32 frames; a file without tables is taken for v3.
+def describe_modules(state: Mapping[str, Tensor], num_heads: int, trained_frames: int) -> dict[str, ModuleSpec]:
+    """Read sites, widths and depths of temporal motion modules from keys and shapes.
 
     Args:
-        found: the file's own keys, where position tables still stand.
-        state: the same under our names.
-        num_heads: heads of every attention.
+        state: weights under our names.
+        num_heads: heads of every attention, which no shape tells.
+        trained_frames: likewise.
 
     Raises:
-        CheckpointError: a site without its first norm or its first attention.
+        CheckpointError: a site without its first norm or its first attention, or with fewer attentions than others.
     """
-    tables = [
-        value.shape[1] for key, value in found.items() if key.endswith("pos_encoder.pe") and value.ndim == _TABLE_NDIM
-    ]
-    has_mid = any(key.startswith("mid_block.") for key in state)
-    numerics = "official-v2" if has_mid else "official-v1" if tables and min(tables) <= 24 else "official-v3"
-    trained_frames = min(tables) if tables else 32
     modules: dict[str, ModuleSpec] = {}
     for key in state:
         match = _SITE.match(key)
@@ -84,7 +65,13 @@ def describe_motion_file(found: Mapping[str, Tensor], state: Mapping[str, Tensor
             "trained_frames": trained_frames,
         }
         modules[site] = ModuleSpec("temporal", state[f"{site}.norm.weight"].numel(), config)
-    return MotionFile(numerics, modules)
+    most = max((spec.config["attentions_per_block"] for spec in modules.values()), default=0)
+    for site, spec in modules.items():
+        if (has := spec.config["attentions_per_block"]) != most:
+            raise CheckpointError(
+                f"The motion module at {site} is incomplete: it has {has} of the {most} attentions that others have."
+            )
+    return modules
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:

@@ -1,14 +1,17 @@
-"""Choosing motion sites by patterns of their names."""
+"""Names of motion sites: chosen by patterns, and those that a U-Net has in all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from muybridge.errors import ConfigError
 
 T = TypeVar("T")
+
+_OF_A_LEVEL = re.compile(r"(down|up)_blocks\.(\d+)\.motion_modules\.(\d+)")
 
 
 def choose_by_pattern(names: Iterable[str], choices: Mapping[str, T]) -> dict[str, T]:
@@ -37,3 +40,31 @@ def choose_by_pattern(names: Iterable[str], choices: Mapping[str, T]) -> dict[st
             )
         chosen.update(dict.fromkeys(new, value))
     return {name: chosen[name] for name in names if name in chosen}
+
+
+def sites_of_unet(layers: Sequence[int], mid: bool) -> list[str]:
+    """Every site of a U-Net whose levels are the same on the way down and up.
+
+    Args:
+        layers: modules of each level on the way down, finest first; on the way up each has one more.
+        mid: whether the middle has one.
+    """
+    down = [f"down_blocks.{level}.motion_modules.{i}" for level, count in enumerate(layers) for i in range(count)]
+    up = [f"up_blocks.{level}.motion_modules.{i}" for level, n in enumerate(reversed(layers)) for i in range(n + 1)]
+    return [*down, *(["mid_block.motion_modules.0"] if mid else []), *up]
+
+
+def missing_sites(names: Iterable[str]) -> list[str]:
+    """Sites without which a set of motion modules for a U-Net is no whole set.
+
+    All published sets have as many modules at every level, and one more on the way up; in the middle some have one.
+
+    Args:
+        names: of the sites that there are.
+    """
+    present = set(names)
+    found = [match.groups() for name in present if (match := _OF_A_LEVEL.fullmatch(name))]
+    levels = max((int(level) + 1 for _, level, _ in found), default=0)
+    layers = max((int(index) + (side == "down") for side, _, index in found), default=0)
+    expected = sites_of_unet([max(layers, 1)] * levels, mid=False)
+    return [name for name in expected if name not in present]

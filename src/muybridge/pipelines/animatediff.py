@@ -28,8 +28,14 @@ from muybridge.pipelines.animatediff_conditions import (
     encode_frames,
     source_frames,
     sparse_controls,
+    usual_of,
 )
-from muybridge.pipelines.animatediff_parts import check_text_encoders, part_loaders, pixel_shape, refuse_on_sdxl
+from muybridge.pipelines.animatediff_parts import (
+    check_channels,
+    check_text_encoders,
+    part_loaders,
+    refuse_on_sdxl,
+)
 from muybridge.pipelines.animatediff_sampling import Positions, SamplingChoices, Task, strengths_by_frame
 from muybridge.pipelines.animatediff_text import (
     GivenStates,
@@ -47,16 +53,16 @@ from muybridge.pipelines.base import (
     step_options,
     timesteps_of,
 )
-from muybridge.pipelines.controls import DenseControl, Influence
+from muybridge.pipelines.controls import DenseControl, Influence, place_controls
 from muybridge.pipelines.decoding import decode_frames
 from muybridge.pipelines.embeddings import EmbeddingHost
 from muybridge.pipelines.image_prompt import ImageConditions, ImagePromptHost
 from muybridge.pipelines.precision import in_float32
 from muybridge.pipelines.prompts import Texts
+from muybridge.pipelines.source_video import SourceVideo, follow, sources_of
 from muybridge.processor import multiplies
 from muybridge.sampling import FreeInit, Scheduler, WindowSettings, denoise_repeatedly, video_generators
 from muybridge.types import ScaleFactors
-from muybridge.video import Video
 
 
 class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
@@ -99,6 +105,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         super().__init__()
         if isinstance(unet, UNet2DConditionModel):
             unet = UNet3DConditionModel.from_unet2d(unet)
+        check_channels(unet, vae)
         check_text_encoders(unet, text_encoder, text_encoder_2, tokenizer_2)
         is_sdxl = text_encoder_2 is not None
         refuse_on_sdxl(is_sdxl, keyframe_control=keyframe_control, sketch_control=sketch_control)
@@ -119,9 +126,6 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
         if is_sdxl:
             self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
-        self.motion_adapter_name: str | None = None
-        self.motion_variant: str | None = None
-        self.parts_from: str | None = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # diffusers' takes any keyword; here they are known
@@ -218,7 +222,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         negative_prompt: str | Sequence[str] | None = None,
         *,
         plain_prompt: bool = False,
-        num_frames: int = 16,
+        num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
         keyframes: Mapping[int, Picture] | None = None,
@@ -226,7 +230,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         control_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
-        init_video: Video | np.ndarray | None = None,
+        init_video: SourceVideo | None = None,
         strength: float | None = None,
         controls: Sequence[DenseControl] = (),
         image_prompt: Picture | Sequence[Picture] | None = None,
@@ -244,7 +248,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         motion_strength: float | Sequence[float] = 1.0,
         motion_condition: Tensor | None = None,
         batched_guidance: bool = True,
-        fps: float = 8.0,
+        fps: float | None = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -266,8 +270,9 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
                 `{0: "a red circle", 32: "a blue circle"}`, for one video that travels from each to the next.
             negative_prompt: what not to show; one for all, or one for each prompt.
             plain_prompt: read brackets, tags and names of embeddings in them as words.
-            num_frames: frames of the video.
-            height: in pixels, a multiple of `scale_factors.spatial`; by default what the model was trained at.
+            num_frames: by default 16, or all of a shorter source or control video; with `windows` all of a longer one.
+            height: in pixels, a multiple of `scale_factors.spatial`; by default as many pixels as the model was trained
+                at, in the shape of a source or control video.
             width: likewise.
             keyframes: pictures by frame, negative indexes from the end, for a SparseCtrl for pictures: `{0: a}`
                 animates a picture, `{0: a, -1: b}` goes from one to another. Of the aspect ratio of the video.
@@ -275,8 +280,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             control_strength: how much keyframes and sketches count.
             control_start: from which share of the steps on they do, 0 to 1.
             control_end: until which share of the steps.
-            init_video: a video to start from (`uint8 [f, h, w, 3]` too), stretched to the size; its first `num_frames`
-                frames are used.
+            init_video: a video to start from (`uint8 [f, h, w, 3]` too); its first `num_frames` frames are used.
             strength: with `init_video`, the share of the noise levels that is run through, 0 to 1: how far it may
                 change; 0.8 by default.
             controls: ControlNets, each with a picture for every frame.
@@ -300,7 +304,8 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             motion_condition: a description of the motion wanted, `[b, d]` or `[1, d]` for all, for motion modules of a
                 kind that reads one. Guidance does not change it: both its branches are told the same.
             batched_guidance: both branches of guidance at once, or one after the other in half the memory.
-            fps: frames per second of the result; changes playback only.
+            fps: frames per second of the result; changes playback only. By default those of a source or control video,
+                or 8.
             latents: start from these instead of noise, `[b, c, f, h, w]` of unit variance.
             prompt_embeds: text states `[b, n, d]` instead of prompts.
             negative_prompt_embeds: likewise; both as long as each other.
@@ -323,6 +328,11 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
         """
         self._interrupt = False
+        sources = sources_of(init_video, [each.frames for each in controls])
+        pixels, rate = follow(
+            (num_frames, height, width), fps, sources, usual_of(self.unet, self.scale_factors, windows)
+        )
+        num_frames = pixels.num_frames
         common = self._common(
             num_inference_steps,
             guidance_scale,
@@ -331,7 +341,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             scheduler=scheduler,
             eta=eta,
             motion_strength=motion_strength,
-            fps=fps,
+            fps=rate,
             output_type=output_type,
             batched_guidance=batched_guidance,
             callback=callback_on_step_end,
@@ -339,7 +349,6 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         guided = common.guidance_scale != 1.0
         choices = SamplingChoices(windows, free_noise, free_init, positions)
         share = check_source(init_video, strength)
-        pixels = pixel_shape(self.unet, self.scale_factors, num_frames, height, width)
         shape = self.scale_factors.latent_shape(pixels, self.unet.in_channels)
         adapter = self.unet.motion_adapter
         has_motion = adapter is not None
@@ -382,8 +391,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             self.vae,
             lambda trained: choices.frame_positions(num_frames, trained),
         )
-        for each in controls:  # no parts of the pipeline, which would move with it
-            nn.Module.to(each.model, self._execution_device)
+        place_controls(controls, self.unet, self._execution_device)
         task = Task(
             shape,
             choices,
@@ -410,9 +418,6 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
             "callback_on_step_end": callback_on_step_end,
         }
         own = {
-            "motion_adapter": self.motion_adapter_name,
-            "motion_variant": self.motion_variant,
-            "parts_from": self.parts_from,
             "prompt": words.record,
             "negative_prompt": negative_prompt,
             "plain_prompt": plain_prompt,

@@ -14,17 +14,22 @@ from torch import Tensor
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints import locate_weights
+from muybridge.checkpoints.places import require_kind
 from muybridge.conditioning import Picture, pin_video
 from muybridge.conditioning.sparse import keyframe_condition, place_pictures, sketch_condition
-from muybridge.errors import ConfigError
+from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines.controls import DenseControl, Influence, Residuals, control_pixels, dense_residuals
-from muybridge.types import VideoShape
+from muybridge.pipelines.source_video import SourceVideo, Usual
+from muybridge.types import ScaleFactors, VideoShape
 from muybridge.vae import encode_images
 from muybridge.vae.device import working_device
 from muybridge.video import Video
+from muybridge.weights.files import read_weights
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+_NUM_FRAMES, _FPS = 16, 8.0
 
 ResidualsOf = Callable[[Tensor, Tensor, Tensor, Tensor], Residuals]
 """(latents, timestep, text states, the condition `[b, c, f, h, w]`) -> what is added to the U-Net."""
@@ -206,7 +211,11 @@ def read_sparse_control(path: str | os.PathLike[str], dtype: torch.dtype) -> Spa
     path = locate_weights(path)
     if path.is_dir():
         return SparseControlModel.from_pretrained(path, torch_dtype=dtype)
-    return SparseControlModel.from_single_file(path, torch_dtype=dtype)
+    try:
+        return SparseControlModel.from_single_file(path, torch_dtype=dtype)
+    except CheckpointError:
+        require_kind(read_weights(path), "sparse-control", str(path), path.name)
+        raise
 
 
 def check_source(init_video: object, strength: float | None) -> float:
@@ -222,7 +231,19 @@ def check_source(init_video: object, strength: float | None) -> float:
     return 1.0 if init_video is None else 0.8 if strength is None else strength
 
 
-def source_frames(init_video: Video | np.ndarray, shape: VideoShape) -> np.ndarray:
+def usual_of(unet: UNet3DConditionModel, factors: ScaleFactors, windows: object | None) -> Usual:
+    """What is made where neither a call nor a source video says anything; with `windows` of any length."""
+    sample_size = unet.config["sample_size"]
+    side = sample_size * factors.spatial if isinstance(sample_size, int) else None
+    size = None if side is None else (side, side)
+    return Usual(_NUM_FRAMES, size, _FPS, factors.spatial, lambda most: most, windows is None, _longer_by_windows)
+
+
+def _longer_by_windows(num_frames: int) -> str:
+    return f"For all, give num_frames={num_frames} with windows (--frames {num_frames} --window 16)."
+
+
+def source_frames(init_video: SourceVideo, shape: VideoShape) -> np.ndarray:
     """Frames to start from, `uint8 [f, h, w, 3]`, stretched to the size of the video.
 
     Raises:

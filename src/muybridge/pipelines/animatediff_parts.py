@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, SparseControlNetModel, UNetMotionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from muybridge.backbones.unet import UNet3DConditionModel
@@ -16,9 +18,10 @@ from muybridge.checkpoints import parts
 from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
 from muybridge.errors import ConfigError
 from muybridge.pipelines.animatediff_conditions import read_sparse_control
-from muybridge.types import ScaleFactors, VideoShape
+from muybridge.weights.json_objects import read_json_object
 
 _NUM_SIZES = 6
+_CONTROL = "controlnet"
 
 
 def part_loaders(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
@@ -41,10 +44,50 @@ def part_loaders(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
         "tokenizer_2": lambda: load_second_tokenizer(folder, index),
         "motion_adapter": lambda: parts.load_motion_adapter(folder, dtype),
     }
+    if parts.class_of_part(folder, "unet") == UNetMotionModel.__name__:  # which holds the modules of its adapter
+        del optional["motion_adapter"]
     for name in ("keyframe_control", "sketch_control"):
         optional[name] = partial(_load_sparse_control, folder, name, dtype)
     present = {name: load for name, load in optional.items() if index.get(name) not in (None, [None, None])}
-    return {**loaders, **present}
+    return {**loaders, **present, **_diffusers_control(folder, dtype)}
+
+
+def has_motion(folder: Path, index: Mapping[str, Any]) -> bool:
+    """Whether the model in a folder has motion modules of its own, in the U-Net or beside it."""
+    beside = index.get("motion_adapter") not in (None, [None, None])
+    return beside or parts.class_of_part(folder, "unet") == UNetMotionModel.__name__
+
+
+def _diffusers_control(folder: Path, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+    """What reads the network in `controlnet`, where pipelines of diffusers have one: a SparseCtrl under our name."""
+    name = parts.class_of_part(folder, _CONTROL)
+    if name == SparseControlNetModel.__name__:
+        settings = read_json_object(folder / _CONTROL / "config.json", "the settings of a SparseCtrl")
+        is_rgb = settings.get("use_simplified_condition_embedding", True)
+        load = partial(_load_sparse_control, folder, _CONTROL, dtype)
+        return {"keyframe_control" if is_rgb else "sketch_control": load}
+    if (folder / _CONTROL).is_dir():
+        warnings.warn(
+            f"The ControlNet in {folder / _CONTROL} is no part of the pipeline here: name it, and what it is shown, "
+            "with each video, as in --control FOLDER=VIDEO or controls of the call.",
+            stacklevel=2,
+        )
+    return {}
+
+
+def check_channels(unet: UNet3DConditionModel, vae: AutoencoderKL) -> None:
+    """Whether the U-Net takes and gives the latents that the VAE makes and reads, and nothing besides.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    channels = vae.config["latent_channels"]
+    taken, given = unet.config["in_channels"], unet.config["out_channels"]
+    if (taken, given) != (channels, channels):
+        raise ConfigError(
+            f"The VAE has latents of {channels} channels, and this U-Net takes {taken} and gives {given}. Use the VAE "
+            "it was trained with, and no U-Net that takes more than noise, such as one for inpainting."
+        )
 
 
 def check_text_encoders(
@@ -87,23 +130,6 @@ def check_text_encoders(
             f"The second text encoder gives a vector {text_encoder_2.config.projection_dim} wide; this U-Net takes one "
             f"of {wanted}."
         )
-
-
-def pixel_shape(
-    unet: UNet3DConditionModel, factors: ScaleFactors, num_frames: int, height: int | None, width: int | None
-) -> VideoShape:
-    """The size of a video, by default what the U-Net was trained at.
-
-    Raises:
-        ConfigError: a size that is not given, and that the U-Net does not say.
-    """
-    if height is None or width is None:
-        sample_size = unet.config["sample_size"]
-        if not isinstance(sample_size, int):
-            raise ConfigError("This model does not say at which size it was trained; give height and width.")
-        size = sample_size * factors.spatial
-        height, width = size if height is None else height, size if width is None else width
-    return VideoShape(num_frames, height, width)
 
 
 def refuse_on_sdxl(is_sdxl: bool, **wishes: object) -> None:

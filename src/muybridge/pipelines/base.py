@@ -57,15 +57,24 @@ class VideoPipeline(LoraTagHost):
 
     model_name: str | None = None
     _remembered: Mapping[str, Any] | None = None
+    _loaded_with: Mapping[str, str | None] = dict.fromkeys(
+        ("motion_adapter", "motion_variant", "parts_from", "vae", "prediction")
+    )
     _interrupt = False
 
     def interrupt(self) -> None:
         """Stop the running call after the present step; what there is then is decoded and returned."""
         self._interrupt = True
 
-    def remember_parts(self, model_name: str | None) -> None:
-        """Say which model this is as it stands; videos made after parts were replaced say so."""
+    def remember_parts(self, model_name: str | None, loaded_with: Mapping[str, str | None] | None = None) -> None:
+        """Say which model this is as it stands; videos made after parts were replaced say so.
+
+        Args:
+            model_name: what it is loaded by; None where that would give another.
+            loaded_with: arguments of `load_pipeline` that it was loaded with besides; videos record them.
+        """
         self.model_name = model_name
+        self._loaded_with = {**self._loaded_with, **(loaded_with or {})}
         self._remembered = self._present_parts()
 
     def _present_parts(self) -> dict[str, Any]:
@@ -165,6 +174,7 @@ class VideoPipeline(LoraTagHost):
         beside = {**unrecorded, "how its LoRAs were read": self.has_unrecorded_lora or None}
         return {
             "model": self.model_name,
+            **self._loaded_with,
             **own,
             "num_inference_steps": common.steps,
             "guidance_scale": common.guidance_scale,

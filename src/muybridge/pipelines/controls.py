@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import ControlNetModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.conditioning import Picture, open_picture
 from muybridge.conditioning.image import resized
 from muybridge.errors import ConfigError, ShapeError
@@ -35,6 +36,28 @@ class DenseControl:
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0
+
+
+def place_controls(controls: Sequence[DenseControl], unet: UNet3DConditionModel, device: torch.device) -> None:
+    """Move ControlNets, which are no parts of a pipeline, to where it runs.
+
+    Raises:
+        ConfigError: one that is for another image model.
+    """
+    for control in controls:
+        for name in ("block_out_channels", "cross_attention_dim", "layers_per_block", "in_channels"):
+            has, needed = (_plain(network.config[name]) for network in (control.model, unet))
+            if has != needed:
+                raise ConfigError(
+                    f"This ControlNet is for another image model: its {name} is {has}, and the U-Net's is {needed}. "
+                    "Use one for the family of the model."
+                )
+        nn.Module.to(control.model, device)
+
+
+def _plain(setting: Any) -> Any:
+    """A list for what a file has as one, and what made the network as a tuple."""
+    return list(setting) if isinstance(setting, Sequence) else setting
 
 
 @dataclass(frozen=True)
@@ -104,7 +127,12 @@ def control_pixels(frames: Video | Sequence[Picture] | np.ndarray, num_frames: i
     pictures: Any = frames.frames if isinstance(frames, Video) else frames
     if len(pictures) < num_frames:
         raise ShapeError(f"A dense control needs a picture for each of {num_frames} frames; given {len(pictures)}.")
-    array = np.stack([resized(open_picture(picture), height, width) for picture in pictures[:num_frames]])
+    array = np.stack(
+        [
+            resized(open_picture(picture, f"Picture {index} of a control"), height, width)
+            for index, picture in enumerate(pictures[:num_frames])
+        ]
+    )
     return torch.from_numpy(array).permute(3, 0, 1, 2)[None].float().div_(255)
 
 

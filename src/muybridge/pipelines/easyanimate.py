@@ -38,15 +38,16 @@ from muybridge.pipelines.easyanimate_task import (
     PROFILES,
     Conditions,
     Profile,
-    SourceVideo,
     Task,
-    choose_size,
+    check_size,
     pin_known,
+    usual_of,
 )
 from muybridge.pipelines.prompts import Texts, read_texts
+from muybridge.pipelines.source_video import SourceVideo, follow, sources_of
 from muybridge.sampling import Guidance, Scheduler, draw_noise, make_plain_scheduler, video_generators
 from muybridge.sampling.schedulers import EASYANIMATE_BETAS
-from muybridge.types import LatentShape
+from muybridge.types import LatentShape, VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class EasyAnimatePipeline(VideoPipeline):
         motion_condition: Tensor | None = None,
         batched_guidance: bool = True,
         profile: Profile | None = None,
-        fps: float = 24.0,
+        fps: float | None = None,
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -205,8 +206,10 @@ class EasyAnimatePipeline(VideoPipeline):
             prompt: one, or a list; each gives `num_videos_per_prompt` videos.
             negative_prompt: what not to show; one for all, or one for each prompt.
             plain_prompt: read brackets and tags in them as words.
-            num_frames: 1 for a picture, or a multiple of what the VAE makes at once (8; 9 in V2).
-            height: in pixels, a multiple of `size_multiple`.
+            num_frames: 1 for a picture, or a multiple of what the VAE makes at once (8; 9 in V2). By default the
+                model's, or as many as a shorter `init_video` allows.
+            height: in pixels, a multiple of `size_multiple`; by default the model's, or as many pixels in the shape of
+                `init_video`.
             width: likewise.
             keyframes: pictures by frame, negative indexes from the end: `{0: a}` is image to video, `{0: a, -1: b}`
                 first and last frame. They are stretched to the size of the video.
@@ -214,7 +217,7 @@ class EasyAnimatePipeline(VideoPipeline):
                 `output_type="latent"`: the video has exactly these there. They are whole pieces of the VAE, in V3 2
                 latent frames for 8 frames: `{0: before[:, :, -2:]}` continues a video from its last 8 frames without
                 the way through 8-bit pictures. Models without channels for pictures take them too.
-            init_video: a video to start from, stretched likewise; its first `num_frames` frames are used.
+            init_video: a video to start from; its first `num_frames` frames are used.
             mask: with `init_video`, `[h, w]` or `[f, h, w]` of its size: white (255, 1, True) is made anew, black kept.
             strength: with `init_video`, the share of the noise levels that is run through, 0 to 1: how far it may
                 change; 1 (the default with a mask) keeps nothing of what is made anew; without a mask 0.7.
@@ -230,7 +233,7 @@ class EasyAnimatePipeline(VideoPipeline):
                 kind that reads one. Guidance does not change it: both its branches are told the same.
             batched_guidance: both branches of guidance at once, or one after the other in half the memory.
             profile: "reference" or "clean", see the constructor; by default the model's.
-            fps: frames per second of the result; changes playback only.
+            fps: frames per second of the result; changes playback only. By default those of `init_video`, or 24.
             latents: start from these instead of noise, `[b, c, f, h, w]` of unit variance.
             prompt_embeds: text states `[b, n, d]` instead of prompts, with `prompt_mask`.
             negative_prompt_embeds: likewise.
@@ -248,6 +251,11 @@ class EasyAnimatePipeline(VideoPipeline):
             NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
         """
         self._interrupt = False
+        conditions = Conditions(keyframes, known_latents, init_video, mask, strength)
+        conditions.check(self.takes_pictures)
+        own = self.config["default_num_frames"], self.config["default_size"]
+        usual = usual_of(self.vae, *own, self.size_multiple)
+        shape, rate = follow((num_frames, height, width), fps, sources_of(init_video), usual)
         common = self._common(
             num_inference_steps,
             guidance_scale,
@@ -256,7 +264,7 @@ class EasyAnimatePipeline(VideoPipeline):
             scheduler=scheduler,
             eta=eta,
             motion_strength=motion_strength,
-            fps=fps,
+            fps=rate,
             output_type=output_type,
             batched_guidance=batched_guidance,
             callback=callback_on_step_end,
@@ -264,8 +272,7 @@ class EasyAnimatePipeline(VideoPipeline):
         require(
             {f"motion_strength must be one number here; given {motion_strength!r}.": isinstance(motion_strength, Real)}
         )
-        conditions = Conditions(keyframes, known_latents, init_video, mask, strength)
-        task = self._task(num_frames, height, width, conditions, profile, clip_apply_ratio)
+        task = self._task(shape, conditions, profile, clip_apply_ratio)
         task = replace(task, motion_condition=motion_condition)
         prompts = prompt_list(prompt)
         given = None
@@ -356,25 +363,18 @@ class EasyAnimatePipeline(VideoPipeline):
         return chosen
 
     def _task(
-        self,
-        num_frames: int | None,
-        height: int | None,
-        width: int | None,
-        conditions: Conditions,
-        profile: Profile | None,
-        clip_apply_ratio: float,
+        self, shape: VideoShape, conditions: Conditions, profile: Profile | None, clip_apply_ratio: float
     ) -> Task:
         chosen = self._profile(profile)
         ratio = clip_apply_ratio
         require({f"clip_apply_ratio must be between 0 and 1; given {ratio}.": 0 <= ratio <= 1})
-        conditions.check(self.takes_pictures)
-        count: int = self.config["default_num_frames"] if num_frames is None else num_frames
+        count, rows, columns = shape.num_frames, shape.height, shape.width
         self.vae.num_latent_frames(count)
-        rows, columns = choose_size(height, width, self.config["default_size"], self.size_multiple)
+        check_size(rows, columns, self.config["default_size"], self.size_multiple)
         pinned, known = conditions.pin(count, rows, columns, self.config["known_frames"]), None
         if conditions.known_latents is not None:
-            shape = self._latent_shape(count, rows, columns)
-            pinned, known = pin_known(self.vae, conditions.known_latents, pinned, shape)
+            latents = self._latent_shape(count, rows, columns)
+            pinned, known = pin_known(self.vae, conditions.known_latents, pinned, latents)
         return Task(count, rows, columns, pinned, conditions.strength_or_default, chosen, ratio, known)
 
     def _latent_shape(self, num_frames: int, height: int, width: int) -> LatentShape:

@@ -14,15 +14,15 @@ from muybridge.conditioning import Picture, PinnedVideo, nothing_pinned, pin_key
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines.base import require
 from muybridge.pipelines.known_latents import KnownLatents, collect_known
+from muybridge.pipelines.source_video import SourceVideo, Usual
 from muybridge.types import LatentShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.video import Video
 
 Profile = Literal["reference", "clean"]
 PROFILES = ("reference", "clean")
-SourceVideo = Video | np.ndarray
-"""A video, or `uint8 [f, h, w, 3]`."""
-_USUAL_SIZE = (384, 672)
+USUAL_SIZE = (384, 672)
+FPS = 24.0
 
 
 @dataclass(frozen=True)
@@ -87,29 +87,41 @@ class Conditions:
         return 0.7 if self.init_video is not None and self.mask is None else 1.0
 
 
-def choose_size(
-    height: int | None, width: int | None, default: Sequence[int] | None, size_multiple: int
-) -> tuple[int, int]:
-    """Height and width of a call; warns where the model is known to be made for another size.
+def usual_of(vae: AutoencoderKLMagvit, num_frames: int, size: Sequence[int] | None, size_multiple: int) -> Usual:
+    """What a model makes by default: `num_frames` of `size` (height, width; None if not known)."""
+    rows, columns = size or USUAL_SIZE
+
+    def largest(most: int) -> int:
+        over = most % vae.frame_multiple if vae.shape.frames_per_chunk else (most - 1) % vae.frame_multiple
+        return most - over if most > over else vae.frame_multiple
+
+    def more(there: int) -> str:
+        if (most := largest(there)) > num_frames:
+            return f"For more, as memory allows, give num_frames={most} (--frames {most} --segment {most})."
+        return f"This model makes {vae.frame_multiple} frames at once, and multiples."
+
+    return Usual(num_frames, (rows, columns), FPS, size_multiple, largest, True, more)
+
+
+def check_size(height: int, width: int, default: Sequence[int] | None, size_multiple: int) -> None:
+    """Whether a model makes videos of this size; warns where it is known to be made for another one.
 
     Raises:
         ShapeError: no positive multiples of `size_multiple`; names the nearest.
     """
-    rows, columns = default or _USUAL_SIZE
-    chosen = (rows if height is None else height, columns if width is None else width)
-    if any(side < size_multiple or side % size_multiple for side in chosen):
-        nearest = (max(size_multiple, round(side / size_multiple) * size_multiple) for side in reversed(chosen))
+    if any(side < size_multiple or side % size_multiple for side in (height, width)):
+        nearest = (max(size_multiple, round(side / size_multiple) * size_multiple) for side in (width, height))
         raise ShapeError(
-            f"Width and height must be positive multiples of {size_multiple}; given {chosen[1]}x{chosen[0]}. "
+            f"Width and height must be positive multiples of {size_multiple}; given {width}x{height}. "
             f"The nearest is {'x'.join(map(str, nearest))}."
         )
-    if default is not None and chosen != tuple(default):
+    if default is not None and (height, width) != tuple(default):
+        rows, columns = default
         warnings.warn(
-            f"This model is made for {columns}x{rows} pixels (width x height); given {chosen[1]}x{chosen[0]}. Other "
-            "sizes can look worse, or grey: leave the size out for the model's own.",
+            f"This model is made for {columns}x{rows} pixels (width x height); given {width}x{height}. Other sizes can "
+            "look worse, or grey; its own is the surest.",
             stacklevel=3,
         )
-    return chosen
 
 
 def pin_known(

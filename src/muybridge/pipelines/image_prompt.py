@@ -115,7 +115,7 @@ class ImagePromptHost(VideoPipeline):
         given = image_prompt if isinstance(image_prompt, (list, tuple)) else [image_prompt]
         if not given:
             raise ConfigError("image_prompt is an empty list; give at least one picture.")
-        return [open_picture(cast("Picture", each)) for each in given]
+        return [open_picture(cast("Picture", each), "The image prompt") for each in given]
 
     def _image_conditions(
         self, pictures: Sequence[Image.Image], strength: float, count: int, guided: bool

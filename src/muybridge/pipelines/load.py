@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from muybridge.checkpoints import locate_model, parts, read_model_index
-from muybridge.checkpoints.base_models import read_base_model
-from muybridge.checkpoints.easyanimate import is_published_folder
+from muybridge.checkpoints.base_models import base_model_from_weights
+from muybridge.checkpoints.easyanimate import is_published_folder, load_own_vae
 from muybridge.checkpoints.lacking_parts import load_lacking
 from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
-from muybridge.checkpoints.motion_variants import MotionVariant
+from muybridge.checkpoints.places import require_kind
+from muybridge.checkpoints.prediction import (
+    Prediction,
+    prediction_of_file,
+    prediction_of_scheduler,
+    prediction_type,
+    without_marks,
+)
+from muybridge.checkpoints.unet_kinds import check_motion_fits, unet_kind
+from muybridge.checkpoints.vae_files import own_vae_settings, read_vae
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.motion.variants import MotionVariant
 from muybridge.pipelines.animatediff import AnimateDiffPipeline
+from muybridge.pipelines.animatediff_parts import has_motion
 from muybridge.pipelines.easyanimate import EasyAnimatePipeline
-from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler
-from muybridge.weights.files import WEIGHT_SUFFIXES
+from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler, with_settings
+from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 
-_STILLS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_UNETS = ("UNet2DConditionModel", "UNetMotionModel", "UNet3DConditionModel")
+_VIDEO_PREFIX = "AnimateDiff"
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What is used instead of what the model has or says, or None."""
+
+    dtype: torch.dtype
+    motion: LoadedMotion | None
+    motion_name: str
+    parts_from: str | os.PathLike[str] | None
+    vae: str | os.PathLike[str] | None
+    prediction: str | None
 
 
 def load_pipeline(
@@ -29,91 +54,149 @@ def load_pipeline(
     motion_adapter: str | os.PathLike[str] | None = None,
     parts_from: str | os.PathLike[str] | None = None,
     motion_variant: str | None = None,
+    vae: str | os.PathLike[str] | None = None,
+    prediction: str | None = None,
 ) -> AnimateDiffPipeline | EasyAnimatePipeline:
     """Load a pipeline on the CPU; `.to(device)` moves it.
 
     Args:
-        model: a shipped demo ("demo/animatediff"), a folder, or a hub id. With `motion_adapter` also Stable Diffusion
-            1.5 or XL, as a folder, a hub id or a single file (`.safetensors`, `.ckpt`); it then runs with the noise
-            levels, steps and guidance that the motion modules were made for.
+        model: a shipped demo ("demo/animatediff"), a folder, or a hub id; folders may be of diffusers' AnimateDiff
+            pipelines. With `motion_adapter` also Stable Diffusion 1.5 or XL, as a folder, a hub id or a single file; it
+            then runs with the noise levels, steps and guidance that the motion modules were made for, and what it
+            predicts, as its file or folder says it.
         torch_dtype: of all networks.
         motion_adapter: a motion module file or the folder of an adapter, here or on the hub, in any layout that
             `checkpoints.motion_files.read_motion` knows, to use instead of the model's own. A model that has motion
             modules of its own keeps its noise levels, unless the new ones are distilled and run with no others.
         parts_from: a folder or hub id with what a single file lacks: always the tokenizers, sometimes VAE or text
             encoders. By default Stable Diffusion 1.5 or XL on the hub.
-        motion_variant: what `motion_adapter` is, one of `checkpoints.motion_variants.VARIANTS`; by default as detected,
-            with a warning where keys, shapes and name fit several.
+        motion_variant: what `motion_adapter` is, one of `motion.variants.VARIANTS`; by default as detected, with a
+            warning where keys, shapes and name fit several.
+        vae: a VAE to use instead of the model's own: a file or folder, here or on the hub; see
+            `checkpoints.vae_files.read_vae`. For EasyAnimate the folder of one of its own.
+        prediction: what the model predicts, where it is not said beside it, or wrongly: "epsilon", "v" or "sample".
 
     Raises:
         CheckpointError: no such model or adapter, a family that is not known, or parts that are missing or damaged.
-        ConfigError: the adapter is for another backbone, or an argument has no effect on this model.
+        ConfigError: parts that do not fit each other, or an argument that has no effect on this model.
+
+    Warns:
+        UserWarning: what is taken instead of what is said.
     """
     if motion_variant is not None and motion_adapter is None:
         raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
+    asked = None if prediction is None else prediction_type(prediction)
     path = Path(model)
-    is_file = path.suffix.lower() in WEIGHT_SUFFIXES and not path.is_dir()
-    if is_file and not path.is_file():
+    is_file = path.is_file()
+    if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
         raise CheckpointError(f"There is no weight file {path}.")
     if parts_from is not None and not is_file:
         raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
-    if not is_file:
-        folder = locate_model(model)
-        if is_published_folder(folder) or read_model_index(folder).get("_class_name") == "EasyAnimatePipeline":
-            if motion_adapter is not None:
-                raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
-            return EasyAnimatePipeline.from_pretrained(model, torch_dtype=torch_dtype)
-    loaded = None if motion_adapter is None else read_motion(motion_adapter, dtype=torch_dtype, variant=motion_variant)
-    if is_file:
-        pipeline = _from_file(path, torch_dtype, loaded, parts_from)
+    folder = None if is_file else locate_model(model)
+    pipeline: AnimateDiffPipeline | EasyAnimatePipeline
+    if folder is not None and _is_easyanimate(folder):
+        if motion_adapter is not None:
+            raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
+        pipeline = _easyanimate(model, folder, torch_dtype, vae, asked)
     else:
-        pipeline = _from_folder(locate_model(model), torch_dtype, loaded)
-    pipeline.remember_parts(str(model))
-    pipeline.motion_adapter_name = None if motion_adapter is None else str(motion_adapter)
-    pipeline.motion_variant = motion_variant
-    pipeline.parts_from = None if parts_from is None else str(parts_from)
-    return pipeline
-
-
-def _from_folder(folder: Path, dtype: torch.dtype, loaded: LoadedMotion | None) -> AnimateDiffPipeline:
-    index = read_model_index(folder)
-    family = index.get("_class_name")
-    if family != "AnimateDiffPipeline" and (family not in _STILLS or loaded is None):
-        raise CheckpointError(
-            f"{folder} is a {family}; supported: AnimateDiffPipeline, and {' or '.join(_STILLS)} together with a "
-            "motion adapter."
+        motion = (
+            None if motion_adapter is None else read_motion(motion_adapter, dtype=torch_dtype, variant=motion_variant)
         )
-    if loaded is None:
-        return AnimateDiffPipeline.from_pretrained(folder, torch_dtype=dtype)
-    components: dict[str, Any] = {"motion_adapter": loaded.adapter}
-    chooses = family in _STILLS or loaded.variant.distilled
-    if chooses:
-        prediction = parts.load_scheduler(folder, index).config.get("prediction_type", "epsilon")  # type: ignore
-        components["scheduler"] = _scheduler(loaded.variant, prediction)
-    pipeline = AnimateDiffPipeline.from_pretrained(folder, torch_dtype=dtype, **components)
-    if chooses:
-        pipeline.register_to_config(**_defaults(loaded.variant))
+        wishes = _Wishes(torch_dtype, motion, Path(motion_adapter or "").name, parts_from, vae, asked)
+        pipeline = _from_file(path, wishes) if folder is None else _from_folder(folder, wishes)
+    given = {"motion_adapter": motion_adapter, "parts_from": parts_from, "vae": vae}
+    named = {name: None if place is None else str(place) for name, place in given.items()}
+    pipeline.remember_parts(str(model), {**named, "motion_variant": motion_variant, "prediction": asked})
     return pipeline
 
 
-def _from_file(
-    path: Path, dtype: torch.dtype, loaded: LoadedMotion | None, parts_from: str | os.PathLike[str] | None
-) -> AnimateDiffPipeline:
-    if loaded is None:
-        raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")
-    base = read_base_model(path, dtype=dtype)
-    present: dict[str, Any] = base.components()
-    return AnimateDiffPipeline(
-        **present,
-        **load_lacking(base, str(path), parts_from, dtype),
-        scheduler=_scheduler(loaded.variant, "epsilon"),  # type: ignore[arg-type]  # a protocol of what is used
-        motion_adapter=loaded.adapter,
-        **_defaults(loaded.variant),
+def _is_easyanimate(folder: Path) -> bool:
+    return is_published_folder(folder) or read_model_index(folder).get("_class_name") == "EasyAnimatePipeline"
+
+
+def _easyanimate(
+    model: str | os.PathLike[str],
+    folder: Path,
+    dtype: torch.dtype,
+    vae: str | os.PathLike[str] | None,
+    asked: str | None,
+) -> EasyAnimatePipeline:
+    components: dict[str, Any] = {} if vae is None else {"vae": load_own_vae(vae, folder, dtype)}
+    pipeline = EasyAnimatePipeline.from_pretrained(model, torch_dtype=dtype, **components)
+    _predict_as_asked(pipeline, asked, str(folder))
+    return pipeline
+
+
+def _from_folder(folder: Path, wishes: _Wishes) -> AnimateDiffPipeline:
+    index, motion = read_model_index(folder), wishes.motion
+    makes_videos = _makes_videos(folder, index, motion is not None)
+    settings = parts.unet_settings(folder)
+    components: dict[str, Any] = {}
+    if motion is not None:
+        check_motion_fits(settings, motion, str(folder), wishes.motion_name)
+        components["motion_adapter"] = motion.adapter
+    if wishes.vae is not None:
+        is_sdxl = unet_kind(settings) == "sdxl"
+        components["vae"] = read_vae(wishes.vae, wishes.dtype, own=own_vae_settings(folder), is_sdxl=is_sdxl)
+    chosen = motion if motion is not None and (not makes_videos or motion.variant.distilled) else None
+    if chosen is not None:
+        scheduler: Any = parts.load_scheduler(folder, index)
+        prediction = prediction_of_scheduler(scheduler.config, str(folder), wishes.prediction)
+        components["scheduler"] = _scheduler(chosen.variant, prediction)
+    pipeline = AnimateDiffPipeline.from_pretrained(folder, torch_dtype=wishes.dtype, **components)
+    if chosen is not None:
+        pipeline.register_to_config(**_defaults(chosen.variant))
+    else:
+        _predict_as_asked(pipeline, wishes.prediction, str(folder))
+    return pipeline
+
+
+def _makes_videos(folder: Path, index: dict[str, Any], brings_motion: bool) -> bool:
+    """Whether a folder is a video model, decided by its parts; refuses what is neither that nor becomes it."""
+    family, unet = index.get("_class_name"), parts.class_of_part(folder, "unet")
+    if isinstance(family, str) and unet in (*_UNETS, None) and "unet" in index:
+        if family.startswith(_VIDEO_PREFIX) or has_motion(folder, index):
+            return True
+        if brings_motion:
+            return False
+    raise CheckpointError(
+        f"{folder} is a {family}; supported: AnimateDiffPipeline, and StableDiffusionPipeline or "
+        "StableDiffusionXLPipeline together with a motion adapter (motion_adapter, or --motion-adapter), both also as "
+        "diffusers saves them for other tasks, where they have a U-Net of these; and EasyAnimatePipeline."
     )
 
 
-def _scheduler(variant: MotionVariant, prediction_type: str) -> Scheduler:
-    return make_plain_scheduler(variant.scheduler, {**variant.schedule, "prediction_type": prediction_type})
+def _from_file(path: Path, wishes: _Wishes) -> AnimateDiffPipeline:
+    motion, state = wishes.motion, read_weights(path)
+    require_kind(state, "base-model", str(path), path.name)
+    if motion is None:
+        raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")
+    prediction = prediction_of_file(state, read_metadata(path), str(path), wishes.prediction)
+    base = base_model_from_weights(without_marks(state), str(path), dtype=wishes.dtype)
+    check_motion_fits(base.unet.config, motion, str(path), wishes.motion_name)
+    present: dict[str, Any] = base.components()
+    if wishes.vae is not None:
+        own = None if base.vae is None else dict(base.vae.config)
+        present["vae"] = read_vae(wishes.vae, wishes.dtype, own=own, is_sdxl=base.variant == "base-sdxl")
+    return AnimateDiffPipeline(
+        **present,
+        **load_lacking(base, str(path), wishes.parts_from, wishes.dtype, present),
+        scheduler=_scheduler(motion.variant, prediction),  # type: ignore[arg-type]  # a protocol of what is used
+        motion_adapter=motion.adapter,
+        **_defaults(motion.variant),
+    )
+
+
+def _scheduler(variant: MotionVariant, prediction: Prediction) -> Scheduler:
+    """Noise levels are the motion modules'; what is predicted, and whether from noise alone, is the image model's."""
+    return make_plain_scheduler(variant.scheduler, {**variant.schedule, **prediction.settings()})
+
+
+def _predict_as_asked(pipeline: AnimateDiffPipeline | EasyAnimatePipeline, asked: str | None, source: str) -> None:
+    scheduler: Any = pipeline.scheduler
+    prediction = prediction_of_scheduler(scheduler.config, source, asked)
+    if asked is not None and prediction.type != scheduler.config.get("prediction_type"):
+        pipeline.register_modules(scheduler=with_settings(scheduler, prediction.settings()))
 
 
 def _defaults(variant: MotionVariant) -> dict[str, Any]:

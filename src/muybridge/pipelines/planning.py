@@ -76,6 +76,8 @@ def plan_video(
     family = "EasyAnimatePipeline"
     if not is_published_folder(folder):
         family = str(read_model_index(folder).get("_class_name"))
+        if family.startswith("AnimateDiff"):  # as diffusers saves them for other tasks too
+            family = "AnimateDiffPipeline"
     stages_of = {"AnimateDiffPipeline": _animatediff, "EasyAnimatePipeline": _easyanimate}.get(family)
     if stages_of is None:
         raise CheckpointError(f"{folder} is a {family}; planned can be AnimateDiffPipeline and EasyAnimatePipeline.")

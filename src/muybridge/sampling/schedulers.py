@@ -81,6 +81,7 @@ class Sampler:
         scheduler_class: of diffusers.
         settings: its own, where a model says nothing else.
         fixed: its own, whatever a model says.
+        predictions: what networks may predict that it can run.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Sampler:
     scheduler_class: type
     settings: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    predictions: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
 
     @property
     def setting_names(self) -> set[str]:
@@ -119,6 +121,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         7.5,
         EulerAncestralDiscreteScheduler,
         _LEADING,
+        predictions=("epsilon", "v_prediction"),
     ),
     Sampler(
         "euler-trailing",
@@ -158,6 +161,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         PNDMScheduler,
         _LEADING,
         {"skip_prk_steps": True},
+        predictions=("epsilon", "v_prediction"),
     ),
     Sampler(
         "unipc",
@@ -183,6 +187,7 @@ _OF_THE_MODEL = (
     "beta_start",
     "beta_end",
     "beta_schedule",
+    "trained_betas",
     "prediction_type",
     "rescale_betas_zero_snr",
     "timestep_spacing",
@@ -219,19 +224,13 @@ def make_scheduler(name: str, model_scheduler: ConfigMixin | Scheduler | None = 
             Diffusion 1.5 are used.
 
     Raises:
-        ConfigError: unknown name (lists the known ones), or a solver that cannot start from pure noise where the
-            model was trained to.
+        ConfigError: unknown name (lists the known ones), or a solver that cannot start from pure noise, or run a model
+            that predicts what this one does.
     """
     sampler = find_sampler(name)
     if model_scheduler is None:
         return _make(sampler, {**ANIMATEDIFF_BETAS, **sampler.settings, **sampler.fixed})
     own = {key: value for key, value in dict(model_scheduler.config).items() if key in _OF_THE_MODEL}
-    if own.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in sampler.setting_names:
-        able = [each.name for each in SAMPLERS if "rescale_betas_zero_snr" in each.setting_names]
-        raise ConfigError(
-            f"Scheduler {name!r} cannot start from zero signal, which this model was trained for. Use one of "
-            f"{', '.join(able)}."
-        )
     return _make(sampler, {**sampler.settings, **own, **sampler.fixed})
 
 
@@ -241,11 +240,26 @@ def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
     EasyAnimate runs this way: its DDIM clips the predicted sample and starts below the top noise level, for example.
 
     Raises:
-        ConfigError: unknown name (lists the known ones).
+        ConfigError: as of `make_scheduler`.
     """
     sampler = find_sampler(name)
     kept = {key: value for key, value in sampler.fixed.items() if key in _WHAT_A_SAMPLER_IS}
     return _make(sampler, {**schedule, **kept})
+
+
+def with_settings(scheduler: Scheduler, settings: Mapping[str, Any]) -> Scheduler:
+    """The same solver with some settings of the model changed, such as what it predicts.
+
+    Raises:
+        ConfigError: the solver cannot run such a model.
+    """
+    kind = cast("Any", type(scheduler))
+    own = next((each for each in SAMPLERS if each.scheduler_class is kind), None)
+    changed = {**dict(scheduler.config), **settings}
+    if own is not None:
+        _require_able(own, changed)
+    with _tensors_to_numpy():
+        return kind.from_config(changed)
 
 
 def set_timesteps(scheduler: Scheduler, num_steps: int) -> Tensor:
@@ -266,8 +280,27 @@ def set_timesteps(scheduler: Scheduler, num_steps: int) -> Tensor:
 
 
 def _make(sampler: Sampler, settings: Mapping[str, Any]) -> Scheduler:
+    _require_able(sampler, settings)
+    if settings.get("rescale_betas_zero_snr"):
+        # Other spacings begin below the last noise level, and only there is nothing but noise.
+        settings = {**settings, "timestep_spacing": "trailing"}
     with _tensors_to_numpy():
         return sampler.scheduler_class(**{k: v for k, v in settings.items() if k in sampler.setting_names})
+
+
+def _require_able(sampler: Sampler, settings: Mapping[str, Any]) -> None:
+    predicts = settings.get("prediction_type", "epsilon")
+    if predicts not in sampler.predictions:
+        able = [each.name for each in SAMPLERS if predicts in each.predictions]
+        raise ConfigError(
+            f"Scheduler {sampler.name!r} cannot run a model that predicts {predicts}. Use one of {', '.join(able)}."
+        )
+    if settings.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in sampler.setting_names:
+        able = [each.name for each in SAMPLERS if "rescale_betas_zero_snr" in each.setting_names]
+        raise ConfigError(
+            f"Scheduler {sampler.name!r} cannot start from zero signal, which this model was trained for. Use one of "
+            f"{', '.join(able)}."
+        )
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors import SafetensorError, safe_open
 
 from muybridge.checkpoints.quiet_loading import quiet_loading
-from muybridge.conditioning.sparse import open_upright
+from muybridge.conditioning import open_picture
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import check_folder_above, new_file, output_error
 from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
@@ -315,7 +315,7 @@ def _control_pictures(job: AnimateDiffJob) -> dict[int, Image.Image]:
     indexes = job.controlnet_image_indexs[: len(job.controlnet_images)]
     pictures = {}
     for index, file in zip(indexes, job.controlnet_images, strict=True):
-        picture = _cropped(open_upright(file, f"The image of frame {index}"), job.W / job.H)
+        picture = _cropped(open_picture(file, f"The image of frame {index}"), job.W / job.H)
         pictures[index] = _normalized(picture) if job.normalize_condition_images else picture
     return pictures
 

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from diffusers import ControlNetModel
 from PIL import Image
-from torch import nn
 
-from muybridge.checkpoints import locate_weights
+from muybridge.checkpoints.control_files import read_control
 from muybridge.conditioning import fit_size, open_picture
-from muybridge.conditioning.sparse import open_upright
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
 from muybridge.pipelines.animatediff_conditions import read_sparse_control
@@ -23,7 +20,6 @@ from muybridge.pipelines.controls import DenseControl
 from muybridge.sampling import FreeInit, WindowSettings
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, read_video
-from muybridge.weights.loading import load_folder
 
 _OF_EASYANIMATE = frozenset(
     {
@@ -64,6 +60,8 @@ _NOT_OF_THE_CALL = frozenset(
         "motion_adapter",
         "motion_variant",
         "parts_from",
+        "vae",
+        "prediction",
         "lora",
         "embeddings",
         "keyframe_control",
@@ -114,13 +112,13 @@ def open_inputs(request: GenerateRequest) -> Inputs:
     pictures: dict[str, dict[int, Image.Image]] = {}
     for name, files in {"keyframe": request.keyframes, "sketch": request.sketches}.items():
         if files is not None:
-            pictures[name] = {frame: open_upright(path, f"The {name} {frame}") for frame, path in files.items()}
+            pictures[name] = {frame: open_picture(path, f"The {name} {frame}") for frame, path in files.items()}
     styles = None
     if request.image_prompt is not None:
-        styles = tuple(open_upright(path, f"The picture {path}") for path in request.image_prompt)
-    shown = tuple(read_video(Path(control.frames)) for control in request.controls or ())
-    video = None if request.init_video is None else read_video(Path(request.init_video))
-    mask = None if request.mask is None else np.asarray(open_picture(request.mask).convert("L"))
+        styles = tuple(open_picture(path, "The image prompt") for path in request.image_prompt)
+    shown = tuple(read_video(Path(control.frames), request.num_frames) for control in request.controls or ())
+    video = None if request.init_video is None else read_video(Path(request.init_video), request.num_frames)
+    mask = None if request.mask is None else np.asarray(open_picture(request.mask, "The mask").convert("L"))
     if video is not None and mask is not None:
         _check_mask(mask, video)
     return Inputs(pictures.get("keyframe"), video, mask, pictures.get("sketch"), shown, styles)
@@ -130,9 +128,11 @@ def _check_fit(request: GenerateRequest) -> None:
     if request.fit is None:
         return
     if request.width is not None or request.height is not None:
-        raise ConfigError("fit takes the size from the first keyframe; leave width and height out.")
-    if request.keyframes is None:
-        raise ConfigError("fit takes the size from the first keyframe; give one, as in 0=start.png.")
+        raise ConfigError("fit takes the size from a keyframe or source video; leave width and height out.")
+    if request.keyframes is None and request.init_video is None:
+        raise ConfigError(
+            "fit takes the size from the first keyframe, as in 0=start.png, or from the source video; give one of them."
+        )
 
 
 def _check_networks(request: GenerateRequest) -> None:
@@ -187,7 +187,9 @@ def animatediff_arguments(
         pipeline.load_image_prompt_adapter(request.image_prompt_adapter, request.image_encoder)
     if request.controls is not None:
         arguments["controls"] = [
-            DenseControl(_control_net(control.model, pipeline), frames, control.strength, control.start, control.end)
+            DenseControl(
+                read_control(control.model, pipeline.unet.dtype), frames, control.strength, control.start, control.end
+            )
             for control, frames in zip(request.controls, opened.control_frames, strict=True)
         ]
     if request.windows is not None:
@@ -205,16 +207,6 @@ def _load_embeddings(request: GenerateRequest, pipeline: AnimateDiffPipeline) ->
     used = pipeline.embeddings_in(texts)
     if idle := [name for path, name in (request.embeddings or {}).items() if path not in used]:
         warnings.warn(f"No prompt names the embedding {', '.join(idle)}, so it does nothing.", stacklevel=2)
-
-
-def _control_net(name: str, pipeline: AnimateDiffPipeline) -> ControlNetModel:
-    folder = locate_weights(name)
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}; a control is the folder of a ControlNet of diffusers'.")
-    options = {"torch_dtype": pipeline.unet.dtype}
-    model: ControlNetModel = load_folder(ControlNetModel.from_pretrained, folder, "ControlNetModel", options)
-    nn.Module.to(model, pipeline.device)
-    return model
 
 
 def _arguments(
@@ -247,8 +239,10 @@ def easyanimate_arguments(
     arguments = _arguments(request, opened, _OF_ANIMATEDIFF, "An EasyAnimate", "an AnimateDiff")
     if isinstance(request.prompt, dict):
         raise ConfigError("An EasyAnimate model has one prompt for all frames; give one, or use an AnimateDiff model.")
-    if request.fit is not None and opened.keyframes is not None:
-        picture = opened.keyframes[min(opened.keyframes, key=lambda frame: (frame < 0, frame))]
-        size = fit_size(picture.height, picture.width, request.fit, pipeline.size_multiple)
+    shown = opened.init_video
+    if opened.keyframes is not None:
+        shown = opened.keyframes[min(opened.keyframes, key=lambda frame: (frame < 0, frame))]
+    if request.fit is not None and shown is not None:
+        size = fit_size(shown.height, shown.width, request.fit, pipeline.size_multiple)
         arguments["height"], arguments["width"] = size
     return arguments

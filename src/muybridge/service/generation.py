@@ -88,6 +88,8 @@ def generate_file(
             motion_adapter=request.motion_adapter,
             parts_from=request.parts_from,
             motion_variant=request.motion_variant,
+            vae=request.vae,
+            prediction=request.prediction,
         )
         for path, weight in (request.lora or {}).items():
             pipeline.load_lora_weights(path, weight=weight)

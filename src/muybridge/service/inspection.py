@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from muybridge.checkpoints.detect import Detection, detect_weights
 from muybridge.checkpoints.easyanimate import is_published_folder
-from muybridge.checkpoints.embeddings import read_embedding_tensors
-from muybridge.checkpoints.image_prompt_files import read_nested
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
 from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
-from muybridge.checkpoints.motion_variants import VARIANTS, motion_variant
-from muybridge.checkpoints.parts import read_model_index
+from muybridge.checkpoints.parts import class_of_part, read_model_index, unet_settings
+from muybridge.checkpoints.prediction import prediction_of_file
+from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
 from muybridge.errors import CheckpointError, MuybridgeError
-from muybridge.video import read_video
-from muybridge.weights.files import WEIGHT_SUFFIXES, read_folder_weights, read_weights
+from muybridge.motion.variants import VARIANTS, motion_variant
+from muybridge.video import read_facts
+from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
+from muybridge.weights.folder_files import find_folder_files
+from muybridge.weights.formats import file_format
+from muybridge.weights.json_objects import read_json_object
+from muybridge.weights.loading import is_finite
 
 _PIPELINES = {
     "AnimateDiffPipeline": ("pipeline", "animatediff"),
@@ -30,6 +33,16 @@ _PIPELINES = {
     "StableDiffusionPipeline": ("base-model", "base-sd15"),
     "StableDiffusionXLPipeline": ("base-model", "base-sdxl"),
 }
+_OF_A_SCHEDULE = (
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "timestep_spacing",
+    "steps_offset",
+)
+"""What a scheduler says of the model that it is for."""
 _MODELS = {
     "SparseControlNetModel": ("sparse-control", "sparsectrl"),
     "UNet3DConditionModel": ("base-model", "unet"),
@@ -41,10 +54,12 @@ _MODELS = {
 def inspect_path(path: str | Path) -> dict[str, Any]:
     """Describe a file or folder, as plain values.
 
-    Every description has `kind` and `path`. Videos have `num_frames`, `width`, `height`, `fps` and `request`. Weights
-    have `variant`, `layout`, `decided_by`, `candidates`, `notes`, `settings` (how a motion module is run), and the
-    figures `size_bytes`, `num_tensors`, `num_parameters`, `dtypes`, `non_finite` (names of weights that are not
-    numbers). Pipelines have `variant` and `parts`, each described likewise, without figures.
+    Every description has `kind` and `path`. Videos have `num_frames`, `width`, `height` and `fps` as they are read,
+    `in_file` (what they are before that: `is_variable_rate` and the names of `video.decoded.Traits`), and `request`.
+    Weights have `variant`, `layout`, `decided_by`, `candidates`, `notes`, `settings` (how a motion module is run), of
+    an image model `prediction` (what it predicts, whether from pure noise on, and what says so), and the figures
+    `size_bytes`, `num_tensors`, `num_parameters`, `dtypes`, `non_finite` (names of weights that are not numbers).
+    Pipelines have `variant` and `parts`, each described likewise, without figures; a scheduler with its `settings`.
 
     All weights are read, which for a file of 2 GB takes as long as reading it.
 
@@ -57,41 +72,52 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
             return _pipeline(folder)
         if (folder / "config.json").is_file():
             return _model_folder(folder)
-    if folder.suffix.lower() in WEIGHT_SUFFIXES:
-        return _weights(folder, _read_weights(folder), folder.name)
+    if _is_about_weights(folder):
+        return _weights(folder, read_weights(folder), folder.name)
     return _video(folder)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_weights(path)
-    except CheckpointError:
-        if path.suffix.lower() == ".safetensors" or not path.is_file():
-            raise
-        # Pickled image prompt adapters and embeddings keep their parts apart.
-        for read, kind in ((read_nested, "ip-adapter"), (read_embedding_tensors, "embedding")):
-            with contextlib.suppress(CheckpointError):
-                if detect_weights(nested := read(path)).kind == kind:
-                    return nested
-        raise
+def _is_about_weights(path: Path) -> bool:
+    """Whether a file is one of weights, or would be if it were whole; videos are told by their reader."""
+    if not path.is_file():
+        return path.suffix.lower() in WEIGHT_SUFFIXES and not path.is_dir()
+    found = file_format(path)
+    return found.holds_weights or found.stands_for_a_file or path.suffix.lower() in WEIGHT_SUFFIXES
 
 
 def _video(path: Path) -> dict[str, Any]:
-    video = read_video(path)
+    found = read_facts(path)
     return {
         "kind": "video",
         "path": str(path),
-        "num_frames": len(video),
-        "width": video.width,
-        "height": video.height,
-        "fps": float(video.fps),
-        "request": None if video.request is None else dict(video.request),
+        "num_frames": found.num_frames,
+        "width": found.width,
+        "height": found.height,
+        "fps": float(found.fps),
+        "in_file": {"is_variable_rate": found.is_variable, **asdict(found.traits)},
+        "request": found.request,
     }
 
 
 def _weights(path: Path, state: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    found = detect_weights(state, name)
-    return {**_described(path, found, name), **_figures(path, state)}
+    described = _described(path, detect_weights(state, name), name)
+    if described["kind"] == "base-model" and path.is_file():
+        described |= _prediction(path, state, described["notes"])
+    return {**described, **_figures(path, state)}
+
+
+def _prediction(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> dict[str, Any]:
+    """What a single file says that its model predicts; what is wrong with that goes to the notes."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            found = prediction_of_file(state, read_metadata(path), path.name)
+        except CheckpointError as error:
+            return {"notes": [*notes, str(error)]}
+    return {
+        "prediction": {"type": found.type, "zero_snr": found.zero_snr, "said_by": found.said_by},
+        "notes": [*notes, *(str(each.message) for each in said)],
+    }
 
 
 def _described(path: Path, found: Detection, name: str) -> dict[str, Any]:
@@ -110,21 +136,14 @@ def _described(path: Path, found: Detection, name: str) -> dict[str, Any]:
 
 
 def _figures(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES]
+    files = (path,) if path.is_file() else find_folder_files(path).files
     return {
         "size_bytes": sum(file.stat().st_size for file in files),
         "num_tensors": len(state),
         "num_parameters": sum(value.numel() for value in state.values()),
         "dtypes": dict(Counter(str(value.dtype).removeprefix("torch.") for value in state.values())),
-        "non_finite": [key for key, value in state.items() if not _is_finite(value)],
+        "non_finite": [key for key, value in state.items() if not is_finite(value)],
     }
-
-
-def _is_finite(value: Tensor) -> bool:
-    if not value.is_floating_point():
-        return True
-    # torch cannot test 8-bit floats themselves.
-    return bool(torch.isfinite(value if value.element_size() > 1 else value.float()).all())
 
 
 def _model_folder(folder: Path) -> dict[str, Any]:
@@ -146,31 +165,20 @@ def _model_folder(folder: Path) -> dict[str, Any]:
 
 
 def _folder_weights(folder: Path) -> dict[str, Tensor]:
-    for name in ("diffusion_pytorch_model", "diffusion_pytorch_model.fp16", "model", "pytorch_model"):
-        if any(folder.glob(f"{name}.safetensors*")) or any(folder.glob(f"{name}.bin*")):
-            return read_folder_weights(folder, name)
-    raise CheckpointError(f"{folder} has a config.json, but no weights that are known by name.")
+    state: dict[str, Tensor] = {}
+    for file in find_folder_files(folder).files:
+        state |= read_weights(file)
+    return state
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}, not the settings of a model.")
-    return config
+    return read_json_object(folder / "config.json", "the settings of a model")
 
 
 def _pipeline(folder: Path) -> dict[str, Any]:
     index = {"_class_name": "EasyAnimatePipeline"} if is_published_folder(folder) else read_model_index(folder)
     name = str(index.get("_class_name"))
-    kind, variant = _PIPELINES.get(name, ("pipeline", "unknown"))
-    notes = [] if name in _PIPELINES else [f"{name} is not known here"]
-    unet = folder / "unet" / "config.json"
-    if variant == "base-sd15" and unet.is_file() and _read_config(unet.parent).get("cross_attention_dim") == 1024:
-        variant = "base-sd2"
+    kind, variant, notes = _family(folder, name)
     parts = {part.name: _part(part) for part in sorted(folder.iterdir()) if part.is_dir()}
     settings = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -187,18 +195,36 @@ def _pipeline(folder: Path) -> dict[str, Any]:
     }
 
 
+def _family(folder: Path, name: str) -> tuple[str, str, list[str]]:
+    """Kind, variant and notes of a pipeline: by its U-Net where it has one, else by its class."""
+    unet = class_of_part(folder, "unet")
+    if unet == "UNetMotionModel" or name == "AnimateDiffPipeline":
+        return "pipeline", "animatediff", []
+    if unet != "UNet2DConditionModel":
+        known = name in _PIPELINES
+        return (*_PIPELINES.get(name, ("pipeline", "unknown")), [] if known else [f"{name} is not known here"])
+    settings = unet_settings(folder)
+    try:
+        require_noise_alone(settings, "its U-Net")
+    except CheckpointError as error:
+        return "base-model", f"base-{unet_kind(settings)}", [str(error)]
+    return "base-model", f"base-{unet_kind(settings)}", []
+
+
 def _part(folder: Path) -> dict[str, Any]:
     for file in ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"):
         if not (folder / file).is_file():
             continue
         try:
-            config = json.loads((folder / file).read_text())
-            named = config.get("_class_name") or config.get("tokenizer_class") or config.get("architectures") or [None]
-        except (ValueError, OSError, AttributeError) as error:
-            return {"class": None, "problem": f"{file} cannot be read ({error})"}
+            config = read_json_object(folder / file, "settings")
+        except CheckpointError as error:
+            return {"class": None, "problem": str(error)}
+        named = config.get("_class_name") or config.get("tokenizer_class") or config.get("architectures") or [None]
         found: dict[str, Any] = {"class": named if isinstance(named, str) else named[0]}
         if found["class"] == "MotionAdapter":
             found["variant"] = _adapter_variant(folder)
+        if file == "scheduler_config.json":
+            found["settings"] = {key: config[key] for key in _OF_A_SCHEDULE if key in config}
         return found
     return {"class": None}
 

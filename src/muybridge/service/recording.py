@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.files.atomic import NUMBERED_PNG
 from muybridge.service.requests import GenerateRequest
+from muybridge.video.picture_folder import numbered_pictures
 
 DIGESTS = "inputs"
 """Where a recorded request has the digests of its input files, by path."""
@@ -73,7 +73,7 @@ def _digest(name: str) -> str | None:
         if path.suffix.lower() == ".png" and not path.exists():
             path = path.with_suffix("")  # the folder that saving at that name makes, and that is read by it
         if path.is_dir():
-            pictures = sorted(each for each in path.iterdir() if NUMBERED_PNG.fullmatch(each.name))
+            pictures = sorted(numbered_pictures(path)[0])
             listed = "".join(f"{each.name} {_digest_of_file(each)}\n" for each in pictures)
             return hashlib.sha256(listed.encode()).hexdigest()
         return _digest_of_file(path) if path.is_file() else None

@@ -42,7 +42,7 @@ class ControlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(min_length=1)
-    """The folder of a ControlNet of diffusers'."""
+    """A ControlNet: a file or folder, here or on the hub."""
     frames: str = Field(min_length=1)
     """A video file, or a folder of pictures."""
     strength: float = 1.0
@@ -61,6 +61,10 @@ class GenerateRequest(BaseModel):
     """What `motion_adapter` is, where keys, shapes and name fit several published files."""
     parts_from: str | None = None
     """A folder or hub id with what `model` lacks, where that is a single file."""
+    vae: str | None = None
+    """A VAE to use instead of the model's own: a file or folder, here or on the hub."""
+    prediction: str | None = None
+    """What the model predicts, where it is not said beside it: epsilon, v or sample."""
     prompt: str | Annotated[dict[int, str], Field(min_length=1)]
     """One prompt, or prompts by frame; an empty one is what the model shows when it is told nothing."""
     negative_prompt: str | None = None
@@ -87,7 +91,7 @@ class GenerateRequest(BaseModel):
     """A picture file of the size of that video; white is made anew."""
     strength: float | None = Field(default=None, gt=0, le=1)
     fit: int | None = Field(default=None, ge=64)
-    """Base resolution at which the size follows the first keyframe, instead of width and height."""
+    """Base resolution at which the size follows the first keyframe or the source video, instead of width and height."""
     segment_frames: int | None = Field(default=None, ge=1)
     """Longer videos are made in segments of so many frames; by default what the model makes at once."""
     overlap_frames: int | None = Field(default=None, ge=1)
@@ -149,6 +153,8 @@ class GenerateRequest(BaseModel):
         changed = changes or {}
         for of, what in (
             ("model", "parts_from"),
+            ("model", "vae"),
+            ("model", "prediction"),
             ("motion_adapter", "motion_variant"),
             ("image_prompt_adapter", "image_encoder"),
         ):

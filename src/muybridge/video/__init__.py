@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from muybridge.video.formats import check_writable
-from muybridge.video.reading import read_frames, read_request, read_video
+from muybridge.video.reading import VideoFacts, read_facts, read_frames, read_request, read_video
 from muybridge.video.saving import VideoWriter, save_stream
 from muybridge.video.value import Video
 
-__all__ = ["Video", "VideoWriter", "check_writable", "read_frames", "read_request", "read_video", "save_stream"]
+__all__ = [
+    "Video",
+    "VideoFacts",
+    "VideoWriter",
+    "check_writable",
+    "read_facts",
+    "read_frames",
+    "read_request",
+    "read_video",
+    "save_stream",
+]

@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from muybridge.errors import InputFileError, MuybridgeError
+from muybridge.errors import ConfigError, InputFileError, MuybridgeError
 
 MAX_DECODED_BYTES = 2 << 30
 _BYTES_PER_ENTRY = 1024
 
 
-class Decoded(NamedTuple):
-    """Content of a video file: frames, frames per second (None where the file has no rate), comment."""
+@dataclass(frozen=True)
+class Traits:
+    """What a decoded picture was before it was made one as it is meant to be seen.
 
-    frames: npt.NDArray[np.uint8]
-    fps: float | None
-    comment: str | None
+    Attributes:
+        rotation: degrees that it was turned by, clockwise.
+        is_mirrored: whether left and right were exchanged.
+        pixel_aspect: width of its pixels by their height.
+        has_alpha: whether it has a channel for transparency, which may be opaque.
+        is_interlaced: whether its lines are of two moments.
+        high_range: name of its light curve, where that is one of high dynamic range.
+    """
+
+    rotation: int = 0
+    is_mirrored: bool = False
+    pixel_aspect: float = 1.0
+    has_alpha: bool = False
+    is_interlaced: bool = False
+    high_range: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LazyFrame:
+    """A decoded frame that is converted when it is asked for.
+
+    Attributes:
+        convert: gives `uint8 [h, w, 3]`.
+        start_s: when it is shown, in seconds.
+        end_s: until when; None where only the next frame says it.
+        size: height and width of what `convert` gives, where that is known before.
+        traits: what it was.
+    """
+
+    convert: Callable[[], npt.NDArray[np.uint8]]
+    start_s: float = 0.0
+    end_s: float | None = None
+    size: tuple[int, int] | None = None
+    traits: Traits = field(default_factory=Traits)
+
+    @cached_property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """`uint8 [h, w, 3]`."""
+        return self.convert()
 
 
 def stack_frames(frames: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
@@ -68,13 +106,15 @@ def reading(path: Path) -> Iterator[None]:
     """Turns whatever goes wrong in the block into an InputFileError about `path`."""
     try:
         yield
-    except InputFileError as error:
+    except (InputFileError, ConfigError) as error:
         raise InputFileError(f"{path} cannot be used as a video. {error}") from error
-    except MuybridgeError:
+    except (MuybridgeError, Warning):
         raise
     # A decoder given a damaged or hostile file may raise anything at all.
     except Exception as error:
+        said = error.strerror if isinstance(error, OSError) and error.errno is not None else None
+        reason = said or "it is damaged, cut short, or of no known kind"
         raise InputFileError(
-            f"{path} cannot be read as a video: {str(error) or type(error).__name__}. "
-            "Give an mp4, gif, webp or png file that plays elsewhere, or a folder of numbered png pictures."
+            f"{path} cannot be read as a video: {reason}. Give a video, gif, webp or png file that plays elsewhere, "
+            "or a folder of numbered pictures."
         ) from error

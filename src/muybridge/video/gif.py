@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from muybridge.video.decoded import Decoded, stack_frames
 from muybridge.video.timing import tick_durations
 
 if TYPE_CHECKING:
@@ -38,33 +35,10 @@ def write_gif(path: Path, frames: npt.NDArray[np.uint8], fps: float, comment: st
         file.write(b";")
 
 
-def read_gif(path: Path) -> Decoded:
-    """Decode all frames; the rate is their average."""
-    from PIL import Image, ImageSequence
-
-    milliseconds: list[int] = []
-    with Image.open(path, formats=["GIF"]) as image:
-        comment = _comment(image)
-        frames = stack_frames(_pixels(picture, milliseconds) for picture in ImageSequence.Iterator(image))
-    total = sum(milliseconds)
-    return Decoded(frames, 1000 * len(frames) / total if total else None, comment)
-
-
-def iterate_gif(path: Path, start: int) -> Generator[npt.NDArray[np.uint8], None, None]:
-    """Decode frame by frame, `[h, w, 3]`, those before `start` too, since each is drawn over the one before."""
-    from PIL import Image, ImageSequence
-
-    with Image.open(path, formats=["GIF"]) as image:
-        for picture in itertools.islice(ImageSequence.Iterator(image), start, None):
-            yield np.asarray(picture.convert("RGB"))
-
-
-def read_gif_comment(path: Path) -> str | None:
-    """The comment, without decoding more than the first frame."""
-    from PIL import Image
-
-    with Image.open(path, formats=["GIF"]) as image:
-        return _comment(image)
+def gif_comment(image: Image) -> str | None:
+    """The comment of an opened file."""
+    comment = image.info.get("comment")
+    return comment.decode("utf-8", errors="replace") if isinstance(comment, bytes) else None
 
 
 def _shared_palette(frames: npt.NDArray[np.uint8]) -> Image:
@@ -75,13 +49,3 @@ def _shared_palette(frames: npt.NDArray[np.uint8]) -> Image:
         # At random places: a regular step would see the same columns of every row.
         pixels = pixels[np.random.default_rng(0).integers(len(pixels), size=_PALETTE_SAMPLE)]
     return Image.fromarray(pixels[None]).quantize(256, method=Image.Quantize.MEDIANCUT)
-
-
-def _pixels(picture: Image, milliseconds: list[int]) -> npt.NDArray[np.uint8]:
-    milliseconds.append(int(picture.info.get("duration", 0)))
-    return np.asarray(picture.convert("RGB"))
-
-
-def _comment(image: Image) -> str | None:
-    comment = image.info.get("comment")
-    return comment.decode("utf-8", errors="replace") if isinstance(comment, bytes) else None

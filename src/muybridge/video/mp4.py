@@ -1,24 +1,22 @@
-"""H.264 in mp4, and reading of whatever video FFmpeg decodes."""
+"""H.264 in mp4."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from muybridge.errors import InputFileError, OutputError
-from muybridge.video.decoded import Decoded, stack_frames
+from muybridge.errors import OutputError
 from muybridge.video.encoding import FileSettings, Frames, TakeFrames
 
 if TYPE_CHECKING:
     from av import VideoFrame
-    from av.container import InputContainer, OutputContainer
+    from av.container import OutputContainer
     from av.video.stream import VideoStream
 
 # The same frames must give the same bytes. x264 notes its number of threads in the file, hence one; and with B-frames
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 _ENCODER = {"crf": "12", "threads": "1", "bf": "0"}
 _MAX_RATE_DENOMINATOR = 100_000
 _TRUE_SIZE = re.compile(r"(\d{1,5})x(\d{1,5}) pixels")
-# Real files only: a playlist or concatenation would make FFmpeg open what it names.
-_CONTAINERS = "mov,matroska,avi,mpegts"
 
 
 @contextlib.contextmanager
@@ -56,31 +52,6 @@ def open_mp4(path: Path, settings: FileSettings) -> Iterator[TakeFrames]:
 
         yield take
         container.mux(stream.encode())
-
-
-def read_mp4(path: Path) -> Decoded:
-    """Decode all frames, cropped to the true size where `open_mp4` padded them."""
-    with path.open("rb") as file, _open(file) as container:
-        stream = _picture_track(container)
-        frames = stack_frames(_decode(container))
-        rate = stream.average_rate or stream.guessed_rate
-        return Decoded(frames, float(rate) if rate else None, container.metadata.get("comment"))
-
-
-def iterate_mp4(path: Path, start: int) -> Generator[Frames, None, None]:
-    """Decode frame by frame, `[h, w, 3]`; those before `start` are decoded too, but not converted.
-
-    Not a jump to the nearest key picture: where that is in frames is known only for files of a constant rate.
-    """
-    with path.open("rb") as file, _open(file) as container:
-        _picture_track(container)
-        yield from _decode(container, start)
-
-
-def read_mp4_comment(path: Path) -> str | None:
-    """The comment, without decoding."""
-    with path.open("rb") as file, _open(file) as container:
-        return container.metadata.get("comment")
 
 
 @contextlib.contextmanager
@@ -122,39 +93,20 @@ def _to_picture(pixels: Frames) -> VideoFrame:
         format="yuv420p",
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
-        interpolation=_exact_chroma(),
+        interpolation=exact_chroma(),
     )
 
 
-def _open(file: IO[bytes]) -> InputContainer:
-    import av
-
-    return av.open(file, "r", options={"format_whitelist": _CONTAINERS})
-
-
-def _picture_track(container: InputContainer) -> VideoStream:
-    if not container.streams.video:
-        raise InputFileError("It has no picture track.")
-    return container.streams.video[0]
-
-
-def _decode(container: InputContainer, start: int = 0) -> Iterator[Frames]:
-    padded, height, width = _true_size(container)
-    for frame in itertools.islice(container.decode(video=0), start, None):
-        pixels = np.asarray(frame.reformat(format="rgb24", interpolation=_exact_chroma()).to_ndarray(), np.uint8)
-        yield pixels[:height, :width] if pixels.shape[:2] == padded else pixels
-
-
-def _true_size(container: InputContainer) -> tuple[tuple[int, int] | None, int, int]:
-    """(height and width of padded frames or None, true height, true width)."""
-    noted = _TRUE_SIZE.fullmatch(container.metadata.get("description", ""))
+def true_size(metadata: Mapping[str, str]) -> tuple[tuple[int, int] | None, int, int]:
+    """(height and width of frames that `open_mp4` padded, or None; true height; true width), from a file's metadata."""
+    noted = _TRUE_SIZE.fullmatch(metadata.get("description", ""))
     if noted is None:
         return None, 0, 0
     width, height = int(noted[1]), int(noted[2])
     return (height + height % 2, width + width % 2), height, width
 
 
-def _exact_chroma() -> int:
+def exact_chroma() -> int:
     """Flags of the colour conversion; with the default ones a round trip is five times as far off."""
     from av.video.reformatter import Interpolation
 

@@ -5,51 +5,107 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.video.decoded import Decoded, of_one_size, reading, stack_frames
+from muybridge.video.animation import open_animation, read_animation_comment
+from muybridge.video.container import open_container, read_container_comment
+from muybridge.video.decoded import Traits, of_one_size, reading, stack_frames
 from muybridge.video.encoding import Frames
 from muybridge.video.formats import AnyPath
-from muybridge.video.gif import iterate_gif, read_gif, read_gif_comment
-from muybridge.video.mp4 import iterate_mp4, read_mp4, read_mp4_comment
-from muybridge.video.png import iterate_png, read_png, read_png_comment
+from muybridge.video.opened import Opened
+from muybridge.video.picture import HEIF_BRANDS
+from muybridge.video.picture_folder import open_picture_folder, read_folder_comment
 from muybridge.video.request import text_to_request
+from muybridge.video.timeline import spread
 from muybridge.video.value import Video
-from muybridge.video.webp import iterate_webp, read_webp, read_webp_comment
 
 
 class _Reader(NamedTuple):
-    video: Callable[[Path], Decoded]
+    open: Callable[[Path], AbstractContextManager[Opened]]
     comment: Callable[[Path], str | None]
-    iterate: Callable[[Path, int], Generator[Frames, None, None]]
 
 
-_PNG = _Reader(read_png, read_png_comment, iterate_png)
-_GIF = _Reader(read_gif, read_gif_comment, iterate_gif)
-_WEBP = _Reader(read_webp, read_webp_comment, iterate_webp)
-_ANY = _Reader(read_mp4, read_mp4_comment, iterate_mp4)
+_FOLDER = _Reader(open_picture_folder, read_folder_comment)
+_PICTURE = _Reader(open_animation, read_animation_comment)
+_CONTAINER = _Reader(open_container, read_container_comment)
+_PICTURE_HEADS = (b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+_PICTURE_BRANDS = {b"avif", b"avis", *HEIF_BRANDS}
 
 
-def read_video(path: AnyPath) -> Video:
-    """Read what `Video.save` wrote, or a foreign video file.
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a file holds, seen as a video.
 
-    A file without a rate, such as one picture, gets the default one of `Video`. A foreign gif or webp whose frames
-    stay for different times gets their average rate.
+    Attributes:
+        num_frames: as `read_video` gives them.
+        height: in pixels, likewise.
+        width: likewise.
+        fps: frames per second, likewise.
+        is_variable: whether frames stay for different times in the file.
+        traits: what its pictures were before they were made ones as they are meant to be seen.
+        request: what made it, if the file says so.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    is_variable: bool
+    traits: Traits
+    request: dict[str, Any] | None
+
+
+def read_video(path: AnyPath, count: int | None = None) -> Video:
+    """Read what `Video.save` wrote, a foreign video file, an animated picture, or a folder of numbered pictures.
+
+    Frames come as a player shows them: turned upright, with square pixels, in red, green and blue of 8 bits. Where they
+    stay for different times, they are repeated or left out such that motion keeps its speed at a constant rate, with a
+    warning that says so. A file without a rate, such as one picture, gets the default one of `Video`.
+
+    Args:
+        path: the file or folder.
+        count: how many frames at most, from the first on; all by default.
 
     Raises:
-        InputFileError: the path is missing, damaged, no video, or over 2 GiB of decoded frames.
+        ConfigError: `count` is below 1.
+        InputFileError: the path is missing, damaged, cut short, partly transparent, no video, or over 2 GiB of decoded
+            frames.
+    """
+    if count is not None and count < 1:
+        raise ConfigError(f"count must be at least 1; given {count}.")
+    source = _existing(path)
+    with reading(source), _opened(source) as opened:
+        frames = stack_frames(frame.pixels for frame in itertools.islice(spread(opened.frames, opened.timing), count))
+        rate = {} if opened.timing.fps is None else {"fps": opened.timing.fps}
+        return Video(frames, request=text_to_request(opened.comment), **rate)
+
+
+def read_facts(path: AnyPath) -> VideoFacts:
+    """What `read_video` would give, and what the file says beside it; every frame is decoded, but none is kept.
+
+    Raises:
+        InputFileError: the path is missing, damaged, cut short, or no video.
     """
     source = _existing(path)
-    with reading(source):
-        decoded = _reader(source).video(source)
-        rate = {} if decoded.fps is None else {"fps": decoded.fps}
-        try:
-            return Video(decoded.frames, request=text_to_request(decoded.comment), **rate)
-        except ConfigError as error:
-            raise InputFileError(str(error)) from error
+    with reading(source), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they say is among the facts
+        with _opened(source) as opened:
+            frames = spread(opened.frames, opened.timing)
+            first = next(frames, None)
+            if first is None:
+                raise InputFileError("It holds no frames.")
+            height, width = first.size or first.pixels.shape[:2]
+            count = 1 + sum(1 for _ in frames)
+        timing = opened.timing
+        fps = Video.fps if timing.fps is None else timing.fps
+        request = text_to_request(opened.comment)
+        return VideoFacts(count, height, width, fps, timing.note is not None, first.traits, request)
 
 
 def read_frames(path: AnyPath, start: int = 0, count: int | None = None, piece_frames: int = 16) -> Iterator[Frames]:
@@ -89,9 +145,18 @@ def read_request(path: AnyPath) -> dict[str, Any] | None:
         return text_to_request(_reader(source).comment(source))
 
 
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[Opened]:
+    with _reader(source).open(source) as opened, contextlib.closing(opened.frames):
+        if opened.timing.note is not None:
+            warnings.warn(f"{source} is of variable rate. {opened.timing.note}", stacklevel=2)
+        yield opened
+
+
 def _pieces(source: Path, start: int, count: int | None, piece_frames: int) -> Iterator[Frames]:
-    with reading(source), contextlib.closing(_reader(source).iterate(source, start)) as decoded:
-        frames = of_one_size(itertools.islice(decoded, count), start)
+    with reading(source), _opened(source) as opened:
+        wanted = itertools.islice(spread(opened.frames, opened.timing), start, None if count is None else start + count)
+        frames = of_one_size((frame.pixels for frame in wanted), start)
         found = False
         for first in frames:
             found = True
@@ -112,11 +177,9 @@ def _existing(path: AnyPath) -> Path:
 
 def _reader(source: Path) -> _Reader:
     if source.is_dir():
-        return _PNG
+        return _FOLDER
     with source.open("rb") as file:
         head = file.read(12)
-    if head.startswith(b"\x89PNG"):
-        return _PNG
-    if head.startswith(b"GIF8"):
-        return _GIF
-    return _WEBP if head[:4] == b"RIFF" and head[8:] == b"WEBP" else _ANY
+    is_webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
+    is_like_heif = head[4:8] == b"ftyp" and head[8:] in _PICTURE_BRANDS
+    return _PICTURE if head.startswith(_PICTURE_HEADS) or is_webp or is_like_heif else _CONTAINER

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from muybridge.video.decoded import Decoded, stack_frames
 from muybridge.video.timing import tick_durations
 
 if TYPE_CHECKING:
@@ -44,53 +41,14 @@ def write_webp(path: Path, frames: npt.NDArray[np.uint8], fps: float, comment: s
         )
 
 
-def read_webp(path: Path) -> Decoded:
-    """Decode all frames."""
-    from PIL import Image
-
-    with Image.open(path, formats=["WEBP"]) as image:
-        fps, milliseconds = _noted_rate(image), []
-        frames = stack_frames(_frames(image, fps, milliseconds))
-        if fps is None and sum(milliseconds):
-            fps = 1000 * len(frames) / sum(milliseconds)
-        return Decoded(frames, fps, _comment(image))
-
-
-def iterate_webp(path: Path, start: int) -> Generator[npt.NDArray[np.uint8], None, None]:
-    """Decode frame by frame, `[h, w, 3]`, those before `start` too."""
-    from PIL import Image
-
-    with Image.open(path, formats=["WEBP"]) as image:
-        yield from itertools.islice(_frames(image, _noted_rate(image), []), start, None)
-
-
-def read_webp_comment(path: Path) -> str | None:
-    """The comment, without decoding."""
-    from PIL import Image
-
-    with Image.open(path, formats=["WEBP"]) as image:
-        return _comment(image)
-
-
-def _frames(image: Image.Image, fps: float | None, milliseconds: list[int]) -> Iterator[npt.NDArray[np.uint8]]:
-    """All frames, with those back that the encoder merged into the equal one before them."""
-    from PIL import ImageSequence
-
-    for picture in ImageSequence.Iterator(image):
-        pixels = np.asarray(picture.convert("RGB"))
-        start = sum(milliseconds)
-        milliseconds.append(int(picture.info.get("duration", 0)))
-        repeats = 1 if fps is None else round(sum(milliseconds) * fps / 1000) - round(start * fps / 1000)
-        for _ in range(max(1, repeats)):
-            yield pixels
-
-
-def _noted_rate(image: Image.Image) -> float | None:
+def webp_rate(image: Image.Image) -> float | None:
+    """Frames per second that `write_webp` noted in an opened file."""
     noted = _RATE.fullmatch(str(image.getexif().get(_DESCRIPTION, "")))
     return float(noted[1]) if noted else None
 
 
-def _comment(image: Image.Image) -> str | None:
+def webp_comment(image: Image.Image) -> str | None:
+    """The comment of an opened file."""
     comment = image.getexif().get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
     if not isinstance(comment, bytes) or not comment.startswith(_ASCII):
         return None

@@ -1,47 +1,66 @@
-"""Weight files in, flat dictionaries of tensors out. Pickles are read without running code."""
+"""Weight files in, flat dictionaries of tensors out, whatever their names end in."""
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError
+from muybridge.weights.formats import FileFormat, file_format
+from muybridge.weights.json_objects import read_json_object
+from muybridge.weights.names import listed
+from muybridge.weights.pickles import read_pickle
+from muybridge.weights.quantized import dequantized, read_gguf
 
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
-_WRAPPERS = ("state_dict", "controlnet", "model", "module")
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".gguf")
+"""What names of weight files end in, for where there is nothing but a name."""
+_WRAPPERS = (
+    *("state_dict", "model_state_dict", "controlnet", "model", "module", "params"),
+    *("ema", "model_ema", "ema_state_dict", "params_ema"),  # averaged weights, where there are no plain ones
+)
+_WRAPPINGS = 3  # one in another
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a `.safetensors` file or a torch pickle into a flat dictionary, on the CPU.
+    """Read a weight file into a flat dictionary, on the CPU: safetensors, torch's pickles, or GGUF.
 
-    Entries beside the tensors (step counts and the like) are left out; one level of wrapping is taken off.
+    The content says which of them it is. Entries beside the tensors (step counts and the like) are left out; wrappings
+    such as `state_dict` are taken off, where averaged weights are taken only if there are no others; parts that are
+    dictionaries of their own stand before their keys. Weights in 8 bits with scales are multiplied with these.
 
     Raises:
-        CheckpointError: no such file, not a weight file, truncated, or a pickle that would run code (it is not run).
+        CheckpointError: no such file, not a weight file, damaged, or a pickle that would run code (it is not run).
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no weight file {path}.")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty; copy or download it again.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    for wrapper in _WRAPPERS:
-        inner = content.get(wrapper)
-        if isinstance(inner, Mapping):
-            content = inner
-            break
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    found = file_format(path)
+    if found is FileFormat.GGUF:
+        return read_gguf(path)
+    tensors = _flat(read_safetensors(path) if found is FileFormat.SAFETENSORS else read_pickle(path))
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; it is not a weight file.")
-    return tensors
+    return dequantized(tensors, str(path))
+
+
+def _flat(content: Mapping, depth: int = _WRAPPINGS) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS if depth else ():
+        inner = content.get(wrapper)
+        if isinstance(inner, Mapping) and (found := _flat(inner, depth - 1)):
+            return found
+    if own := _tensors(content):
+        return own
+    parts = {name: _tensors(part) for name, part in content.items() if isinstance(part, (Mapping, nn.ParameterDict))}
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
+
+
+def _tensors(content: Mapping | nn.ParameterDict) -> dict[str, Tensor]:
+    return {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
 
 
 def read_folder_weights(folder: str | os.PathLike[str], name: str = "diffusion_pytorch_model") -> dict[str, Tensor]:
@@ -58,49 +77,62 @@ def read_folder_weights(folder: str | os.PathLike[str], name: str = "diffusion_p
     for suffix in (".safetensors", ".bin"):
         index, single = (Path(folder) / f"{name}{suffix}{more}" for more in (".index.json", ""))
         if index.is_file():
-            return _read_shards(index)
+            state: dict[str, Tensor] = {}
+            for shard in read_shard_index(index):
+                state |= read_weights(shard)
+            return state
         if single.is_file():
             return read_weights(single)
     raise CheckpointError(f"{folder} has no weights: neither {name}.safetensors nor {name}.bin, nor shards of them.")
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{index} is not an index of shards ({error}). Get it again.") from error
-    if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
-        raise CheckpointError(f"{index} names files outside its folder; it is refused.")
-    state: dict[str, Tensor] = {}
-    for shard in shards:
-        state |= read_weights(index.parent / shard)
-    return state
-
-
-def _read_safetensors(path: Path) -> Mapping:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as safetensors ({error}); it is truncated or something else. Get it again."
-        ) from error
-
-
-def read_pickle(path: Path) -> Mapping:
-    """The dictionary of a torch file, as it is; nothing in it can run.
+def read_shard_index(index: Path) -> list[Path]:
+    """The files that hold the weights of a model that is cut into shards.
 
     Raises:
-        CheckpointError: damaged, unsafe, or no dictionary.
+        CheckpointError: no index, files outside its folder, or shards that are missing or empty.
+    """
+    weight_map = read_json_object(index, "an index of shards").get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} is no index of shards: it has no weight_map. Get it again.")
+    names = list(weight_map.values())
+    if any(not isinstance(name, str) or name == ".." or set("/\\") & set(name) for name in names):
+        raise CheckpointError(f"{index} names files outside its folder; it is refused.")
+    shards = [index.parent / name for name in sorted(set(names))]
+    if missing := [shard.name for shard in shards if not shard.is_file() or shard.stat().st_size == 0]:
+        raise CheckpointError(
+            f"{index.parent} is incomplete: of the shards that {index.name} names {listed(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing or empty. Download the folder again."
+        )
+    return shards
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file as it is.
+
+    Raises:
+        CheckpointError: damaged.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} was refused: it is a damaged pickle, or one that would run code when opened. Nothing in it was "
-            f"run. Use a .safetensors version of it. ({str(error).splitlines()[0][:200]})"
+            f"{path} is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
         ) from error
-    except Exception as error:  # a damaged pickle can make the reader fail in any way at all
-        raise CheckpointError(f"{path} cannot be read as a torch file ({error}). Get it again.") from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
-    return content
+
+
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """What the header of a safetensors file says besides names and shapes; nothing where it is another format.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    if file_format(path) is not FileFormat.SAFETENSORS:
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
+        ) from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +12,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError
+from muybridge.weights.folder_files import FolderFiles, find_folder_files
+from muybridge.weights.json_objects import read_json_object
+from muybridge.weights.names import listed
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+_MISFITS = "has shapes that do not fit:"
+_WITHOUT_INFINITY = (torch.float4_e2m1fn_x2,)
+"""Formats of 4 bits, which have no value that is not a number, and with which torch cannot compute."""
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False) -> None:
@@ -23,18 +28,22 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, as
     With `assign` the tensors themselves become the weights, as a model made on the meta device needs.
 
     Raises:
-        CheckpointError: keys missing or left over, shapes that do not fit, or values that are not finite; the
-            message names the first of them.
+        CheckpointError: keys missing or left over, shapes that do not fit, whole numbers in place of weights, or values
+            that are not finite; the message names the first of them.
     """
     own = model.state_dict()
     _report(source, "has no weights for", sorted(own.keys() - state.keys()))
     _report(source, "has keys that the model does not have:", sorted(state.keys() - own.keys()))
-    wrong = [
-        f"{k} {tuple(v.shape)} instead of {tuple(own[k].shape)}" for k, v in state.items() if v.shape != own[k].shape
-    ]
-    _report(source, "has shapes that do not fit:", wrong)
+    wrong = [_misfit(k, v.shape, own[k].shape) for k, v in state.items() if v.shape != own[k].shape]
+    _report(source, _MISFITS, wrong)
+    whole = [k for k, v in state.items() if own[k].is_floating_point() and not v.is_floating_point()]
+    _report(source, "is quantized without the scales that say what it means, in whole numbers:", whole)
     require_finite(state.items(), source)
     model.load_state_dict(dict(state), strict=True, assign=assign)
+
+
+def _misfit(key: str, found: Sequence[int], own: Sequence[int]) -> str:
+    return f"{key} {tuple(found)} instead of {tuple(own)}"
 
 
 def load_folder(
@@ -55,46 +64,45 @@ def load_folder(
     """
     if folder is None:
         raise CheckpointError(f"Name the folder of the {class_name} to load.")
-    source = str(Path(folder) / (options.get("subfolder") or ""))
-    if Path(source).is_dir():
-        _check_class(Path(source), class_name)
-        if _is_half_only(Path(source)):
-            options = {"variant": "fp16", **options}
+    path = Path(folder) / (options.get("subfolder") or "")
+    source, files = str(path), None
+    if path.is_dir():
+        _check_class(path, class_name)
+        try:
+            files = find_folder_files(path, options.get("variant"))
+        except CheckpointError as error:
+            raise CheckpointError(f"{class_name} cannot be loaded from {source}: {error}") from error
+        options = {**files.options, **options}
+    # So that the libraries name wrong shapes like missing keys, instead of stopping in words of their own.
+    options = {"ignore_mismatched_sizes": True, **options}
     try:
         model, info = loader(folder, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:400]
-        raise CheckpointError(f"{class_name} cannot be loaded from {source}: {reason}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{class_name} cannot be loaded from {source}: {_reason(files)}") from error
+    wrong = [_misfit(key, found, own) for key, found, own in sorted(info["mismatched_keys"])]
+    _report(source, _MISFITS, wrong)
     _report(source, "has no weights for", sorted(map(str, info["missing_keys"])))
     # Older files of transformers hold the positions 0, 1, 2... as if they were weights.
     unexpected = [key for key in map(str, info["unexpected_keys"]) if not key.endswith("position_ids")]
     _report(source, "has keys that the model does not have:", sorted(unexpected))
-    _report(source, "has shapes that do not fit:", sorted(map(str, info["mismatched_keys"])))
     require_finite(model.named_parameters(), source)
     return model
 
 
-def _is_half_only(folder: Path) -> bool:
-    stems = ("diffusion_pytorch_model", "model", "pytorch_model")
-
-    def has(*ends: str) -> bool:
-        return any((folder / f"{stem}{end}").is_file() for stem in stems for end in ends)
-
-    if has(".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json"):
-        return False
-    return has(".fp16.safetensors", ".fp16.bin", ".safetensors.index.fp16.json", ".bin.index.fp16.json")
+def _reason(files: FolderFiles | None) -> str:
+    if files is None:
+        return "there is no such folder here, and the hub did not give it. Check the name."
+    return files.problem() or (
+        "its config.json has settings that are not known, or that do not go together. Get the folder again, or a newer "
+        "version of the libraries that it was saved with."
+    )
 
 
 def _check_class(folder: Path, class_name: str) -> None:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; it is not a folder with a {class_name}.")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}, not the settings of a {class_name}.")
+    config = read_json_object(path, f"the settings of a {class_name}")
     found = config.get("_class_name") or (config.get("architectures") or [class_name])[0]
     if found != class_name:
         raise CheckpointError(f"{folder} holds a {found}, not a {class_name}.")
@@ -106,16 +114,18 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
     Raises:
         CheckpointError: names the first such tensors.
     """
-    bad = [name for name, tensor in tensors if tensor.is_floating_point() and not _is_finite(tensor)]
+    bad = [name for name, tensor in tensors if not is_finite(tensor)]
     _report(source, "has NaN or infinite values in", bad)
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every value is a number."""
+    if not tensor.is_floating_point() or tensor.dtype in _WITHOUT_INFINITY:
+        return True
     # torch cannot test 8-bit floats themselves.
     return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
 
 
 def _report(source: str, problem: str, keys: list[str]) -> None:
     if keys:
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise CheckpointError(f"{source} {problem} {', '.join(keys[:3])}{more}.")
+        raise CheckpointError(f"{source} {problem} {listed(keys)}.")

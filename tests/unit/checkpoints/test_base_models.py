@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from muybridge.checkpoints.base_models import BaseModel, read_base_model
 from muybridge.checkpoints.convert import Conversion, convert_weights
+from muybridge.checkpoints.image_layouts import unified_unet
 from muybridge.checkpoints.motion_export import write_motion
 from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
@@ -316,7 +317,7 @@ UNET = "model.diffusion_model."
         (without("first_stage_model.decoder.conv_out.bias"), "has no weights for decoder.conv_out.bias"),
         (replaced(UNET + "out.2.bias", torch.full((4,), torch.nan)), "NaN or infinite values in conv_out.bias"),
         (replaced("cond_stage_model.model.token_embedding.weight", torch.zeros(2, 2)), "is base-sd2"),
-        (lambda _state: {"x": torch.zeros(1)}, "is unknown"),
+        (lambda _state: {"x.y": torch.zeros(1)}, "is unknown"),
     ],
 )
 def test_what_is_refused(sd15: State, tmp_path: Path, damage: Callable[[State], State], match: str) -> None:
@@ -470,3 +471,64 @@ def test_wrong_targets_are_refused_before_the_source_is_read(
     with pytest.raises(ConfigError, match=message):
         convert_weights(tmp_path / "nothing.safetensors", tmp_path / target, layout, **settings)
     assert not list(tmp_path.iterdir())
+
+
+def in_other_names(state: State, layout: str, unet: UNet2DConditionModel) -> State:
+    own = {key.removeprefix(UNET): value for key, value in state.items() if key.startswith(UNET)}
+    averaged = {f"model_ema.diffusion_model{key.replace('.', '')}": value for key, value in own.items()}
+    return {
+        "averaged": {key: value for key, value in state.items() if not key.startswith(UNET)}
+        | averaged
+        | {"model_ema.decay": torch.ones(()), "model_ema.num_updates": torch.ones(())},
+        "bare": own,
+        "wrapper": prefixed("diffusion_model.", own),
+        "diffusers": dict(unet.state_dict()),
+        "diffusers, named": prefixed("unet.", unet.state_dict()),
+    }[layout]
+
+
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [
+        *(("sd15", layout) for layout in ("averaged", "bare", "wrapper", "diffusers", "diffusers, named")),
+        *(("sdxl", layout) for layout in ("averaged", "diffusers")),
+    ],
+)
+def test_other_layouts(
+    parts: dict[str, Any], family: str, layout: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    state: State = request.getfixturevalue(family)
+    other = in_other_names(state, layout, parts[family])
+    unified, _ = unified_unet(other)
+    assert {key for key in unified if key.startswith(UNET)} == {key for key in state if key.startswith(UNET)}
+    file = save(other, tmp_path / "model.ckpt")
+    found = read_base_model(file)
+    assert found.variant == f"base-{family}"
+    assert same(found.unet, parts[family])
+    assert (found.vae is not None) == (layout == "averaged")
+    if layout == "averaged":
+        assert same(read_base_model(file, averaged=True).unet, parts[family])
+    notes = inspect_path(file)["notes"]
+    assert any("averaged weights (EMA) of the U-Net, no plain" in note for note in notes) == (layout == "averaged")
+
+
+def test_plain_weights_come_before_averaged_ones(parts: dict[str, Any], sd15: State, tmp_path: Path) -> None:
+    zeros = {key: value * 0 for key, value in in_other_names(sd15, "averaged", parts["sd15"]).items()}
+    found = read_base_model(save(zeros | sd15, tmp_path / "model.ckpt"))
+    assert same(found.unet, parts["sd15"])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (replaced("conv_in.weight", torch.zeros(32, 9, 3, 3)), "takes 9 channels: an inpainting"),
+        (replaced("encoder_hid_proj.weight", torch.zeros(1)), "does not have: encoder_hid_proj.weight"),
+        (without("up_blocks.0.resnets.0.conv1.bias"), "has no weights for up_blocks.0.resnets.0.conv1.bias"),
+        (lambda state: {k: v for k, v in state.items() if not k.startswith("up_")}, "has no weights for up_blocks"),
+    ],
+)
+def test_other_networks_in_the_names_of_diffusers(
+    parts: dict[str, Any], change: Callable[[State], State], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=match):
+        read_base_model(save(change(dict(parts["sd15"].state_dict())), tmp_path / "unet.safetensors"))

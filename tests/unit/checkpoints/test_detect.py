@@ -11,9 +11,9 @@ from torch import Tensor
 
 from muybridge.checkpoints.detect import detect_weights
 from muybridge.checkpoints.motion_export import diffusers_weights, original_weights
-from muybridge.checkpoints.motion_variants import VARIANTS, motion_variant
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
+from muybridge.motion.variants import VARIANTS, motion_variant
 
 AdapterMaker = Callable[..., MotionAdapter]
 

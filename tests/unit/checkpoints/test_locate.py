@@ -14,6 +14,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
 
 from muybridge.checkpoints import SHIPPED_MODELS, locate_model, locate_weights
 from muybridge.checkpoints.lora import LoraChange, read_lora, write_lora
@@ -205,3 +207,93 @@ def test_adapters_are_read_from_the_hubs_cache(hub_cache: Callable[..., None], t
         assert [pair.name for pair in read_lora(name)] == ["a_b"]
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE"):
         read_lora("somebody/loras/other.safetensors")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[set[str]], list[str]]:
+    """A hub with some files in every repository; the maker gives a list in which what was fetched is noted."""
+
+    def make(names: set[str]) -> list[str]:
+        fetched: list[str] = []
+
+        def snapshot_download(_repository: str, allow_patterns: list[str]) -> str:
+            for name in filter_repo_objects(sorted(names), allow_patterns=allow_patterns):
+                path = tmp_path / "snapshot" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    path.write_text("{}")
+                    fetched.append(name)
+            return str(tmp_path / "snapshot")
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+        return fetched
+
+    return make
+
+
+SETTINGS = {
+    *("model_index.json", "unet/config.json", "vae/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"),
+    *("text_encoder/config.json", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"),
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "others"),
+    [
+        (
+            {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"},
+            {"unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.non_ema.safetensors", "v1-5.ckpt"},
+        ),
+        (
+            {"unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin", "text_encoder/pytorch_model.bin"},
+            {"unet/diffusion_pytorch_model.fp16.bin", "unet/openvino_model.bin", "unet/diffusion_flax_model.msgpack"},
+        ),
+        (
+            {"unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.bin"},
+            {"unet/diffusion_pytorch_model.bin"},
+        ),
+        (
+            {"text_encoder/model.safetensors.index.json", "text_encoder/model-00001-of-00002.safetensors"},
+            {"text_encoder/model-00001-of-00002.fp16.safetensors", "text_encoder/pytorch_model.bin.index.json"},
+        ),
+        (
+            {"unet/diffusion_pytorch_model.bin.index.json", "unet/diffusion_pytorch_model-00001-of-00002.bin"},
+            {"unet/diffusion_pytorch_model-00001-of-00002.fp16.bin"},
+        ),
+    ],
+)
+def test_of_a_model_on_the_hub_the_best_weights_come(
+    hub: Callable[[set[str]], list[str]], wanted: set[str], others: set[str]
+) -> None:
+    """And no others; they may be pickles, or half precision, part by part."""
+    fetched = hub(SETTINGS | wanted | others)
+    folder = locate_model("somebody/model")
+    assert set(fetched) == SETTINGS | wanted
+    assert (folder / "model_index.json").is_file()
+
+
+def test_of_one_network_on_the_hub_the_best_weights_come(hub: Callable[[set[str]], list[str]]) -> None:
+    names = {"config.json", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "other.bin"}
+    fetched = hub(names)
+    assert (locate_weights("somebody/network") / "diffusion_pytorch_model.bin").is_file()
+    assert set(fetched) == {"config.json", "diffusion_pytorch_model.bin"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (errors.GatedRepoError, "its licence must be accepted there first"),
+        (errors.RepositoryNotFoundError, "it has no such repository"),
+        (errors.RemoteEntryNotFoundError, "the repository has no such file"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_few_words(
+    kind: type[errors.HfHubHTTPError], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise kind.__new__(kind, "Client error, with a request id and advice for programmers")  # of no response
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=rf"the hub did not give it \({words}[^)]*\)\. Check the name"):
+        locate_model("somebody/model")

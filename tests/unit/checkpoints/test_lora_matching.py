@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.checkpoints.ldm_names import ldm_names
 from muybridge.checkpoints.lora import (
     AttachedLoras,
     LoraChange,
@@ -26,7 +27,6 @@ from muybridge.checkpoints.lora import (
     read_lora,
     write_lora,
 )
-from muybridge.checkpoints.lora.ldm_names import ldm_names
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from muybridge.checkpoints.motion_export import MOTION_LAYOUTS, diffusers_weights, original_weights, write_motion
 from muybridge.checkpoints.motion_files import adapter_from_weights, read_motion
-from muybridge.checkpoints.motion_variants import VARIANTS
 from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.motion import MotionAdapter, MotionSite
+from muybridge.motion.variants import VARIANTS
 
 AdapterMaker = Callable[..., MotionAdapter]
 NAMES = {"diffusers": "adapter_v2", "muybridge": "adapter_v2", "original": "adapter_v2.ckpt"}
@@ -202,6 +202,98 @@ def test_a_guess_is_said_once_and_a_word_settles_it(
     assert (loaded.variant.name, loaded.adapter.numerics) == (said, VARIANTS[said].numerics)
     named = path.rename(tmp_path / ("animatediff_lightning_2step.ckpt" if mid else "mm_sd_v15.ckpt"))
     assert read_motion(named).variant.name == ("lightning" if mid else "animatediff-v1")
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "levels", "mid", "frames"),
+    [
+        ("original", "mm_sd_v15", 4, False, 24),
+        ("original", "mm_sd_v15", 4, False, None),
+        ("original", "mm_sd_v15_v2", 4, True, 32),
+        ("original", "mm_sd_v15_v2", 4, True, None),
+        ("original", "v3_sd15_mm", 4, False, 32),
+        ("original", "mm_sdxl_v10_beta", 3, False, 32),
+        ("original", "mm_sdxl_v10_beta", 3, False, None),
+        ("original", "AnimateLCM_sd15_t2v", 4, True, None),
+        ("diffusers", "animatediff_lightning_4step", 4, True, 32),
+        ("hotshot-xl", "hotshot", 3, False, 24),
+    ],
+)
+def test_there_is_one_reader_of_files(
+    make_adapter: AdapterMaker, tmp_path: Path, layout: str, name: str, levels: int, mid: bool, frames: int | None
+) -> None:
+    """The motion adapter's own and that of the families give the same modules, settings and norm scopes."""
+    adapter = make_adapter(levels, mid, frames or 32, widths=(32,) * 4)
+    state = diffusers_weights(adapter) if layout == "diffusers" else original_weights(adapter)
+    state = as_hotshot(state) if layout == "hotshot-xl" else state
+    path = tmp_path / f"{name}.ckpt"
+    torch.save(state if frames else without_tables(state), path)
+    loaded, alone = read_motion(path), MotionAdapter.from_single_file(path)
+    assert alone.settings() == loaded.adapter.settings()
+    assert alone.numerics == loaded.variant.numerics
+    assert alone.training is loaded.adapter.training is False
+    assert_same(alone, loaded.adapter)
+
+
+def test_a_folder_of_diffusers_has_what_its_config_says(make_adapter: AdapterMaker, tmp_path: Path) -> None:
+    adapter = make_adapter(mid=True)
+    folder = write_motion(adapter, tmp_path / "adapter_v2", "diffusers")
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    save_file({key: value for key, value in load_file(weights).items() if not key.startswith("mid_")}, weights)
+    with pytest.raises(CheckpointError, match=r"lacks those at mid_block\.motion_modules\.0\. Copy"):
+        read_motion(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"use_motion_mid_block": False}))
+    assert "mid_block.motion_modules.0" not in read_motion(folder, variant="animatediff-v3").adapter.sites
+
+
+def test_levels_of_other_depths_are_read_from_folders_of_diffusers(tmp_path: Path) -> None:
+    theirs = diffusers.MotionAdapter(
+        block_out_channels=(32, 64), motion_layers_per_block=(1, 2), use_motion_mid_block=False
+    )
+    theirs.save_pretrained(tmp_path / "v3")
+    adapter = read_motion(tmp_path / "v3").adapter
+    assert len(adapter.sites) == 1 + 2 + 3 + 2
+    assert len(read_motion(write_motion(adapter, tmp_path / "again_v3", "diffusers")).adapter.sites) == 8
+
+
+def test_fewer_modules_on_purpose_are_kept_in_this_packages_layout(make_adapter: AdapterMaker, tmp_path: Path) -> None:
+    adapter = make_adapter()
+    half = MotionAdapter.for_sites([site for name, site in adapter.sites.items() if name.startswith("up_blocks.3.")])
+    assert read_motion(write_motion(half, tmp_path / "half_v3", "muybridge")).adapter.sites == half.sites
+    for target, layout in (("half.ckpt", "original"), ("half", "diffusers")):
+        with pytest.raises(CheckpointError, match="Save it in this package's own layout"):
+            write_motion(half, tmp_path / target, layout)
+
+
+def test_weights_of_another_kind_are_told_their_place(make_adapter: AdapterMaker, tmp_path: Path) -> None:
+    states: dict[str, tuple[dict[str, Any], str]] = {
+        "v2_lora_PanLeft.ckpt": (
+            {
+                f"{site}.{'temporal_transformer.transformer_blocks.0.attention_blocks.0'}.processor.{half}": torch.ones(
+                    4
+                )
+                for site in make_adapter(mid=True).sites
+                for half in ("to_q_lora.down.weight", "to_q_lora.up.weight")
+            },
+            r"is motion-lora \(lora\), not a motion module\. It is a LoRA; its place is load_lora_weights.*--lora",
+        ),
+        "style.safetensors": ({"lora_unet_x.lora_up.weight": torch.zeros(4, 4)}, "is a LoRA; .*--lora"),
+        "sd15.ckpt": ({"model.diffusion_model.out.2.bias": torch.zeros(4)}, "is an image model; .*--model"),
+        "rgb.ckpt": (
+            original_weights(make_adapter()) | {"controlnet_cond_embedding.weight": torch.zeros(32, 5, 3, 3)},
+            "is a SparseCtrl; .*--keyframe-control",
+        ),
+        "vae.pt": (
+            {"encoder.conv_in.weight": torch.zeros(4), "quant_conv.weight": torch.zeros(4)},
+            "is a VAE; its place is vae of load_pipeline, or --vae",
+        ),
+    }
+    for name, (state, said) in states.items():
+        torch.save(state, tmp_path / "x") if not name.endswith("safetensors") else save_file(state, tmp_path / "x")
+        path = (tmp_path / "x").rename(tmp_path / name)
+        with pytest.raises(CheckpointError, match=said):
+            read_motion(path)
 
 
 def test_a_variant_that_does_not_fit_is_taken_with_a_warning(make_adapter: AdapterMaker) -> None:

@@ -61,7 +61,7 @@ def test_parts_load(folder: Path) -> None:
         (None, "has no model_index.json; it is not the folder of a pipeline"),
         (b"{", "model_index.json cannot be read"),
         (b"\xff\xfe\x00", "model_index.json cannot be read"),
-        (b"[]", "model_index.json must be a JSON object"),
+        (b"[]", "model_index.json holds a list, not the parts of a pipeline"),
     ],
 )
 def test_a_damaged_index(tmp_path: Path, content: bytes | None, message: str) -> None:

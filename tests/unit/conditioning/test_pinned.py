@@ -10,7 +10,7 @@ from muybridge.conditioning import fit_size, open_picture, pin_keyframes, pin_vi
 from muybridge.conditioning.sizes import ASPECT_BUCKETS_512
 from muybridge.errors import ConfigError, InputFileError, ShapeError
 
-RED, BLUE = Image.new("RGB", (20, 10), (200, 0, 0)), Image.new("RGBA", (8, 8), (0, 0, 200, 10))
+RED, BLUE = Image.new("RGB", (20, 10), (200, 0, 0)), Image.new("RGBA", (8, 8), (0, 0, 200, 255))
 
 
 def known(pinned) -> list[int]:

@@ -111,7 +111,7 @@ def change_weights(folder: Path, name: str, value: torch.Tensor | None) -> None:
 
 def test_no_weights_file(folder: Path) -> None:
     (folder / FILE).unlink()
-    assert "no file named" in load_error(folder)
+    assert "has no weights" in load_error(folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])

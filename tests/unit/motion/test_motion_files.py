@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,35 @@ from torch import Tensor
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import MotionAdapter, MotionSite, TemporalConfig
+from muybridge.motion.reading import position_table
+from muybridge.motion.sites import sites_of_unet
 
+WIDTHS = {"down_blocks.0": 32, "down_blocks.1": 64, "up_blocks.0": 64, "up_blocks.1": 32}
+SITES = [MotionSite(name, WIDTHS[name.split(".motion")[0]]) for name in sites_of_unet([1, 1], mid=False)]
 MID = MotionSite("mid_block.motion_modules.0", 64)
+
+
+@pytest.fixture(scope="module")
+def adapter() -> MotionAdapter:
+    """A whole set for two levels, random weights, 4 heads."""
+    return drawn(SITES, num_heads=4)
+
+
+def drawn(sites: Sequence[MotionSite], **config: int) -> MotionAdapter:
+    made = MotionAdapter.for_sites(sites, config=TemporalConfig(**config))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in made.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    return made
 
 
 def original_names(adapter: MotionAdapter, table_frames: int | None = None) -> dict[str, Tensor]:
     state = {}
     for key, value in adapter.state_dict().items():
-        site, _, rest = key.partition(".motion_modules.0.")
-        name = f"{site}.motion_modules.0.temporal_transformer.{rest}"
+        name = re.sub(r"(motion_modules\.\d)\.", r"\1.temporal_transformer.", key)
         state[name] = value.clone()
-        if table_frames is not None and rest.endswith("to_q.weight"):
-            table = name.removesuffix("to_q.weight") + "pos_encoder.pe"
-            state[table] = torch.zeros(1, table_frames, len(value))
+        if table_frames is not None and name.endswith("to_q.weight"):
+            state[name.removesuffix("to_q.weight") + "pos_encoder.pe"] = position_table(table_frames, len(value))
     return state
 
 
@@ -49,8 +66,8 @@ WRAPPERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
 }
 
 
-def load(content: Any, folder: Path, suffix: str = ".ckpt", **options: Any) -> MotionAdapter:
-    path = folder / f"motion{suffix}"
+def load(content: Any, folder: Path, suffix: str = ".ckpt", name: str = "v3_sd15_mm", **options: Any) -> MotionAdapter:
+    path = folder / f"{name}{suffix}"
     if suffix == ".safetensors":
         save_file(content, path)
     else:
@@ -90,8 +107,8 @@ def test_version(
     adapter: MotionAdapter, tmp_path: Path, table_frames: int | None, mid: bool, numerics: str, trained: int
 ) -> None:
     if mid:
-        adapter = MotionAdapter.for_sites([*adapter.sites.values(), MID], config=TemporalConfig(num_heads=4))
-    found = load(original_names(adapter, table_frames), tmp_path)
+        adapter = drawn([*SITES, MID], num_heads=4)
+    found = load(original_names(adapter, table_frames), tmp_path, name="mm_sd_v15_v2" if mid else "v3_sd15_mm")
     assert_same(found, adapter)
     assert found.numerics == numerics
     assert found.trained_frames == trained
@@ -104,18 +121,19 @@ def test_numerics_can_be_chosen(adapter: MotionAdapter, tmp_path: Path) -> None:
 
 
 def test_depths_are_read_from_the_names(tmp_path: Path) -> None:
-    config = TemporalConfig(num_heads=4, num_blocks=2, attentions_per_block=1)
-    made = MotionAdapter.for_sites([MID], config=config)
+    config = {"num_heads": 4, "num_blocks": 2, "attentions_per_block": 1}
+    made = drawn(SITES, **config)
     found = load(original_names(made), tmp_path)
     assert_same(found, made)
-    assert [module.config for _, module in found.motion_modules()] == [config]
+    assert {module.config for _, module in found.motion_modules()} == {TemporalConfig(**config)}
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_smaller_dtypes_become_float32(adapter: MotionAdapter, tmp_path: Path, dtype: torch.dtype) -> None:
-    stored = {name: value.to(dtype) for name, value in original_names(adapter).items()}
+    """Without an alarm about position tables, which are rounded too, those of 8 bits from half precision."""
+    stored = {name: value.half().to(dtype) for name, value in original_names(adapter, 32).items()}
     found = load(stored, tmp_path, ".safetensors").state_dict()
-    assert all(torch.equal(found[name], value.to(dtype).float()) for name, value in adapter.state_dict().items())
+    assert all(torch.equal(found[name], value.half().to(dtype).float()) for name, value in adapter.state_dict().items())
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
@@ -132,6 +150,14 @@ def test_not_a_motion_file(tmp_path: Path, suffix: str) -> None:
         (r"up_blocks.0.motion_modules.0.temporal_transformer.norm.weight", "up_blocks.0.motion_modules.0.norm.weight"),
         (r"up_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.", "attention_blocks.0.to_q.weight"),
         (r"temporal_transformer.transformer_blocks.0.attention_blocks.1.", "norms.1"),
+        (
+            r"up_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.1.",
+            "1 of the 2 att",
+        ),
+        (r"up_blocks.1.", "has 4 and lacks those at up_blocks.1.motion_modules.0, up_blocks.1.motion_modules.1. Copy"),
+        (r"down_blocks.1.", "lacks those at down_blocks.1.motion_modules.0."),
+        (r"up_blocks.0.motion_modules.1.", "lacks those at up_blocks.0.motion_modules.1."),
+        (r"down_blocks.", "down_blocks.0.motion_modules.0, down_blocks.1.motion_modules.0."),
     ],
 )
 def test_incomplete(adapter: MotionAdapter, tmp_path: Path, missing: str, named: str) -> None:
@@ -175,6 +201,16 @@ def test_two_names_for_one_weight(adapter: MotionAdapter, tmp_path: Path) -> Non
     name = "up_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
     with pytest.raises(CheckpointError, match=r"both mean 'up_blocks.0.motion_modules.0.norm.weight'"):
         load(state | {f"module.{name}": state[name]}, tmp_path)
+
+
+def test_a_long_list_of_missing_sites_is_cut_with_a_count(tmp_path: Path) -> None:
+    widths = dict.fromkeys(sites_of_unet([2, 2, 2], mid=True), 16)
+    made = drawn([MotionSite(name, width) for name, width in widths.items()], num_heads=4, norm_groups=16)
+    state = {key: value for key, value in original_names(made).items() if not key.startswith("up_")}
+    with pytest.raises(
+        CheckpointError, match=r"has 7 and lacks those at up_blocks\.0\.[^,]*, [^,]*, [^,]* and 6 more\."
+    ):
+        load(state, tmp_path)
 
 
 def test_heads_must_divide_the_width(adapter: MotionAdapter, tmp_path: Path) -> None:

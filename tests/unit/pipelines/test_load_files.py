@@ -106,9 +106,11 @@ def test_single_files_need_motion_and_are_the_only_ones_with_parts(
     motion = motion_file("x.ckpt", False)
     with pytest.raises(ConfigError, match="parts_from goes with a single file"):
         load_pipeline(stills, motion_adapter=motion, parts_from=stills)
+    image = motion.with_name("image.ckpt")
+    torch.save({"model.diffusion_model.out.2.bias": torch.zeros(4)}, image)
     with pytest.raises(CheckpointError, match="makes still pictures; give a motion adapter"):
-        load_pipeline(motion)
-    with pytest.raises(CheckpointError, match=r"is animatediff-v3 \(motion-module\), not a single file of Stable"):
+        load_pipeline(image)
+    with pytest.raises(CheckpointError, match=r"animatediff-v3 \(motion-module\), not an image model.*motion_adapter"):
         load_pipeline(motion, motion_adapter=motion)
 
 

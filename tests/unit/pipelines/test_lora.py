@@ -401,7 +401,7 @@ def test_a_motion_lora_without_a_module_in_the_middle(make_pipeline: PipelineMak
     outer = [site for site in sites.values() if not site.name.startswith("mid_block")]
     pipeline.set_motion_adapter(MotionAdapter.for_sites(outer, config=TemporalConfig(num_heads=4)))
     middle = r"mid_block\.motion_modules\.0\.temporal_transformer\.transformer_blocks\.0\.attention_blocks"
-    with pytest.warns(UserWarning, match=rf"{middle}\.0\.processor\.to_q,.*{middle}\.1\.processor\.to_out"):
+    with pytest.warns(UserWarning, match=rf"{middle}\.0\.processor\.to_q,.* and 5 more"):
         pipeline.load_lora_weights(file)
     assert not any("mid_block" in name for name in pipeline._attached_loras["backbone"].changes("pan"))
     pipeline.unload_lora_weights()

@@ -133,6 +133,25 @@ def test_other_models_are_refused(
         AutoencoderKLMagvit.from_pretrained(write(tmp_path, vae.state_dict(), **config))
 
 
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [
+        ("../elsewhere.safetensors", "names files outside its folder; it is refused"),
+        ("gone.safetensors", r"of the shards that .* names gone\.safetensors is missing"),
+    ],
+)
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_an_index_names_files_of_its_folder_alone(
+    vae: AutoencoderKLMagvit, tmp_path: Path, shard: str, message: str, variant: str | None
+) -> None:
+    folder = write(tmp_path / "vae", vae.state_dict(), "one.safetensors")
+    (folder / "one.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    index = f"{STANDARD}.index.{variant}.json" if variant else f"{STANDARD}.index.json"
+    (folder / index).write_text(json.dumps({"weight_map": dict.fromkeys(vae.state_dict(), shard)}))
+    with pytest.raises(CheckpointError, match=message):
+        AutoencoderKLMagvit.from_pretrained(folder, variant=variant)
+
+
 def test_folders_that_are_not_whole_are_refused(vae: AutoencoderKLMagvit, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no folder"):
         AutoencoderKLMagvit.from_pretrained(tmp_path / "absent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 from muybridge.errors import CheckpointError
-from muybridge.weights.files import read_weights
+from muybridge.weights.files import read_folder_weights, read_weights
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.tensor([1, 2])}
 
@@ -60,7 +61,9 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
 def test_truncated_safetensors(tmp_path: Path, length: int) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(save(WEIGHTS)[:length])
-    with pytest.raises(CheckpointError, match=r"w.safetensors cannot be read as safetensors .*truncated"):
+    with pytest.raises(
+        CheckpointError, match=r"w.safetensors (is damaged: it begins as safetensors|has only \d bytes)"
+    ):
         read_weights(path)
 
 
@@ -89,7 +92,6 @@ def test_truncated_torch_file(tmp_path: Path, new_format: bool, share: float) ->
         b"\xff",
     ],
 )
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_something_else(tmp_path: Path, content: bytes) -> None:
     for name in ("w.ckpt", "w.safetensors"):
         (tmp_path / name).write_bytes(content)
@@ -122,3 +124,66 @@ def test_a_plain_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.ckpt").write_bytes(pickle.dumps({"path": tmp_path}))
     with pytest.raises(CheckpointError, match="refused"):
         read_weights(tmp_path / "w.ckpt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"state_dict": WEIGHTS}, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        {"state_dict": {"model": {"module": WEIGHTS}}, "step": torch.ones(1)},
+        {"model_ema": {"state_dict": WEIGHTS}},
+        {"ema": {"a.weight": torch.zeros(1)}, "model": WEIGHTS},
+        {"model": {"name": "x"}, "ema": WEIGHTS},
+        {"a": {"weight": WEIGHTS["a.weight"], "bias": WEIGHTS["a.bias"], "n": 1}, "epoch": 3},
+    ],
+)
+def test_wrappings(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "w.ckpt")
+    assert_weights(tmp_path / "w.ckpt")
+
+
+def test_the_lone_weights_of_an_optimizer_are_none(tmp_path: Path) -> None:
+    torch.save({"optimizer": {"state": {0: {"step": torch.ones(1)}}}}, tmp_path / "w.ckpt")
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        read_weights(tmp_path / "w.ckpt")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """A folder of two shards."""
+    files = {}
+    for number, (name, value) in enumerate(WEIGHTS.items()):
+        files[name] = f"pytorch_model-{number}.bin"
+        torch.save({name: value}, tmp_path / files[name])
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}))
+    return tmp_path
+
+
+def test_shards(shards: Path) -> None:
+    found = read_folder_weights(shards, "pytorch_model")
+    assert all(torch.equal(found[name], value) for name, value in WEIGHTS.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "index.json cannot be read: it is not JSON"),
+        ("[]", "holds a list, not an index of shards"),
+        ("{}", "is no index of shards: it has no weight_map"),
+        ('{"weight_map": {"a": "../a.bin"}}', "names files outside its folder"),
+        ('{"weight_map": {"a": "..\\\\a.bin"}}', "names files outside its folder"),
+        ('{"weight_map": {"a": ".."}}', "names files outside its folder"),
+        ('{"weight_map": {"a": 3}}', "names files outside its folder"),
+        ('{"weight_map": {"a": "a.bin"}}', r"incomplete: .* a\.bin is missing or empty. Download the folder again"),
+    ],
+)
+def test_damaged_indexes(shards: Path, content: str, message: str) -> None:
+    (shards / "pytorch_model.bin.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_folder_weights(shards, "pytorch_model")
+
+
+def test_an_empty_shard(shards: Path) -> None:
+    (shards / "pytorch_model-1.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"names pytorch_model-1\.bin is missing or empty"):
+        read_folder_weights(shards, "pytorch_model")

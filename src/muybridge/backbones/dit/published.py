@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from muybridge.errors import CheckpointError, ConfigError
+from muybridge.errors import ConfigError
 from muybridge.motion import ModuleSpec, hybrid_preset
 from muybridge.weights.files import read_folder_weights
+from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
 
@@ -144,11 +144,8 @@ def load_published(
     path = Path(folder or "", options.get("subfolder") or "")
     if folder is None or not (path / "config.json").is_file():
         return None
-    try:
-        config = json.loads((path / "config.json").read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path / 'config.json'} cannot be read ({error}).") from error
-    if not isinstance(config, dict) or not is_published(config):
+    config = read_json_object(path / "config.json", "the settings of a transformer")
+    if not is_published(config):
         return None
     state = apply_key_map(PUBLISHED_KEYS, read_folder_weights(path))
     with torch.device("meta"):

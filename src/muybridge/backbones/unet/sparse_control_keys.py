@@ -14,8 +14,9 @@ from diffusers import SparseControlNetModel
 from torch import Tensor
 
 from muybridge.errors import CheckpointError, ConfigError
-from muybridge.motion.keys import DIFFUSERS_MOTION_KEYS, ORIGINAL_MOTION_KEYS, describe_motion_file
+from muybridge.motion.keys import DIFFUSERS_MOTION_KEYS, ORIGINAL_MOTION_KEYS, describe_modules
 from muybridge.weights.keymap import KeyMap, apply_key_map
+from muybridge.weights.names import listed
 
 _TABLES = r"\.(pos_encoder|pos_embed)\.pe$"
 SPARSE_CONTROL_KEYS = KeyMap(
@@ -25,6 +26,7 @@ SPARSE_CONTROL_KEYS = KeyMap(
 )
 """From the original's names, or diffusers', to ours; no name of one means something else in the other."""
 
+_TRAINED_FRAMES = 32  # of the published ones
 _FIXED: dict[str, tuple[Any, ...]] = {
     "only_cross_attention": (False,),
     "downsample_padding": (1,),
@@ -82,13 +84,26 @@ def describe_control_file(found: Mapping[str, Tensor], source: str, num_heads: i
         CheckpointError: not a SparseCtrl, without motion modules, or incomplete.
     """
     state = apply_key_map(SPARSE_CONTROL_KEYS, found)
+    settings = control_settings(state, source)
+    # The last channel of the condition is the mask.
+    settings["conditioning_channels"] -= 1
+    return PublishedControl(settings, _modules(found, state, source, num_heads), state)
+
+
+def control_settings(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Keyword arguments of a network of ControlNet's kind, read from names (diffusers') and shapes.
+
+    Raises:
+        CheckpointError: it has no condition, or keys are missing without which nothing can be said.
+    """
     simplified = "controlnet_cond_embedding.weight" in state
     if not simplified and "controlnet_cond_embedding.conv_in.weight" not in state:
         raise CheckpointError(
-            f"{source} is not a SparseCtrl: it has no controlnet_cond_embedding (first keys: "
-            f"{', '.join(list(found)[:3])})."
+            f"{source} is not a SparseCtrl: it has no controlnet_cond_embedding (its keys: {listed(list(state))})."
         )
     levels = range(_count(state, r"down_blocks\.(\d+)\."))
+    if not levels:
+        raise CheckpointError(f"{source} is incomplete: it has no down_blocks.")
     attention = [any(key.startswith(f"down_blocks.{level}.attentions.") for key in state) for level in levels]
     depths = [_depth(state, f"down_blocks.{level}.") if attention[level] else 1 for level in levels]
     if not attention[-1]:  # then the last depth counts for the middle alone
@@ -96,7 +111,7 @@ def describe_control_file(found: Mapping[str, Tensor], source: str, num_heads: i
     embedding = "controlnet_cond_embedding." + ("weight" if simplified else "conv_in.weight")
     settings: dict[str, Any] = {
         "in_channels": _shape(state, "conv_in.weight", source)[1],
-        "conditioning_channels": _shape(state, embedding, source)[1] - 1,  # the other is the mask
+        "conditioning_channels": _shape(state, embedding, source)[1],
         "use_simplified_condition_embedding": simplified,
         "down_block_types": ["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attention],
         "block_out_channels": [_shape(state, f"down_blocks.{i}.resnets.0.conv1.weight", source)[0] for i in levels],
@@ -113,7 +128,7 @@ def describe_control_file(found: Mapping[str, Tensor], source: str, num_heads: i
         settings["conditioning_embedding_out_channels"] = [
             _shape(state, f"controlnet_cond_embedding.{name}.weight", source)[0] for name in names
         ]
-    return PublishedControl(settings, _modules(found, state, source, num_heads), state)
+    return settings
 
 
 def describe_diffusers_control(config: Mapping[str, Any], found: Mapping[str, Tensor]) -> PublishedControl:
@@ -142,12 +157,9 @@ def _modules(
     motion = {key: value for key, value in state.items() if "motion_modules." in key}
     if not motion:
         raise CheckpointError(f"{source} has no motion modules; SparseCtrl's files have one after each spatial block.")
-    modules = {name: asdict(spec) for name, spec in describe_motion_file({}, motion, num_heads).modules.items()}
     lengths = [table.shape[1] for key, table in found.items() if re.search(_TABLES, key) and table.ndim == 3]
-    if lengths:
-        for spec in modules.values():
-            spec["config"]["trained_frames"] = min(lengths)
-    return modules
+    described = describe_modules(motion, num_heads, min(lengths, default=_TRAINED_FRAMES))
+    return {name: asdict(spec) for name, spec in described.items()}
 
 
 def _depth(state: Mapping[str, Tensor], level: str) -> int:

@@ -21,6 +21,7 @@ from muybridge.checkpoints.lora.names import (
 )
 from muybridge.checkpoints.lora.reading import LoraPair
 from muybridge.errors import CheckpointError
+from muybridge.weights.names import listed
 
 AlphaMode = Literal["kohya", "official"]
 """Whether a change is scaled by alpha / rank, or (as AnimateDiff's program does) not at all."""
@@ -58,7 +59,7 @@ def match_lora(
         For each part with changes: the change by name of the layer.
 
     Raises:
-        CheckpointError: no layer found, some not found (every one of them is named), or found with other sizes.
+        CheckpointError: no layer found, some not found, or found with other sizes; the message names the first.
 
     Warns:
         UserWarning: a motion LoRA changes a motion module in the middle, which this model does not have.
@@ -117,14 +118,14 @@ def _describe_misfit(
     if unfit:
         return (
             f"{path} is a LoRA for {made_for} and this model is {own}: {len(unfit)} of its {len(pairs)} layers have "
-            f"other sizes, first {'; '.join(unfit[:3])}."
+            f"other sizes: {listed(unfit)}."
         )
     if "motion" in made_for and not any("motion_modules" in name for name in layers["backbone"]):
         advice = "This model has no motion modules; attach a motion adapter first, then load the LoRA."
     else:
         advice = f"This model is {own}; use a LoRA that was made for it."
-    first = ", ".join(pair.key for pair in pairs[:3])
-    return f"{path} is a LoRA for {made_for}: none of its {len(pairs)} layers is here (first: {first}). {advice}"
+    names = listed([pair.key for pair in pairs])
+    return f"{path} is a LoRA for {made_for}: none of its {len(pairs)} layers is here (first: {names}). {advice}"
 
 
 def _has_mid_module(networks: Mapping[str, nn.Module]) -> bool:
@@ -135,11 +136,12 @@ def _report_lost(path: Path, lost: Sequence[LoraPair], has_mid_module: bool) -> 
     skippable = [] if has_mid_module else [pair for pair in lost if _MID_MODULE.match(pair.name)]
     if wrong := [pair.key for pair in lost if pair not in skippable]:
         raise CheckpointError(
-            f"{path} has {len(wrong)} layers that this model does not have; nothing was loaded: {', '.join(wrong)}."
+            f"{path} has {len(wrong)} layers that this model does not have; nothing was loaded: {listed(wrong)}. Use a "
+            "LoRA that was made for it."
         )
     if skippable:
         warnings.warn(
             f"{path} was made for motion modules of version 2; this model has none in its middle, so these were "
-            f"skipped: {', '.join(pair.key for pair in skippable)}.",
+            f"skipped: {listed([pair.key for pair in skippable])}.",
             stacklevel=4,
         )

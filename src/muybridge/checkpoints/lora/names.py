@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from muybridge.checkpoints.lora.ldm_names import ldm_names
+from muybridge.checkpoints.ldm_names import ldm_names
 from muybridge.checkpoints.lora.reading import LoraPair, flat_name
 
 AdaptableLayer = nn.Linear | nn.Conv2d

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from muybridge.checkpoints.locate import locate_weights
+from muybridge.checkpoints.lora_kinds import other_kinds
+from muybridge.checkpoints.places import require_kind
 from muybridge.errors import CheckpointError
-from muybridge.weights.files import read_weights
+from muybridge.weights.files import read_metadata, read_weights
 from muybridge.weights.loading import require_finite
+from muybridge.weights.names import listed
 
 METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers keeps the settings of a LoRA in the header of a safetensors file."""
@@ -46,16 +48,6 @@ _ROLES = (
     ("down", re.compile(r"(?:\.lora_down|\.lora_A(?:\.[^.]+)?|[._]lora(?:_linear_layer)?\.down)\.weight$")),
     ("up", re.compile(r"(?:\.lora_up|\.lora_B(?:\.[^.]+)?|[._]lora(?:_linear_layer)?\.up)\.weight$")),
     ("alpha", re.compile(r"(?:_lora)?\.alpha$")),
-)
-_OTHER_KINDS = (
-    (r"\.hada_", "LoHa"),
-    (r"\.lokr_", "LoKr"),
-    (r"\.lora_mid\.", "a LoCon with a core between its factors"),
-    (r"\.dora_scale$|\.lora_magnitude_vector", "DoRA"),
-    (r"\.diff(_b)?$", "whole differences of weights"),
-    (r"lora_embedding_", "a LoRA of embeddings"),
-    (r"\.lora_(B|up)\.bias$", "a LoRA with biases"),
-    (r"^bundle_emb", "a LoRA with embeddings of words in it"),
 )
 
 
@@ -105,6 +97,8 @@ def read_lora(path: str | os.PathLike[str]) -> list[LoraPair]:
             raise CheckpointError(f"{path} has two keys for the factor {role!r} of {layer}.")
         else:
             layers[layer][role] = tensor
+    if leftover and not layers:
+        require_kind(found, "lora", str(path), path.name)
     if leftover:
         raise CheckpointError(_describe_leftover(path, leftover, len(layers)))
     settings = _adapter_settings(path)
@@ -128,15 +122,17 @@ def _split_key(key: str) -> tuple[str | None, str]:
 
 
 def _describe_leftover(path: Path, keys: list[str], num_layers: int) -> str:
-    for pattern, kind in _OTHER_KINDS:
-        if matching := [key for key in keys if re.search(pattern, key)]:
-            return f"{path} holds {kind} ({matching[0]}), which is not supported; use a plain LoRA."
+    if kinds := other_kinds(keys):
+        return (
+            f"{path} holds {' and '.join(kinds)} ({listed(list(kinds.values()))}), which is not supported. Use a plain "
+            "LoRA."
+        )
     if num_layers == 0:
         return (
-            f"{path} is no LoRA: none of its {len(keys)} keys is a pair of factors (first keys: "
-            f"{', '.join(keys[:3])}). If it is a model, a motion module or a VAE, load it as that."
+            f"{path} is no LoRA: none of its {len(keys)} keys is a pair of factors (first keys: {listed(keys)}). If it "
+            "is a model, a motion module or a VAE, load it as that."
         )
-    return f"{path} has keys that are neither a factor nor an alpha: {', '.join(keys)}."
+    return f"{path} has keys that are neither a factor nor an alpha: {listed(keys)}. Use a LoRA without them."
 
 
 def _pair(path: Path, layer: str, factors: Mapping[str, Tensor], settings: Mapping[str, Mapping[str, Any]]) -> LoraPair:
@@ -177,7 +173,7 @@ def flat_name(name: str) -> str:
 def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
     """The settings that peft and diffusers keep beside the factors, by prefix of the keys they are for."""
     settings: dict[str, Any] = {}
-    text = _header(path).get(METADATA_KEY)
+    text = read_metadata(path).get(METADATA_KEY)
     beside = path.parent / "adapter_config.json"
     if text is None and path.name.startswith("adapter_model.") and beside.is_file():
         text = beside.read_text()
@@ -185,22 +181,14 @@ def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
         return {}
     try:
         flat = json.loads(text)
-        for key, value in flat.items():
-            prefix, _, field = key.rpartition(".")
-            settings.setdefault(prefix, {})[field] = value
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} comes with settings that cannot be read ({error}).") from error
+    except ValueError:
+        flat = None
+    if not isinstance(flat, dict):
+        raise CheckpointError(f"{path} comes with settings that are no JSON object. Get it again.")
+    for key, value in flat.items():
+        prefix, _, field = key.rpartition(".")
+        settings.setdefault(prefix, {})[field] = value
     return settings
-
-
-def _header(path: Path) -> Mapping[str, str]:
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error}). Get it again.") from error
 
 
 def _alpha_from_settings(settings: Mapping[str, Any] | None, name: str, rank: int) -> float | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +13,8 @@ from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.vae.magvit.config import FIXED_SETTINGS
-from muybridge.weights.files import read_weights
+from muybridge.weights.files import read_shard_index, read_weights
+from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.loading import load_strictly
 
 ModelT = TypeVar("ModelT", bound=ModelMixin)
@@ -88,12 +87,7 @@ def read_settings(model_class: type[ModelMixin], folder: Path) -> dict[str, Any]
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; it is not the folder of a VAE.")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}, not the settings of a VAE.")
+    config = read_json_object(path, "the settings of a VAE")
     found = config.get("_class_name", CLASS_NAMES[0])
     if found not in CLASS_NAMES:
         raise CheckpointError(f"{folder} holds a {found}, not one of {', '.join(CLASS_NAMES)}.")
@@ -115,19 +109,9 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
             return [folder / f"{stem}{suffix}"]
         index = folder / f"{_STANDARD_NAME}{suffix}.index{'.' + variant if variant else ''}.json"
         if index.is_file():
-            return [folder / name for name in _parts(index)]
+            return read_shard_index(index)
     found = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
     if len(found) != 1 or variant:
         names = ", ".join(path.name for path in found) or "none"
         raise CheckpointError(f"{folder} must hold one weight file, or {stem}.safetensors; it holds {names}.")
     return found
-
-
-def _parts(index: Path) -> list[str]:
-    try:
-        names = json.loads(index.read_text())["weight_map"]
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} cannot be read ({error!r}).") from error
-    if not isinstance(names, Mapping):
-        raise CheckpointError(f"{index} has no map from weights to files.")
-    return sorted(set(names.values()))

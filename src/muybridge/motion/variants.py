@@ -36,6 +36,7 @@ class MotionVariant:
         num_frames: frames of a video.
         trained_frames: frames the weights have seen, where the file's position table does not say it.
         distilled: whether it runs with no other noise levels and no stronger guidance than these.
+        base: the image models that it is for, "sd15" or "sdxl".
     """
 
     name: str
@@ -47,6 +48,7 @@ class MotionVariant:
     num_frames: int = 16
     trained_frames: int | None = None
     distilled: bool = False
+    base: str = "sd15"
 
     def settings(self) -> dict[str, Any]:
         """Plain values, for people and machines to read."""
@@ -84,6 +86,7 @@ VARIANTS: dict[str, MotionVariant] = {
             },
             steps=100,
             guidance=8.5,
+            base="sdxl",
         ),
         replace(
             _V2,
@@ -114,6 +117,7 @@ VARIANTS: dict[str, MotionVariant] = {
             guidance=8.0,
             num_frames=8,
             trained_frames=8,
+            base="sdxl",
         ),
     )
 }

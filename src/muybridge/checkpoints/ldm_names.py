@@ -1,17 +1,20 @@
-"""Names of U-Net layers in the original Stable Diffusion, which kohya's LoRAs for Stable Diffusion XL use."""
+"""Names of U-Net layers in the original Stable Diffusion: single files have them, and kohya's LoRAs for XL."""
 
 from __future__ import annotations
 
 import re
 
 _INSIDE_RESNET = {
+    "norm1": "in_layers.0",
     "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
     "conv2": "out_layers.3",
     "time_emb_proj": "emb_layers.1",
     "conv_shortcut": "skip_connection",
 }
 _OUTSIDE = {
     "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
     "conv_out": "out.2",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",

@@ -10,7 +10,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from muybridge.checkpoints.motion_variants import hinted_variant
+from muybridge.motion.variants import hinted_variant
 
 _TABLE = re.compile(r"\.(pos_encoder\.(pe|positional_encoding)|pos_embed\.pe)$")
 _LEVEL = re.compile(r"(?:^|\.)(down_blocks|up_blocks|mid_block)(?:\.(\d+))?\.(?:motion_modules|temporal_attentions)\.")
