@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError, TrainingError
 from muybridge.files.atomic import new_file, output_error
+from muybridge.files.json_settings import read_json_object
 from muybridge.files.new_folder import replaced_folder
 from muybridge.training.run_file import TrainingRun, load_run
 from muybridge.training.stages.registry import training_data
@@ -135,10 +135,7 @@ def _recorded_settings(folder: Path) -> dict[str, Any] | None:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return None
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"{path} is not what this program wrote. Choose another output folder.") from error
+    return read_json_object(path, "the settings of a stage", ConfigError, "Choose another output folder.")
 
 
 def _with_precision(stage: Stage, folder: Path) -> Stage:
