@@ -229,7 +229,7 @@ def test_inspect_shows_size_and_request(run, tmp_path, suffix):
         (["x", "--scheduler", "magic"], ["'magic'", "ddim"]),
         (["x", "--device", "tpu"], ["'tpu'", "cpu"]),
         (["x", "--model", "no such model"], ["'no such model'", "demo/animatediff"]),
-        (["x", "--model", "/etc/hosts"], ["/etc/hosts", "folder"]),
+        (["x", "--model", "/etc/hosts"], ["/etc/hosts", "weight file"]),
         (["x", "--nonsense"], ["--nonsense"]),
         (["x", "--like", "none.mp4"], ["none.mp4"]),
     ],

@@ -153,7 +153,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"init_video": "source.mp4", "mask": "black.png"}, ConfigError, "black everywhere"),
         ({"mask": "white.png"}, ConfigError, "give init_video too"),
         ({"strength": 0.5}, ConfigError, "give init_video too"),
-        ({"fit": 512}, ConfigError, "first keyframe; give one"),
+        ({"fit": 512}, ConfigError, "first keyframe, .* or from the source video; give one"),
         ({"fit": 512, "width": 64, "keyframes": {0: "start.png"}}, ConfigError, "leave width and height out"),
     ],
 )

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from muybridge.checkpoints import locate_model
+from muybridge.checkpoints.parts import load_vae
 from muybridge.cli.main import main
 from muybridge.video import Video, read_request, read_video
 
@@ -38,12 +41,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("--window", "2/1"),
         ("--window", "2/1", "--looped", "--free-noise"),
         ("--free-init", "2"),
+        ("--prediction", "eps"),
+        ("--vae", "other_vae"),
     ],
     ids=lambda options: options[0],
 )
 def test_an_option_acts_and_is_repeated(
     here: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
+    vae = load_vae(locate_model("demo/animatediff"), torch.float32)
+    torch.nn.init.ones_(vae.get_parameter("decoder.conv_out.bias"))
+    vae.save_pretrained("other_vae")
     assert run(capsys, PROMPT, *SHORT, "--frames", "4", "-o", "plain.mp4")[0] == 0
     status, err = run(capsys, PROMPT, *SHORT, "--frames", "4", *options, "-o", "a.mp4")
     assert status == 0, err

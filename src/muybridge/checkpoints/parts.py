@@ -76,7 +76,14 @@ def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
         return UNet3DConditionModel.from_pretrained(path, **options)
     require_noise_alone(unet_settings(folder), str(path))
     if name == UNetMotionModel.__name__:
-        return from_unet_motion_model(load_folder(UNetMotionModel.from_pretrained, path, "UNetMotionModel", options))
+        theirs = load_folder(UNetMotionModel.from_pretrained, path, "UNetMotionModel", options)
+        try:
+            return from_unet_motion_model(theirs)
+        except (RuntimeError, TypeError) as error:  # numbers by level, or layers that ours does not have
+            raise CheckpointError(
+                f"{path} is built in another way than Stable Diffusion 1.5 or XL with AnimateDiff's motion modules; "
+                "not supported. Load the image model, and the motion adapter as motion_adapter."
+            ) from error
     return UNet3DConditionModel.from_unet2d(
         load_folder(UNet2DConditionModel.from_pretrained, path, "UNet2DConditionModel", options)
     )

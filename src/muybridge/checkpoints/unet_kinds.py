@@ -37,8 +37,7 @@ def require_noise_alone(settings: Mapping[str, Any], source: str) -> None:
     if channels != _CHANNELS:
         what = _OTHER_INPUTS.get(channels, "a model with another VAE, or with more inputs than noise")
         raise CheckpointError(
-            f"{source} takes {channels} channels instead of {_CHANNELS}: it is {what}, and cannot make videos from "
-            "noise. Use the plain model."
+            f"{source} takes {channels} channels: {what}. It cannot make videos from noise; use the plain model."
         )
     if settings.get("time_cond_proj_dim") is not None:
         raise CheckpointError(

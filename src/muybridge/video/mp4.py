@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-# The same frames must give the same bytes. x264 notes its number of threads in the file, hence one; and with B-frames
-# its rate control varies from run to run where a side is no multiple of 16 (measured with x264 165), hence none.
-_ENCODER = {"crf": "12", "threads": "1", "bf": "0"}
+# The same frames must give the same bytes. x264 notes its number of threads in the file, hence one. Its rate control
+# varies from run to run where a side is no multiple of 16 (measured with x264 165): with B-frames always, and with its
+# macroblock tree by what lay in memory before (2 of 3 runs after some decoding). Hence neither; files grow by 4 %.
+_ENCODER = {"crf": "12", "threads": "1", "bf": "0", "mbtree": "0"}
 _MAX_RATE_DENOMINATOR = 100_000
 _TRUE_SIZE = re.compile(r"(\d{1,5})x(\d{1,5}) pixels")
 

@@ -24,6 +24,7 @@ _WRAPPERS = (
     *("ema", "model_ema", "ema_state_dict", "params_ema"),  # averaged weights, where there are no plain ones
 )
 _WRAPPINGS = 3  # one in another
+_CUT_SHORT = "is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -116,9 +117,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
-        ) from error
+        raise CheckpointError(f"{path} {_CUT_SHORT}") from error
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:
@@ -133,6 +132,4 @@ def read_metadata(path: Path) -> Mapping[str, str]:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
-        ) from error
+        raise CheckpointError(f"{path} {_CUT_SHORT}") from error

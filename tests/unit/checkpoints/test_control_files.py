@@ -127,7 +127,7 @@ def test_what_is_no_controlnet_is_named(tmp_path: Path, state: dict[str, int], s
 
 
 def test_folders_of_other_networks_are_named(tmp_path: Path) -> None:
-    T2IAdapter(channels=(8,), num_res_blocks=1, downscale_factor=8).save_pretrained(tmp_path / "t2i")
+    T2IAdapter(channels=[8], num_res_blocks=1, downscale_factor=8).save_pretrained(tmp_path / "t2i")
     with pytest.raises(CheckpointError, match=r"holds a T2I-Adapter; not supported"):
         read_control(tmp_path / "t2i")
     SparseControlNetModel(
@@ -165,6 +165,6 @@ def test_a_request_may_name_a_file(make_pipeline: Callable[..., AnimateDiffPipel
     shown = Video(np.full((2, 16, 16, 3), 200, np.uint8)).save(tmp_path / "shown.mp4")
     request = GenerateRequest.parse({"prompt": "x", "controls": [{"model": str(model), "frames": str(shown)}]})
     pipeline = make_pipeline()
-    pipeline.unet.to(torch.bfloat16)
+    torch.nn.Module.to(pipeline.unet, torch.bfloat16)
     found = animatediff_arguments(request, pipeline)["controls"][0].model
     assert (type(found), found.dtype) == (ControlNetModel, torch.bfloat16)

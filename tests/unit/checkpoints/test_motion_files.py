@@ -248,8 +248,9 @@ def test_a_folder_of_diffusers_has_what_its_config_says(make_adapter: AdapterMak
 
 
 def test_levels_of_other_depths_are_read_from_folders_of_diffusers(tmp_path: Path) -> None:
+    layers: Any = (1, 2)
     theirs = diffusers.MotionAdapter(
-        block_out_channels=(32, 64), motion_layers_per_block=(1, 2), use_motion_mid_block=False
+        block_out_channels=(32, 64), motion_layers_per_block=layers, use_motion_mid_block=False
     )
     theirs.save_pretrained(tmp_path / "v3")
     adapter = read_motion(tmp_path / "v3").adapter

@@ -30,7 +30,7 @@ def adapter() -> MotionAdapter:
     return drawn(SITES, num_heads=4)
 
 
-def drawn(sites: Sequence[MotionSite], **config: int) -> MotionAdapter:
+def drawn(sites: Sequence[MotionSite], **config: Any) -> MotionAdapter:
     made = MotionAdapter.for_sites(sites, config=TemporalConfig(**config))
     generator = torch.Generator().manual_seed(0)
     for parameter in made.parameters():
@@ -121,7 +121,7 @@ def test_numerics_can_be_chosen(adapter: MotionAdapter, tmp_path: Path) -> None:
 
 
 def test_depths_are_read_from_the_names(tmp_path: Path) -> None:
-    config = {"num_heads": 4, "num_blocks": 2, "attentions_per_block": 1}
+    config: dict[str, Any] = {"num_heads": 4, "num_blocks": 2, "attentions_per_block": 1}
     made = drawn(SITES, **config)
     found = load(original_names(made), tmp_path)
     assert_same(found, made)

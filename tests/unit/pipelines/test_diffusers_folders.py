@@ -110,12 +110,29 @@ def test_what_else_is_said_of_such_a_folder(theirs: tuple[Any, Path]) -> None:
     assert planned.family == "AnimateDiffPipeline"
 
 
+def test_a_video_model_of_another_build_is_refused(theirs: tuple[Any, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(theirs[1], tmp_path / "model"))
+    shutil.rmtree(folder / "unet")
+    settings: dict[str, Any] = {
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        "up_block_types": ("UpBlockMotion", "CrossAttnUpBlockMotion"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "motion_num_attention_heads": 4,
+        "temporal_transformer_layers_per_block": 2,
+    }
+    save(diffusers.UNetMotionModel(**settings), folder / "unet")
+    with pytest.raises(CheckpointError, match=r"unet is built in another way .*as motion_adapter"):
+        load_pipeline(folder)
+
+
 def test_another_motion_adapter_takes_the_place_of_its_modules(theirs: tuple[Any, Path], tmp_path: Path) -> None:
     adapter = load_pipeline(theirs[1]).motion_adapter
     fresh = MotionAdapter.for_sites(adapter.sites.values(), config=TemporalConfig(num_heads=4))
     loaded = load_pipeline(theirs[1], motion_adapter=write_motion(fresh, tmp_path / "fresh_v2", "muybridge"))
     assert loaded.unet.motion_adapter is loaded.motion_adapter
-    assert torch.count_nonzero(loaded.unet.down_blocks[0].motion_modules[0].proj_out.weight) == 0
+    assert torch.count_nonzero(loaded.unet.get_parameter("down_blocks.0.motion_modules.0.proj_out.weight")) == 0
 
 
 def test_a_motion_adapter_beside_an_image_network(
@@ -226,7 +243,7 @@ def change_index(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"in_channels": 9}, "takes 9 channels instead of 4: it is an inpainting model"),
+        ({"in_channels": 9}, "takes 9 channels: an inpainting model"),
         ({"in_channels": 8}, r"a model that edits pictures \(InstructPix2Pix\)"),
         ({"in_channels": 5}, "a depth model"),
         ({"in_channels": 7}, "an upscaler"),
