@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from tests.unit.training.methods.test_video import (
+from tests.unit.training.methods.test_denoise_video import (
     batch_of,
     generator,
     small_text_encoder,

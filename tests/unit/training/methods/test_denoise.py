@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.errors import ConfigError
@@ -16,8 +16,6 @@ from muybridge.motion import MotionAdapter
 from muybridge.motion.registry import make_config
 from muybridge.training.methods.adapters import MotionMethod
 from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod
-from muybridge.training.methods.text import ContrastiveTextMethod
-from muybridge.training.methods.vae import VAEMethod
 
 TEXT: dict[str, Any] = {
     "vocab_size": 12,
@@ -104,50 +102,6 @@ def changed(method: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 def snapshot(method: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in method.state_dict().items()}
-
-
-def test_the_vae_loss_is_that_of_its_reconstruction():
-    method = VAEMethod(small_vae(), kl_weight=0.0, gradient_weight=0.0).eval()
-    pixels = image_batch()["pixels"]
-
-    result = method({"pixels": pixels}, generator())
-
-    vae: Any = method.vae
-    posterior = vae.encode(pixels).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=generator())
-    error = vae.decode(posterior.mean + posterior.std * noise).sample - pixels
-    assert torch.allclose(result["loss"], error.abs().mean())
-    assert torch.allclose(result["psnr"], 10 * torch.log10(4 / error.square().mean()))
-
-
-@pytest.mark.parametrize("weight", ["kl_weight", "gradient_weight"])
-def test_each_term_of_the_vae_loss_counts(weight):
-    vae = small_vae().eval()
-    weights = {"kl_weight": 0.0, "gradient_weight": 0.0}
-
-    without = VAEMethod(vae, **weights)(image_batch(), generator())["loss"]
-    with_term = VAEMethod(vae, **{**weights, weight: 1.0})(image_batch(), generator())["loss"]
-
-    assert with_term > without
-
-
-def test_contrastive_accuracy_is_about_the_nearest_caption():
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
-    )
-    config = CLIPConfig(text_config=TEXT, vision_config=vision.to_dict(), projection_dim=8)
-    method = ContrastiveTextMethod(CLIPModel(config))
-    batch = image_batch()
-    twice = {name: value[:1].repeat(2, *[1] * (value.ndim - 1)) for name, value in batch.items()}
-
-    train(method, batch, steps=30)
-    with torch.no_grad():
-        learned, ambiguous = method(batch, generator()), method(twice, generator())
-
-    assert float(learned["accuracy"]) == 1.0
-    assert float(learned["loss"]) < 0.3
-    assert float(ambiguous["accuracy"]) == 0.5
-    assert float(ambiguous["loss"]) == pytest.approx(float(torch.tensor(2.0).log()), abs=1e-4)
 
 
 def test_the_epsilon_target_is_the_noise():
