@@ -46,6 +46,13 @@ except SystemExit as end:
     assert not end.code, end.code
 """
 
+READ_RUN_FILES = """
+from pathlib import Path
+from muybridge.training.run_file import load_run
+for path in Path("runs").iterdir():
+    load_run(path)
+"""
+
 
 def dotted_name(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
@@ -58,7 +65,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("code", ["import muybridge", SHOW_HELP], ids=["import", "help"])
+@pytest.mark.parametrize("code", ["import muybridge", SHOW_HELP, READ_RUN_FILES], ids=["import", "help", "run files"])
 def test_does_not_import_torch(code):
     result = run_python(code + "\nimport sys; sys.exit(3 if 'torch' in sys.modules else 0)")
 

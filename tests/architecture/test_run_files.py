@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from muybridge.checkpoints import SHIPPED_MODELS
+from muybridge.demo.stages.image import MotionStage
 from muybridge.motion.registry import make_config
-from muybridge.service.runs import MotionAdapterStage, MotionStage, StageSettings, load_run
+from muybridge.training.run_file import load_run
+from muybridge.training.stages.adapters import MotionAdapterStage
+from muybridge.training.stages.stage import Stage
 from muybridge.training.trainer import TrainerConfig
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
@@ -31,7 +34,7 @@ def test_every_shipped_model_has_its_recipe():
 
 
 def test_stages_know_every_setting_of_the_trainer():
-    known = StageSettings.model_fields
+    known = Stage.model_fields
     trainer = {field.name: field.default for field in fields(TrainerConfig)}
 
     assert trainer.keys() <= known.keys()

@@ -18,16 +18,16 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from muybridge import load_pipeline
+from muybridge.authoring.overfit import check_motion, check_overfitting
+from muybridge.authoring.packages import new_motion_package
 from muybridge.cli.motion_check import check
 from muybridge.cli.motion_new import new
 from muybridge.demo import easyanimate_models, models
 from muybridge.errors import ConfigError, MuybridgeError, OutputError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.service.motion_checking import check_motion, check_overfitting
-from muybridge.service.motion_packages import new_motion_package
-from muybridge.service.runs import load_run
-from muybridge.service.training import run_training
+from muybridge.training.run import run_training
+from muybridge.training.run_file import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN_FILE = REPOSITORY / "runs" / "custom-motion.yaml"

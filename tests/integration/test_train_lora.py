@@ -16,8 +16,8 @@ from muybridge.demo import models, world
 from muybridge.demo.lora_batches import TaughtClips, triples_with
 from muybridge.errors import ConfigError
 from muybridge.processor import multiplies
-from muybridge.service.runs import load_run
-from muybridge.service.training import run_training
+from muybridge.training.run import run_training
+from muybridge.training.run_file import load_run
 
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "lora.yaml"
 TINY = ["steps=3", "batch_size=1", "log_every=1", "warmup_steps=0", "rank=2"]

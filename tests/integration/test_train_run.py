@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from muybridge import load_pipeline
 from muybridge.cli.main import main
 from muybridge.errors import ConfigError, OutputError
-from muybridge.service.training import run_training
+from muybridge.training.run import run_training
 
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-animatediff.yaml"
 STAGES = ("vae", "text", "image", "motion")

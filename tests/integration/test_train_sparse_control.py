@@ -19,8 +19,8 @@ from muybridge.demo import models
 from muybridge.demo.batches import KeyframeBatches
 from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.pipelines import AnimateDiffPipeline
-from muybridge.service.runs import load_run
-from muybridge.service.training import run_training
+from muybridge.training.run import run_training
+from muybridge.training.run_file import load_run
 
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-sparse-control.yaml"
 TINY = ["steps=3", "batch_size=1", "processes=1", "num_frames=2", "whole_clip_share=0", "log_every=1", "warmup_steps=0"]

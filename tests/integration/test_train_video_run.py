@@ -18,9 +18,9 @@ from muybridge.demo import world
 from muybridge.demo.batches import ConditionedVideoBatches
 from muybridge.errors import ConfigError
 from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.service.runs import load_run
-from muybridge.service.stages import prepare_stage
-from muybridge.service.training import run_training
+from muybridge.training.run import run_training
+from muybridge.training.run_file import load_run
+from muybridge.training.stages.registry import training_data
 
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-easyanimate.yaml"
 STAGES = ("vae", "video-vae", "video-text", "video", "video-refine", "video-decoder")
@@ -112,7 +112,7 @@ def test_what_is_hard_is_drawn_more_often(method, trained):
     run = load_run(RUN_FILE, [*TINY, f"{method}.oversample={{ring: 3}}"])
     stage = next(stage for stage in run.stages if stage.method == method)
 
-    work = prepare_stage(stage, trained)
+    work = stage.prepare(trained, training_data(run.data))
 
     assert isinstance(work.batches, ConditionedVideoBatches)
     assert Counter(work.batches.triples) == Counter(world.oversampled({"ring": 3}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from muybridge.debug.motion_checks import MotionCheckReport, check_motion_module
+from muybridge.authoring.checks import MotionCheckReport, check_motion_module
 from muybridge.errors import ConfigError
 from muybridge.motion import motion_module_class
 

@@ -15,9 +15,9 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.base_models import base_model_from_weights
 from muybridge.checkpoints.detect import detect_weights
 from muybridge.checkpoints.lacking_parts import load_lacking
-from muybridge.checkpoints.new_folder import check_new, new_model_folder
 from muybridge.checkpoints.prediction import Prediction, without_marks
 from muybridge.errors import CheckpointError
+from muybridge.files.new_folder import check_new, new_model_folder
 from muybridge.weights.loading import load_strictly
 
 _SCHEDULE = {

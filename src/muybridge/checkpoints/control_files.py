@@ -18,8 +18,8 @@ from muybridge.checkpoints.locate import locate_weights
 from muybridge.checkpoints.places import require_kind
 from muybridge.checkpoints.translated import filled
 from muybridge.errors import CheckpointError
+from muybridge.files.json_settings import read_json_object
 from muybridge.weights.files import read_weights
-from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.loading import load_folder
 from muybridge.weights.names import listed
 

@@ -14,9 +14,9 @@ from muybridge.checkpoints.detect import detect_weights
 from muybridge.checkpoints.locate import locate_weights
 from muybridge.checkpoints.motion_export import check_layout, write_motion
 from muybridge.checkpoints.motion_files import LoadedMotion, adapter_from_weights, read_motion
-from muybridge.checkpoints.new_folder import check_new
 from muybridge.checkpoints.prediction import prediction_of_file
 from muybridge.errors import ConfigError
+from muybridge.files.new_folder import check_new
 from muybridge.weights.files import read_metadata, read_weights
 
 

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from muybridge.checkpoints.new_folder import check_new, new_model_folder
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.files.atomic import new_file
+from muybridge.files.new_folder import check_new, new_model_folder
 from muybridge.motion import MotionAdapter
 from muybridge.motion.contract import ModuleSpec
 from muybridge.motion.reading import position_table
 from muybridge.motion.sites import missing_sites, sites_of_unet
-from muybridge.video.atomic import new_file
 from muybridge.weights.loading import load_strictly
 from muybridge.weights.names import listed
 

@@ -17,9 +17,9 @@ from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
 from muybridge.checkpoints.motion_files import read_motion, read_motion_config, sites_in_config
 from muybridge.checkpoints.unet_kinds import require_noise_alone
 from muybridge.errors import CheckpointError
+from muybridge.files.json_settings import read_json_object
 from muybridge.motion import MotionAdapter
 from muybridge.motion.detection import variants_with_sites
-from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.loading import load_folder
 
 

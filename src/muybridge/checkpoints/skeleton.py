@@ -27,10 +27,10 @@ from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints.parts import class_of_part, part_folder
 from muybridge.errors import CheckpointError
+from muybridge.files.json_settings import read_json_object
 from muybridge.motion import MotionAdapter
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
-from muybridge.weights.json_objects import read_json_object
 
 
 def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:

@@ -37,7 +37,7 @@ def convert(
 ) -> None:
     """Write a motion module or an image model for another program; no bit of a weight changes."""
     from muybridge.checkpoints.convert import convert_weights
-    from muybridge.service.quiet_loading import quiet_loading
+    from muybridge.checkpoints.quiet_loading import quiet_loading
 
     with quiet_loading():
         done = convert_weights(source, target, to, num_heads=heads, variant=motion_variant, parts_from=parts_from)

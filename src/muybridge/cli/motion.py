@@ -9,7 +9,7 @@ import typer
 from muybridge.cli.console import Json, output, print_json
 
 if TYPE_CHECKING:
-    from muybridge.pipelines.integration import KindSize
+    from muybridge.authoring.kind_sizes import KindSize
 
 app = typer.Typer(no_args_is_help=True, help="Kinds of motion modules: those built in, and those of other packages.")
 
@@ -22,7 +22,7 @@ def motion() -> None:
 @app.command("list")
 def list_motion_kinds(as_json: Json = False) -> None:
     """Show every kind, the package it comes from, and its parameters in each backbone."""
-    from muybridge.pipelines.integration import kind_sizes
+    from muybridge.authoring.kind_sizes import kind_sizes
 
     found = kind_sizes()
     if as_json:

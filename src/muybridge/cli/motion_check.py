@@ -11,7 +11,7 @@ from muybridge.cli.console import Json, output, print_json
 from muybridge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from muybridge.debug.motion_checks import MotionCheckReport
+    from muybridge.authoring.checks import MotionCheckReport
 
 _COLOURS = {"passed": "green", "failed": "red", "not applicable": "bright_black", "reported": "cyan"}
 FAILED = 2
@@ -33,7 +33,7 @@ def check(
 ) -> None:
     """Check that a motion module keeps to the contract, on both backbones; exits with 2 if it does not."""
     config = _config(settings or [])
-    from muybridge.service.motion_checking import check_motion
+    from muybridge.authoring.overfit import check_motion
 
     if "" not in sys.path and ":" in motion:
         sys.path.insert(0, "")  # a class beside which one stands is found, as `python -m` would
@@ -61,7 +61,7 @@ def _show(report: MotionCheckReport) -> None:
 def _config(settings: list[str]) -> dict[str, Any]:
     import yaml
 
-    from muybridge.service.validation import YAML_ERRORS
+    from muybridge.files.validation import YAML_ERRORS
 
     config = {}
     for setting in settings:

@@ -18,7 +18,7 @@ def new(
     ] = None,
 ) -> None:
     """Write a package with a motion module of your own, which installs, passes its tests and trains as it is."""
-    from muybridge.service.motion_packages import new_motion_package
+    from muybridge.authoring.packages import new_motion_package
 
     made = new_motion_package(name, kind, folder)
     output.print(f"{made}")

@@ -20,13 +20,13 @@ def train(
     ] = None,
 ) -> None:
     """Train a model; the same command continues an interrupted run."""
-    from muybridge.service.runs import load_run
+    from muybridge.training.run_file import load_run
 
     run = load_run(run_file, settings)
     folder = output_folder or Path("work") / run.name
 
     from muybridge.cli.training_progress import TrainingProgress
-    from muybridge.service.training import run_training
+    from muybridge.training.run import run_training
 
     progress = TrainingProgress(errors)
     try:

@@ -15,9 +15,9 @@ from muybridge.debug.calls import ModuleCall, ModuleObserver
 from muybridge.debug.drawing import heat_map, save_picture
 from muybridge.debug.modules import Target, modules_of, nearest_names, select_modules
 from muybridge.errors import ConfigError
+from muybridge.files.atomic import new_file
 from muybridge.motion import MotionModule
 from muybridge.motion.attention import Attention
-from muybridge.video.atomic import new_file
 
 _SCORES_AT_ONCE = 2**24
 

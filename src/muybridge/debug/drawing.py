@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
 
 _BACKGROUND, _INK, _FAINT = "#ffffff", "#202020", "#d8d8d8"
 _COLOURS = ("#2f6fb0", "#c8553d", "#4c9f70", "#8661a8")

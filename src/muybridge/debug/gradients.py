@@ -20,7 +20,7 @@ from muybridge.debug.drawing import bars, save_picture
 from muybridge.debug.modules import Target, modules_of
 from muybridge.debug.tables import text_table
 from muybridge.errors import ConfigError
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
 
 VANISHING = 1e-7
 EXPLODING = 1e3

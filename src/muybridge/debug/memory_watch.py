@@ -18,7 +18,7 @@ from muybridge.debug.modules import Target, label, roots_of
 from muybridge.debug.tables import mebibytes, text_table
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import ConfigError
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
 
 Measure = Literal["tensors", "device"]
 _MAX_HISTORY = 200_000

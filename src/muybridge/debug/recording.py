@@ -16,7 +16,7 @@ from torch import Tensor
 
 from muybridge.debug.statistics import TensorStatistics
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
 
 FORMAT = "muybridge-recording-1"
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from muybridge.debug.modules import Target, modules_of, nearest_names
 from muybridge.debug.statistics import TensorStatistics, outputs_of
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
+from muybridge.files.json_settings import read_json_object
 
 _PLAIN = (bool, int, float, str, type(None))
 _OWN = "muybridge."  # only classes of ours are looked up by a name that stands in a file
@@ -190,12 +191,12 @@ def _load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    description = read_json_object(path, "the reproduction of an anomaly", InputFileError, "Record it again.")
     try:
-        description = json.loads(path.read_text())
         tensors = load_file(path.with_name(path.name.removesuffix(".json") + ".safetensors"))
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputFileError(f"{path} and its .safetensors cannot be read ({error}).") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise InputFileError(f"The .safetensors of {path} cannot be read ({error}).") from error
+    if description.get("format") != FORMAT:
         raise InputFileError(f"{path} is not the reproduction of an anomaly; its format is not {FORMAT!r}.")
     layouts = description.get("layouts", {}).items()
     return description, tensors | {name: _laid_out(tensors[name], axes) for name, axes in layouts}

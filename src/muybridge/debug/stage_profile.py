@@ -18,7 +18,7 @@ from muybridge.debug.memory_watch import execution_device
 from muybridge.debug.modules import Target, label, roots_of
 from muybridge.debug.tables import text_table
 from muybridge.errors import ConfigError
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
 
 _TEXT = ("text_encoder", "text_encoder_2", "image_encoder")
 _ENCODING = ("encoder", "quant_conv")

@@ -17,7 +17,7 @@ from muybridge.debug.memory_watch import MemoryWatch
 from muybridge.debug.probe import Probe
 from muybridge.debug.stage_profile import StageProfile
 from muybridge.errors import ConfigError, MuybridgeError
-from muybridge.video.atomic import new_file
+from muybridge.files.atomic import new_file
 
 ToolName = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
 TOOL_NAMES: tuple[str, ...] = get_args(ToolName)

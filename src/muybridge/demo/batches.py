@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from muybridge.demo import render, world
 
@@ -19,7 +19,7 @@ class StillBatches:
     """Single random frames of training clips, with captions: `pixels [b, 3, h, w]`, and token ids where asked for."""
 
     def __init__(
-        self, batch_size: int, seed: int, tokenizer: PreTrainedTokenizerFast | None = None, caption_dropout: float = 0.0
+        self, batch_size: int, seed: int, tokenizer: PreTrainedTokenizerBase | None = None, caption_dropout: float = 0.0
     ) -> None:
         """Without a tokenizer there are pictures only; `caption_dropout` is the share of empty captions."""
         self.batch_size = batch_size
@@ -53,7 +53,7 @@ class ClipBatches:
         batch_size: int,
         num_frames: int,
         seed: int,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: PreTrainedTokenizerBase,
         caption_dropout: float = 0.1,
         whole_clip_share: float = 0.0,
     ) -> None:
@@ -164,7 +164,7 @@ class ConditionedVideoBatches:
         self,
         batch_size: int,
         seed: int,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: PreTrainedTokenizerBase,
         caption_dropout: float = 0.1,
         still_shares: tuple[float, float] = (1.0, 1.0),
         num_batches: int = 1,
@@ -228,6 +228,6 @@ def sample_positions(num_frames: int, rng: np.random.Generator) -> np.ndarray:
     return first + stride * np.arange(num_frames)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> Tensor:
+def tokenize(tokenizer: PreTrainedTokenizerBase, captions: list[str]) -> Tensor:
     """Token ids `[b, n]`, padded to the tokenizer's full length."""
     return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids

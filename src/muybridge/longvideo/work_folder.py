@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from muybridge.errors import ConfigError, InputFileError, OutputError
+from muybridge.files.atomic import new_file, output_error
+from muybridge.files.json_settings import read_json_object
 from muybridge.longvideo.joining import Join, check_join
 from muybridge.longvideo.plan import Segment
 from muybridge.longvideo.seeds import segment_seed
-from muybridge.video.atomic import new_file, output_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -299,10 +300,4 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputFileError(f"{path} cannot be read ({error}). Delete it, or start in another folder.") from error
-    if not isinstance(value, dict):
-        raise InputFileError(f"{path} holds a {type(value).__name__}, not a JSON object. Delete it.")
-    return value
+    return read_json_object(path, "a record", InputFileError, "Delete it, or start in another folder.")

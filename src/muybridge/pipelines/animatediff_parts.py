@@ -17,8 +17,8 @@ from muybridge.backbones.unet.config import UNetConfig
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
 from muybridge.errors import ConfigError
+from muybridge.files.json_settings import read_json_object
 from muybridge.pipelines.animatediff_conditions import read_sparse_control
-from muybridge.weights.json_objects import read_json_object
 
 _NUM_SIZES = 6
 _CONTROL = "controlnet"

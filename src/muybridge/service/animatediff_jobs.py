@@ -19,16 +19,16 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.conditioning import open_picture
 from muybridge.errors import ConfigError, InputFileError
+from muybridge.files.atomic import check_folder_above, new_file, output_error
+from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
 from muybridge.pipelines.animatediff_conditions import read_sparse_control
 from muybridge.service.generation import pick_device
 from muybridge.service.output_names import name_after, words_of
-from muybridge.service.quiet_loading import quiet_loading
-from muybridge.service.validation import YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.video import Video, check_writable
-from muybridge.video.atomic import check_folder_above, new_file, output_error
 
 _SEEDS = 2**63
 _OF_OTHERS = {

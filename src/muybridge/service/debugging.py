@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.debug import (
     AnomalyGuard,
     AttentionMaps,
@@ -32,7 +33,6 @@ from muybridge.debug.memory_watch import Measure
 from muybridge.errors import ConfigError
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
 from muybridge.service.generation import pick_device
-from muybridge.service.quiet_loading import quiet_loading
 
 DTYPES = ("float32", "bfloat16", "float16")
 Pipeline = AnimateDiffPipeline | EasyAnimatePipeline

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.demo.clip_maker import ClipMaker
 from muybridge.demo.task_report import TaskReport
 from muybridge.demo.tasks import ALL, TASKS, tasks_named
 from muybridge.errors import ConfigError
+from muybridge.files.atomic import check_folder_above, check_replaceable_file, new_file
 from muybridge.pipelines import load_pipeline
-from muybridge.service.quiet_loading import quiet_loading
-from muybridge.video.atomic import check_folder_above, check_replaceable_file, new_file
 
 TaskProgress = Callable[[str, int, int], None]
 """Called with (task, clips done, clips in all)."""

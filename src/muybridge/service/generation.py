@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError
 from muybridge.pipelines import EasyAnimatePipeline, load_pipeline
 from muybridge.sampling import scheduler_names
 from muybridge.service.arguments import animatediff_arguments, easyanimate_arguments, open_inputs
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long
-from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.recording import input_digests, recorded_settings
 from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, check_writable

@@ -19,12 +19,12 @@ from muybridge.checkpoints.parts import class_of_part, read_model_index, unet_se
 from muybridge.checkpoints.prediction import prediction_of_file
 from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
 from muybridge.errors import CheckpointError, MuybridgeError
+from muybridge.files.json_settings import read_json_object
 from muybridge.motion.variants import VARIANTS, motion_variant
 from muybridge.video import read_facts
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.formats import file_format
-from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.loading import is_finite
 
 _PIPELINES = {

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from muybridge.video.atomic import output_error
+from muybridge.files.atomic import output_error
 
 _MAX_LETTERS = 60
 _MAX_BYTES = 120  # file systems take 143 to 255 for a name, and there is more to come behind the words

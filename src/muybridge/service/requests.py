@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from muybridge.errors import ConfigError
-from muybridge.service.validation import describe_validation
+from muybridge.files.validation import describe_validation
 
 
 class WindowRequest(BaseModel):

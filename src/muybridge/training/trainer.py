@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from muybridge.debug.training_tools import TrainingTools
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from muybridge.processor import fast_half
+from muybridge.training.data import BatchSource
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.muon import Muon, split_parameters
 from muybridge.training.stopping import stop_signals
@@ -34,14 +35,6 @@ LOG_FILE = "log.jsonl"
 DEBUG_FOLDER = "debug"
 CHANGEABLE_SETTINGS = frozenset({"steps", "checkpoint_seconds", "log_every", "debug", "debug_steps"})
 """What an interrupted run may be continued with other values of."""
-
-
-class BatchSource(Protocol):
-    """Training data as a function: the same index always gives the same batch."""
-
-    def __call__(self, index: int) -> dict[str, Tensor]:
-        """Make batch number `index`, on the CPU."""
-        ...
 
 
 @dataclass(frozen=True)

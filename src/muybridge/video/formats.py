@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from muybridge.errors import ConfigError
-from muybridge.video.atomic import check_folder_above, check_replaceable_file, check_replaceable_folder
+from muybridge.files.atomic import check_folder_above, check_replaceable_file, check_replaceable_folder
 from muybridge.video.encoding import OpenEncoder, collected
 from muybridge.video.gif import write_gif
 from muybridge.video.mp4 import open_mp4

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from muybridge.errors import ConfigError, OutputError, ShapeError
-from muybridge.video.atomic import new_file, new_folder, output_error
+from muybridge.files.atomic import new_file, new_folder, output_error
 from muybridge.video.checks import check_fps, check_frames, check_request
 from muybridge.video.encoding import FileSettings, Frames, TakeFrames
 from muybridge.video.formats import FORMATS, AnyPath, check_writable, destination

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError
+from muybridge.files.json_settings import read_json_object
 from muybridge.weights.formats import FileFormat, file_format
-from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.names import listed
 from muybridge.weights.pickles import read_pickle
 from muybridge.weights.quantized import dequantized, read_gguf

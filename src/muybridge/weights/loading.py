@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError
+from muybridge.files.json_settings import read_json_object
 from muybridge.weights.folder_files import FolderFiles, find_folder_files
-from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.names import listed
 
 ModelT = TypeVar("ModelT", bound=nn.Module)

@@ -12,10 +12,11 @@ from torch.nn.modules import module as torch_module
 
 from muybridge.debug import Recording
 from muybridge.debug.training_tools import TOOL_NAMES, TrainingTools
+from muybridge.demo.stages.image import MotionStage
 from muybridge.errors import ConfigError, NonFiniteError
 from muybridge.motion import MotionContext, TemporalConfig, TemporalMotionModule
 from muybridge.motion.timestep_film import TimestepFilmConfig, TimestepFilmMotionModule
-from muybridge.service.runs import DebugTool, MotionStage
+from muybridge.training.stages.stage import DebugTool
 from muybridge.training.trainer import STATE_FILE, Trainer, TrainerConfig
 
 TOOLS = ("anomaly", "attention", "gradients", "memory", "probe", "profile")

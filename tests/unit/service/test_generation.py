@@ -1,15 +1,12 @@
-"""What is checked before any weight is read, and the silence while it is."""
+"""What is checked before any weight is read."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from muybridge.errors import ConfigError, OutputError
 from muybridge.service.generation import generate_file, pick_device
-from muybridge.service.quiet_loading import quiet_loading
 from muybridge.service.requests import GenerateRequest
 
 REQUEST = GenerateRequest.parse({"prompt": "a red circle", "model": "there is no such model"})
@@ -51,19 +48,3 @@ def test_a_network_that_is_shown_nothing_is_refused_before_the_model(tmp_path, n
 
     with pytest.raises(ConfigError, match=f"{network} has no effect without {shown}"):
         generate_file(request, tmp_path / "out.mp4")
-
-
-def test_libraries_are_silent_only_while_loading():
-    before = [
-        (each.get_verbosity(), each.is_progress_bar_enabled()) for each in (diffusers_logging, transformers_logging)
-    ]
-
-    with quiet_loading():
-        for each in (diffusers_logging, transformers_logging):
-            assert not each.is_progress_bar_enabled()
-            assert each.get_verbosity() == each.ERROR
-
-    after = [
-        (each.get_verbosity(), each.is_progress_bar_enabled()) for each in (diffusers_logging, transformers_logging)
-    ]
-    assert after == before

@@ -18,7 +18,7 @@ from muybridge.checkpoints.lora.matching import LoraChange
 from muybridge.checkpoints.lora.names import CLIP_SPELLING, DIFFUSERS_SPELLINGS, ORIGINAL_SPELLING
 from muybridge.checkpoints.lora.reading import METADATA_KEY, flat_name
 from muybridge.errors import ConfigError
-from muybridge.video.atomic import check_folder_above, new_file
+from muybridge.files.atomic import check_folder_above, new_file
 
 Dialect = Literal["diffusers", "kohya"]
 DIALECTS: tuple[Dialect, ...] = ("diffusers", "kohya")

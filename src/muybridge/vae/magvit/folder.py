@@ -12,9 +12,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.files.json_settings import read_json_object
 from muybridge.vae.magvit.config import FIXED_SETTINGS
 from muybridge.weights.files import read_shard_index, read_weights
-from muybridge.weights.json_objects import read_json_object
 from muybridge.weights.loading import load_strictly
 
 ModelT = TypeVar("ModelT", bound=ModelMixin)

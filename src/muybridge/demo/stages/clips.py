@@ -1,0 +1,64 @@
+"""The toy world as a set of clips, for stages that build on a model that exists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from muybridge.training.data import BatchSource, ClipsWanted
+from muybridge.training.stages.registry import register_data
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@register_data("demo-world")
+class DemoWorld:
+    """Clips of 16 frames, drawn as they are needed."""
+
+    def clips(self, wanted: ClipsWanted) -> BatchSource:
+        """Every second frame of a clip, or neighbours; now and then all."""
+        from muybridge.demo.batches import ClipBatches
+
+        return ClipBatches(*_stretches(wanted))
+
+    def whole_clips(self, wanted: ClipsWanted) -> BatchSource:
+        """All frames, with some of them known."""
+        from muybridge.demo.batches import ConditionedVideoBatches
+
+        return ConditionedVideoBatches(
+            wanted.batch_size, wanted.seed, wanted.tokenizer, wanted.caption_dropout, still_shares=(0.0, 0.0)
+        )
+
+    def keyframe_clips(self, wanted: ClipsWanted) -> BatchSource:
+        """As `clips`, with a clip's first frame, its ends, or a few anywhere shown."""
+        from muybridge.demo.batches import KeyframeBatches
+
+        return KeyframeBatches(*_stretches(wanted))
+
+    def taught_clips(self, wanted: ClipsWanted, taught: str | None) -> BatchSource:
+        """Clips that all show one motion or colour."""
+        from muybridge.demo.lora_batches import TaughtClips
+        from muybridge.demo.render import CLIP_FRAMES
+
+        frames = wanted.num_frames or CLIP_FRAMES
+        return TaughtClips(wanted.batch_size, wanted.seed, wanted.tokenizer, taught, frames, wanted.caption_dropout)
+
+    def check_taught(self, taught: str | None) -> None:
+        """Raises ConfigError for anything but a motion or a colour of the toy world."""
+        from muybridge.demo.lora_batches import triples_with
+
+        triples_with(taught)
+
+
+def _stretches(wanted: ClipsWanted) -> tuple[int, int, int, PreTrainedTokenizerBase, float, float]:
+    from muybridge.demo.render import CLIP_FRAMES
+
+    frames = wanted.num_frames or CLIP_FRAMES
+    return (
+        wanted.batch_size,
+        frames,
+        wanted.seed,
+        wanted.tokenizer,
+        wanted.caption_dropout,
+        wanted.whole_clip_share,
+    )

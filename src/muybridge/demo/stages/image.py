@@ -1,0 +1,184 @@
+"""Stages that train the demo's AnimateDiff from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from muybridge.training.data import TrainingData
+from muybridge.training.stages.registry import register_stage
+from muybridge.training.stages.stage import (
+    Family,
+    MotionSettings,
+    PipelineStage,
+    RunSettings,
+    SavablePart,
+    Stage,
+    StageWork,
+    exported_part,
+)
+
+if TYPE_CHECKING:
+    from muybridge.pipelines import AnimateDiffPipeline
+
+
+@register_stage
+class VAEStage(Stage):
+    """Train the image VAE on stills."""
+
+    parts: ClassVar[tuple[str, ...]] = ("vae",)
+
+    method: Literal["vae"]
+
+    def prepare(self, output: Path, data: TrainingData) -> StageWork:
+        """Build what is trained, and its batches."""
+        import torch
+
+        from muybridge.demo import models
+        from muybridge.demo.batches import StillBatches
+        from muybridge.training.methods.vae import VAEMethod
+        from muybridge.vae import encode_images
+
+        vae = models.make_vae()
+        batches = StillBatches(self.batch_size, self.seed)
+
+        def unit_scale() -> float:
+            """The factor that gives latents unit variance, measured on stills the VAE has not seen."""
+            pixels = torch.cat([batches(2**31 + i)["pixels"] for i in range(32)]).to(vae.device)
+            with torch.no_grad():
+                spread = float(encode_images(vae, pixels).std()) / vae.config["scaling_factor"]
+            return round(1 / spread, 5)
+
+        def trained_parts() -> dict[str, SavablePart]:
+            vae.register_to_config(scaling_factor=unit_scale())
+            return {"vae": vae}
+
+        return StageWork(VAEMethod(vae), batches, trained_parts)
+
+
+@register_stage
+class TextStage(Stage):
+    """Train the text encoder against pictures, as CLIP is."""
+
+    parts: ClassVar[tuple[str, ...]] = ("text_encoder",)
+
+    method: Literal["text"]
+
+    def prepare(self, output: Path, data: TrainingData) -> StageWork:
+        """Build what is trained, and its batches."""
+        from muybridge.demo import models
+        from muybridge.demo.batches import StillBatches
+        from muybridge.training.methods.text import ContrastiveTextMethod
+
+        tokenizer = models.make_tokenizer()
+        clip = models.make_clip(tokenizer)
+        batches = StillBatches(self.batch_size, self.seed, tokenizer)
+        return StageWork(ContrastiveTextMethod(clip), batches, lambda: {"text_encoder": models.text_tower(clip)})
+
+
+@register_stage
+class ImageStage(Stage):
+    """Train the U-Net and the text encoder on stills."""
+
+    needs: ClassVar[tuple[str, ...]] = ("vae", "text")
+    parts: ClassVar[tuple[str, ...]] = ("unet", "text_encoder")
+
+    method: Literal["image"]
+    timestep_shift: float = Field(default=2.0, ge=1)
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    def prepare(self, output: Path, data: TrainingData) -> StageWork:
+        """Build what is trained, and its batches."""
+        from diffusers import AutoencoderKL
+        from transformers import CLIPTextModel
+
+        from muybridge.demo import models
+        from muybridge.demo.batches import StillBatches
+        from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod
+
+        vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
+        text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "text", "text_encoder"))
+        unet = models.make_unet()
+        objective = DiffusionObjective(models.make_scheduler(), self.timestep_shift)
+        batches = StillBatches(self.batch_size, self.seed, models.make_tokenizer(), self.caption_dropout)
+        return StageWork(
+            ImageDiffusionMethod(unet, text_encoder, vae, objective),
+            batches,
+            lambda: {"unet": unet, "text_encoder": text_encoder},
+        )
+
+
+@register_stage
+class MotionStage(PipelineStage):
+    """Train motion modules on clips; everything else is frozen."""
+
+    needs: ClassVar[tuple[str, ...]] = ("vae", "image")
+    parts: ClassVar[tuple[str, ...]] = ("motion_adapter",)
+    family: ClassVar[Family | None] = "animatediff"
+
+    method: Literal["motion"]
+    num_frames: int = Field(default=8, ge=1, le=16)
+    whole_clip_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the batches with all 16 frames of fewer clips."""
+    timestep_shift: float = Field(default=3.0, ge=1)
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+    motion: MotionSettings = MotionSettings()
+
+    def check(self, data: TrainingData) -> None:
+        """The kind of motion module, and its settings."""
+        from muybridge.motion.registry import make_config
+
+        make_config(self.motion.kind, self.motion.config)
+
+    def prepare(self, output: Path, data: TrainingData) -> StageWork:
+        """Build what is trained, and its batches."""
+        from diffusers import AutoencoderKL
+        from transformers import CLIPTextModel
+
+        from muybridge.backbones.unet import UNet3DConditionModel
+        from muybridge.demo import models
+        from muybridge.demo.batches import ClipBatches
+        from muybridge.motion import MotionAdapter
+        from muybridge.motion.registry import make_config
+        from muybridge.training.methods.adapters import MotionMethod
+        from muybridge.training.methods.denoise import DiffusionObjective
+
+        vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
+        text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "image", "text_encoder"))
+        unet = UNet3DConditionModel.from_unet2d(exported_part(output, "image", "unet"))
+        config = make_config(self.motion.kind, self.motion.config)
+        adapter = MotionAdapter.for_sites(unet.motion_sites().values(), self.motion.kind, config)
+        unet.set_motion_adapter(adapter)
+        objective = DiffusionObjective(models.make_scheduler(), self.timestep_shift)
+        batches = ClipBatches(
+            self.batch_size,
+            self.num_frames,
+            self.seed,
+            models.make_tokenizer(),
+            self.caption_dropout,
+            self.whole_clip_share,
+        )
+        method = MotionMethod(unet, text_encoder, vae, objective)
+        return StageWork(method, batches, lambda: {"motion_adapter": adapter})
+
+    def pipeline(self, run: RunSettings, output: Path) -> AnimateDiffPipeline:
+        """The image model, with the motion modules."""
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel
+
+        from muybridge.demo import models
+        from muybridge.motion import MotionAdapter
+        from muybridge.pipelines import AnimateDiffPipeline
+
+        return AnimateDiffPipeline(
+            vae=AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae")),
+            text_encoder=CLIPTextModel.from_pretrained(exported_part(output, "image", "text_encoder")),
+            tokenizer=models.make_tokenizer(),
+            unet=UNet2DConditionModel.from_pretrained(exported_part(output, "image", "unet")),
+            scheduler=models.make_scheduler(),
+            motion_adapter=MotionAdapter.from_pretrained(exported_part(output, self.method, "motion_adapter")),
+            default_steps=run.default_steps,
+            default_guidance=run.default_guidance,
+        )

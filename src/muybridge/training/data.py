@@ -1,0 +1,66 @@
+"""What training is fed with: batches, and the sets of clips that a run file can name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+Batch = dict[str, "Tensor"]
+"""Tensors by name; a method says which it takes."""
+
+
+class BatchSource(Protocol):
+    """Training data as a function: the same index always gives the same batch."""
+
+    def __call__(self, index: int) -> Batch:
+        """Make batch number `index`, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClipsWanted:
+    """What a stage asks of a set of captioned clips.
+
+    Attributes:
+        batch_size: clips a batch.
+        seed: of everything that is drawn.
+        tokenizer: of the model's text encoder.
+        caption_dropout: share of captions left empty.
+        num_frames: frames of a clip at a time; None for whole clips.
+        whole_clip_share: share of the batches with whole clips nevertheless, fewer of them.
+    """
+
+    batch_size: int
+    seed: int
+    tokenizer: PreTrainedTokenizerBase
+    caption_dropout: float
+    num_frames: int | None = None
+    whole_clip_share: float = 0.0
+
+
+class TrainingData(Protocol):
+    """A set of captioned clips. Batches hold `pixels [b, f, 3, h, w]` in [-1, 1] and `input_ids [b, n]`, and more."""
+
+    def clips(self, wanted: ClipsWanted) -> BatchSource:
+        """Parts of clips, as a U-Net is trained on, with `frame_positions [f]` in the whole clip."""
+        ...
+
+    def whole_clips(self, wanted: ClipsWanted) -> BatchSource:
+        """Whole clips, as a transformer is trained on, with `attention_mask [b, n]` and `unknown [b, f]`."""
+        ...
+
+    def keyframe_clips(self, wanted: ClipsWanted) -> BatchSource:
+        """As `clips`, with `known [b, f]`, true for frames that are shown."""
+        ...
+
+    def taught_clips(self, wanted: ClipsWanted, taught: str | None) -> BatchSource:
+        """Clips for either network, that all show `taught`, which no caption says; of all kinds for None."""
+        ...
+
+    def check_taught(self, taught: str | None) -> None:
+        """Raises ConfigError where nothing of the set shows `taught`."""
+        ...

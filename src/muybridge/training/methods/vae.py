@@ -1,0 +1,51 @@
+"""VAEs of pictures and of videos."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from muybridge.training.data import Batch
+from muybridge.vae import AutoencoderKLMagvit
+
+
+class VAEMethod(nn.Module):
+    """Reconstruction with L1 on pixels and on their differences in space and time, and a faint KL term.
+
+    Batches: `pixels` in [-1, 1], `[b, 3, h, w]` for a VAE of pictures, `[b, f, 3, h, w]` for one of videos; there one
+    frame, or as many as the VAE takes.
+    """
+
+    def __init__(
+        self, vae: AutoencoderKL | AutoencoderKLMagvit, kl_weight: float = 1e-4, gradient_weight: float = 1.0
+    ) -> None:
+        """Train all of `vae`."""
+        super().__init__()
+        self.vae = vae
+        self.kl_weight = kl_weight
+        self.gradient_weight = gradient_weight
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Loss, and the PSNR in dB of the batch (of pictures in [0, 1])."""
+        pixels = batch["pixels"]
+        if pixels.ndim == 5:
+            pixels = pixels.transpose(1, 2)
+        posterior: Any = cast("Any", self.vae.encode(pixels)).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        decoded = cast("Any", self.vae.decode(posterior.mean + posterior.std * noise)).sample.float()
+        mean, variance, log_variance = (x.float() for x in (posterior.mean, posterior.var, posterior.logvar))
+        divergence = 0.5 * (mean.square() + variance - 1 - log_variance).mean()
+        metrics = pixel_metrics(decoded - pixels, self.gradient_weight)
+        return {**metrics, "loss": metrics["loss"] + self.kl_weight * divergence}
+
+
+def pixel_metrics(error: Tensor, gradient_weight: float) -> dict[str, Tensor]:
+    """L1 of an error `[b, 3, (f,) h, w]` and of its differences along each axis as `loss`, and `psnr` in dB."""
+    loss = error.abs().mean()
+    for axis in range(2, error.ndim):
+        if error.shape[axis] > 1:
+            loss = loss + gradient_weight * error.diff(dim=axis).abs().mean()
+    return {"loss": loss, "psnr": -10 * torch.log10(error.detach().square().mean() / 4)}

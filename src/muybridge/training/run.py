@@ -1,0 +1,158 @@
+"""Carrying out a run file: each stage trained, its average exported, the next built on it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic_core import to_jsonable_python
+
+from muybridge.checkpoints.quiet_loading import quiet_loading
+from muybridge.errors import ConfigError, TrainingError
+from muybridge.files.atomic import new_file, output_error
+from muybridge.files.json_settings import read_json_object
+from muybridge.files.new_folder import replaced_folder
+from muybridge.training.run_file import TrainingRun, load_run
+from muybridge.training.stages.registry import training_data
+from muybridge.training.stages.stage import Stage, StageWork, exported_part
+from muybridge.training.stopping import stop_signals
+from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig, settled_precision
+
+StageProgress = Callable[[str, int, int, dict[str, float]], None]
+"""Called with (stage, steps done, steps in all, smoothed metrics)."""
+SETTINGS_FILE = "settings.json"
+
+
+def run_training(run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None = None) -> Path:
+    """Train all stages and assemble what they make; stages already finished in `output` are skipped.
+
+    Args:
+        run_file: the YAML file.
+        overrides: see `load_run`.
+        output: the folder of the run.
+        progress: of stages in one process; those of several tell standard error how far they are.
+
+    Returns:
+        The folder of the pipeline, `output/model`, or the file of the LoRA, `output/NAME.safetensors`.
+
+    Raises:
+        ConfigError: a wrong run file, or other settings than those a stage in `output` has begun with.
+        OutputError: `output` cannot be written.
+        TrainingError: a stage failed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
+    """
+    run = load_run(run_file, overrides)
+    run = run.model_copy(update={"stages": [_with_precision(stage, output / stage.method) for stage in run.stages]})
+    data = training_data(run.data)
+    for stage in run.stages:
+        stage.check(data)
+        _check_settings(stage, output / stage.method, is_finished(output, stage))
+    with quiet_loading():
+        for stage in run.stages:
+            if is_finished(output, stage):
+                continue
+            _record_settings(stage, output / stage.method)
+            if stage.processes == 1:
+                train_stage(run, stage, output, progress)
+            else:
+                _launch(stage, run_file, overrides, output)
+        return run.last.publish(run, output)
+
+
+def is_finished(output: Path, stage: Stage) -> bool:
+    """Whether the stage's weights have been exported."""
+    return all(exported_part(output, stage.method, part).is_dir() for part in stage.parts)
+
+
+def train_stage(run: TrainingRun, stage: Stage, output: Path, progress: StageProgress | None = None) -> None:
+    """Train one stage of a run in this process (or in this process' share of several) and export its average."""
+    stage = _with_precision(stage, output / stage.method)
+    torch.manual_seed(stage.seed)
+    work = stage.prepare(output, training_data(run.data))
+    settings = {name: getattr(stage, name) for name in TrainerConfig.__dataclass_fields__}
+    trainer = Trainer(work.method, work.batches, TrainerConfig(**settings), output / stage.method)
+
+    def report(step: int, steps: int, metrics: dict[str, float]) -> None:
+        if progress is not None and trainer.is_main:
+            progress(stage.method, step, steps, metrics)
+
+    trainer.fit(report)
+    if trainer.is_main:
+        with trainer.ema.applied():
+            _export(work, exported_part(output, stage.method))
+
+
+def _export(work: StageWork, folder: Path) -> None:
+    work.method.eval()
+    with replaced_folder(folder) as temporary:
+        for name, part in work.trained_parts().items():
+            part.save_pretrained(temporary / name)
+
+
+def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={stage.processes}"]
+    command += ["-m", "muybridge.training.stages.process", str(run_file), stage.method, str(output), *overrides]
+    with stop_signals() as stop:
+        # In a group of its own, so that Ctrl-C reaches the processes once and through here only.
+        launcher = subprocess.Popen(command, process_group=0)
+        told = False
+        while launcher.poll() is None:
+            if stop.requested and not told:
+                launcher.terminate()
+                told = True
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                launcher.wait(timeout=0.5)
+    if stop.requested:
+        raise KeyboardInterrupt
+    if launcher.returncode:
+        raise TrainingError(
+            f"Stage {stage.method!r} stopped with status {launcher.returncode}; the reason stands above. "
+            "Unless the settings are wrong, the same command continues it."
+        )
+
+
+def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
+    before = _recorded_settings(folder)
+    if before is None or not (finished or (folder / STATE_FILE).is_file()):
+        return
+    now = stage.model_dump(mode="json")
+    before = {**_default_settings(stage), **before}  # what there was no setting for was as it is by default
+    free = CHANGEABLE_SETTINGS - {"steps"} if finished else CHANGEABLE_SETTINGS
+    if changed := sorted(name for name in (before.keys() & now.keys()) - free if before[name] != now[name]):
+        state = "is finished" if finished else "has begun"
+        raise ConfigError(
+            f"Stage {stage.method!r} in {folder.parent} {state} with other settings ({', '.join(changed)}). Choose "
+            "another output folder to start anew, or the old settings to continue."
+        )
+
+
+def _recorded_settings(folder: Path) -> dict[str, Any] | None:
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    return read_json_object(path, "the settings of a stage", ConfigError, "Choose another output folder.")
+
+
+def _with_precision(stage: Stage, folder: Path) -> Stage:
+    """The stage with the precision that it is trained in, as its record says it."""
+    began_with = (_recorded_settings(folder) or {}).get("mixed_precision")
+    return stage.model_copy(update={"mixed_precision": settled_precision(stage.mixed_precision, began_with)})
+
+
+def _default_settings(stage: Stage) -> dict[str, Any]:
+    fields = {name: field for name, field in type(stage).model_fields.items() if not field.is_required()}
+    return {n: to_jsonable_python(field.get_default(call_default_factory=True)) for n, field in fields.items()}
+
+
+def _record_settings(stage: Stage, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    with new_file(folder / SETTINGS_FILE) as temporary:
+        temporary.write_text(stage.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,193 @@
+"""Training a LoRA: it learns, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from muybridge.backbones.dit import Transformer3DModel
+from muybridge.backbones.unet import UNet3DConditionModel
+from muybridge.checkpoints.lora import AttachedLoras, adaptable_layers, match_lora, read_lora
+from muybridge.errors import ConfigError
+from muybridge.motion import HybridConfig, MotionAdapter, TemporalConfig
+from muybridge.training.methods.adapters import MotionMethod
+from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod, VideoDiffusionMethod
+from muybridge.training.methods.lora import LORA_LAYERS, DiffusionMethod, LoraMethod
+from muybridge.vae import AutoencoderKLMagvit
+
+OBJECTIVE = DiffusionObjective(DDIMScheduler(prediction_type="v_prediction", clip_sample=False))
+
+
+@pytest.fixture(autouse=True)
+def _same_weights() -> None:
+    torch.manual_seed(0)
+
+
+def image_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+    )
+
+
+def image_parts() -> tuple[CLIPTextModel, AutoencoderKL]:
+    text = CLIPTextConfig(
+        vocab_size=12,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    settings: dict[str, Any] = {
+        "block_out_channels": (8,),
+        "down_block_types": ("DownEncoderBlock2D",),
+        "up_block_types": ("UpDecoderBlock2D",),
+        "norm_num_groups": 4,
+    }
+    return CLIPTextModel(text), AutoencoderKL(**settings)
+
+
+def small_method(kind: str) -> tuple[DiffusionMethod, dict[str, Tensor]]:
+    ids, mask = torch.tensor([[0, 3, 4, 1]] * 2), torch.ones(2, 4)
+    if kind == "image":
+        batch = {"pixels": torch.rand(2, 3, 8, 8) * 2 - 1, "input_ids": ids}
+        return ImageDiffusionMethod(image_unet(), *image_parts(), OBJECTIVE), batch
+    pixels = torch.rand(2, 4, 3, 8, 8) * 2 - 1
+    if kind == "motion":
+        unet = UNet3DConditionModel.from_unet2d(image_unet())
+        adapter = MotionAdapter.for_sites(unet.motion_sites().values(), config=TemporalConfig(num_heads=4))
+        for _, module in adapter.motion_modules():
+            nn.init.normal_(module.get_parameter("proj_out.weight"), std=0.1)
+        unet.set_motion_adapter(adapter)
+        batch = {"pixels": pixels, "input_ids": ids, "frame_positions": torch.arange(4.0)}
+        return MotionMethod(unet, *image_parts(), OBJECTIVE), batch
+    transformer = Transformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        out_channels=4,
+        num_layers=4,
+        sample_size=4,
+        caption_channels=16,
+        clip_channels=None,
+    )
+    config = HybridConfig(num_heads=2, trained_frames=4)
+    adapter = MotionAdapter.for_sites(transformer.motion_sites().values(), "hybrid", config)
+    transformer.set_motion_adapter(adapter)
+    for parameter in transformer.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    text = T5EncoderModel(T5Config(vocab_size=12, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    vae = AutoencoderKLMagvit(
+        down_block_types=("SpatialTemporalDownBlock3D",) * 3,
+        up_block_types=("SpatialTemporalUpBlock3D",) * 3,
+        block_out_channels=(4, 4, 8),
+        layers_per_block=1,
+        norm_num_groups=2,
+        slice_compression_vae=True,
+    )
+    batch = {
+        "pixels": torch.rand(2, 8, 3, 16, 16) * 2 - 1,
+        "input_ids": ids,
+        "attention_mask": mask,
+        "unknown": torch.ones(2, 8, dtype=torch.bool),
+    }
+    return VideoDiffusionMethod(transformer, text, vae, OBJECTIVE), batch
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"), [("image", "spatial"), ("motion", "motion"), ("motion", "spatial"), ("video", "linear")]
+)
+def test_the_loss_falls_and_nothing_else_changes(kind: str, layers: str, tmp_path: Path) -> None:
+    method, batch = small_method(kind)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    trained = LoraMethod(method, layers, rank=4).train()
+    learning = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    assert learning
+    assert all("lora_" in name for name in learning)
+    optimizer = torch.optim.AdamW(learning.values(), lr=1e-2)
+
+    def step(update: bool) -> float:
+        loss = trained(batch, torch.Generator().manual_seed(1))["loss"]
+        if update:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())
+
+    with torch.no_grad():
+        plain = float(method(batch, torch.Generator().manual_seed(1))["loss"])
+    first = step(update=True)
+    assert first == pytest.approx(plain, rel=1e-5)
+    for _ in range(8):
+        step(update=True)
+    assert step(update=False) < 0.98 * first
+    assert all(not torch.equal(p, torch.zeros_like(p)) for p in learning.values())
+
+    path = trained.save(tmp_path / "trained.safetensors")
+    with torch.no_grad():
+        final = step(update=False)
+    trained.remove()
+    after = method.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+    network = method.transformer if isinstance(method, VideoDiffusionMethod) else method.unet
+    attached = AttachedLoras(network)
+    attached.attach("again", match_lora(path, read_lora(path), {"backbone": network}, "kohya")["backbone"])
+    attached.weigh({"again": 1.0})
+    with torch.no_grad():
+        assert float(method(batch, torch.Generator().manual_seed(1))["loss"]) == pytest.approx(final, rel=1e-6)
+
+
+def test_a_lora_trained_on_pictures_fits_the_video_model(tmp_path: Path) -> None:
+    method, _ = small_method("image")
+    path = LoraMethod(method, rank=2).save(tmp_path / "a.safetensors", "kohya")
+    assert isinstance(method, ImageDiffusionMethod)
+    video = UNet3DConditionModel.from_unet2d(image_unet())
+    found = match_lora(path, read_lora(path), {"backbone": video}, "kohya")["backbone"]
+    assert len(found) == 32
+    assert {change.alpha for change in found.values()} == {1.0}
+
+
+def test_which_layers_learn() -> None:
+    method, _ = small_method("motion")
+    assert isinstance(method, MotionMethod)
+    everything = {n for n, layer in adaptable_layers(method.unet).items() if layer.weight.shape[2:] in ((), (1, 1))}
+    chosen: dict[str, set[str]] = {}
+    for layers in LORA_LAYERS:
+        trained = LoraMethod(method, layers, rank=1)
+        chosen[layers] = set(trained._attached.changes("trained"))
+        trained.remove()
+    assert chosen["linear"] == everything
+    assert not chosen["motion"] & chosen["spatial"]
+    assert all(("motion_modules" in name) for name in chosen["motion"])
+    sites = len(method.unet.motion_sites())
+    assert len(chosen["motion"]) == sites * 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, "rank of at least 1"),
+        ({"alpha": 0.0}, "alpha above 0"),
+        ({"alpha": float("inf")}, "alpha above 0"),
+        ({"layers": "(to_q"}, r"'\(to_q' is no regular expression .*; use one, or one of motion, spatial, linear"),
+        ({"layers": "nowhere"}, "matches 'nowhere'; use one of motion, spatial, linear"),
+    ],
+)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    method, _ = small_method("image")
+    with pytest.raises(ConfigError, match=message):
+        LoraMethod(method, **options)

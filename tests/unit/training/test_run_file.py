@@ -1,0 +1,159 @@
+"""Run files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from muybridge.demo.stages.image import MotionStage
+from muybridge.errors import ConfigError
+from muybridge.training.run_file import load_run
+
+
+def stage(method: Any, **settings: Any) -> dict[str, Any]:
+    return {"method": method, "steps": 2, "batch_size": 1, **settings}
+
+
+def run_values(**changes: Any) -> dict[str, Any]:
+    stages = [stage("vae"), stage("text"), stage("image"), stage("motion")]
+    return {"name": "tiny", "data": "demo-world", "stages": stages, **changes}
+
+
+def video_stages() -> list[dict[str, Any]]:
+    return [stage(method) for method in ("vae", "video-vae", "video-text", "video")]
+
+
+def written(folder: Path, values: Any) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    return path
+
+
+def test_a_run_file_is_read(tmp_path):
+    run = load_run(written(tmp_path, run_values(default_steps=7)))
+
+    assert [each.method for each in run.stages] == ["vae", "text", "image", "motion"]
+    assert run.default_steps == 7
+
+
+def test_the_stages_say_which_family_the_model_is_of(tmp_path):
+    families = [load_run(written(tmp_path, run_values(**c))).family for c in ({}, {"stages": video_stages()})]
+
+    assert families == ["animatediff", "easyanimate"]
+
+
+def test_a_stage_with_a_hyphen_can_be_overridden(tmp_path):
+    run = load_run(written(tmp_path, run_values(stages=video_stages())), ["video-vae.steps=7", "video.steps=9"])
+
+    assert [each.steps for each in run.stages] == [2, 7, 2, 9]
+
+
+def test_overrides_are_applied_in_order(tmp_path):
+    path = written(tmp_path, run_values())
+
+    run = load_run(path, ["vae.steps=5", "vae.steps=6", "motion.motion.config.num_heads=4", "name=other"])
+
+    motion = run.stages[3]
+    assert isinstance(motion, MotionStage)
+    assert run.stages[0].steps == 6
+    assert motion.motion.config == {"num_heads": 4}
+    assert motion.steps == 2
+    assert run.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("nonsense", "NAME=VALUE"),
+        ("=3", "NAME=VALUE"),
+        ("vae.=3", "NAME=VALUE"),
+        (".=3", "NAME=VALUE"),
+        ("vae.steps=[1", "not a value"),
+        ("nothing.steps=1", "names nothing.*vae, text, image, motion"),
+        ("name.first=x", "names nothing"),
+        ("vae.steps.more=1", "names nothing"),
+        ("stages.0.steps=1", "names nothing"),
+        ("vae.stepps=1", "stepps: there is no such setting"),
+        ("vae.steps=0", "vae.steps"),
+        ("vae.steps=many", "vae.steps"),
+        ("vae.timestep_shift=2", "timestep_shift: there is no such setting"),
+        ("colour=red", "colour: there is no such setting"),
+        ("motion.motion.colour=red", "colour: there is no such setting"),
+    ],
+)
+def test_overrides_that_mean_nothing_are_refused(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_run(written(tmp_path, run_values()), [override])
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("just text", "must hold settings"),
+        ("a: [1", "not a YAML file"),
+        ("1: 2", "name"),
+        ("- 1", "must hold settings"),
+        ("", "must hold settings"),
+        (run_values(colour="red"), "colour: there is no such setting"),
+        (run_values(data="other"), "data"),
+        (run_values(name="../up"), "name"),
+        (run_values(stages=[]), "stages"),
+        (run_values(stages=None), "stages"),
+        (run_values(stages=3), "stages"),
+        (run_values(stages=[3]), "stages"),
+        (run_values(stages=[stage("dream")]), "dream"),
+        (run_values(stages=[stage(["vae"])]), "stages"),
+        (run_values(stages=[{"steps": 1}]), "method"),
+        (run_values(stages=[stage("vae", colour="red")]), "colour: there is no such setting"),
+        (run_values(stages=[stage("vae"), stage("image")]), "'image' needs the stages text before"),
+        (run_values(stages=[stage("motion")]), "needs the stages vae, image"),
+        (run_values(stages=[stage("vae"), stage("vae")]), "two stages 'vae'"),
+        (run_values(stages=[stage("vae")]), "no stage 'motion' or 'video'"),
+        (run_values(stages=video_stages()[:-1]), "no stage 'motion' or 'video'"),
+        (run_values(stages=video_stages()[1:]), "'video-vae' needs the stages vae before"),
+        (run_values(stages=[stage("video")]), "'video' needs the stages video-vae, video-text before"),
+        (run_values(stages=[*video_stages(), stage("text")]), "nothing comes of the stages text"),
+        (
+            run_values(stages=[*video_stages(), stage("text"), stage("image"), stage("motion")]),
+            "two models, by its stages video and motion",
+        ),
+    ],
+)
+def test_wrong_run_files_are_refused(tmp_path, values, message):
+    path = written(tmp_path, values)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_run(path, ["name=x"] if isinstance(values, dict) and values["name"] == "tiny" else None)
+
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("stages", [None, 3, [3], [stage(["vae"])]])
+def test_overrides_on_a_wrong_run_file_are_refused(tmp_path, stages):
+    with pytest.raises(ConfigError):
+        load_run(written(tmp_path, run_values(stages=stages)), ["vae.steps=1"])
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="no run file"):
+            load_run(path)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+
+    with pytest.raises(ConfigError, match="not a YAML file"):
+        load_run(path)
+
+
+@pytest.mark.parametrize("change", ["motion.timestep_shift=.inf", "vae.learning_rate=.nan", "default_guidance=.inf"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, change: str):
+    with pytest.raises(ConfigError, match="finite"):
+        load_run(written(tmp_path, run_values()), [change])
