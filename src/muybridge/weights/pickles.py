@@ -7,7 +7,6 @@ the others the guard is given inert stand-ins.
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 import sys
 import warnings
@@ -24,8 +23,8 @@ from torch import Tensor, nn
 from muybridge.errors import CheckpointError
 from muybridge.weights.formats import FileFormat, describe_unreadable, file_format
 
-_LONGEST_NAME = 80
 _LEGACY_PICKLES = 5  # one after the other: magic number, version, system, content, keys of the storages
+_NOT_PLAIN = ({"APPEND", "BUILD"}, {"APPEND", "SETITEM"}, {"SETITEM", "BUILD_TUPLE"})
 _TYPED = "torch._tensor._rebuild_from_type_v2"
 _REBUILDING = {
     *(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "sparse_tensor", "qtensor")),
@@ -64,14 +63,10 @@ def read_pickle(path: Path) -> Mapping:
         content = _read(path, found)
     except CheckpointError:
         raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is damaged, or holds what torch does not read with weights_only=True. Copy or download it again, "
-            "or use a .safetensors version of it."
-        ) from error
     except Exception as error:  # a damaged pickle can make the reader fail in any way at all
         raise CheckpointError(
-            f"{path} is damaged: it begins as a torch file and cannot be read to its end. Copy or download it again."
+            f"{path} is damaged: it begins as a torch file and cannot be read to its end (unless it holds what torch "
+            "does not read with weights_only=True). Copy or download it again, or use a .safetensors version of it."
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
@@ -91,16 +86,18 @@ def _read(path: Path, found: FileFormat) -> Any:
             ".safetensors."
         )
     content = None
-    if not survey.unreadable:
+    objects = [f"objects of {name.shown}" for name in survey.names.values() if name.is_unreadable]
+    unreadable = [*survey.unreadable, *objects]
+    if not unreadable:
         allowed = torch.serialization.safe_globals(survey.stand_ins())
         # Through an open file, because torch goes by the ending of a path.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"), allowed:
             content = torch.load(file, map_location="cpu", weights_only=True)
     if isinstance(content, _StandIn):
-        survey.unreadable.append(f"a whole pickled object ({type(content).__name__})")
-    if survey.unreadable:
+        unreadable.append(f"a whole pickled object ({type(content).__name__})")
+    if unreadable:
         raise CheckpointError(
-            f"{path} is refused: it holds {survey.unreadable[0]}, which torch does not read with weights_only=True. "
+            f"{path} is refused: it holds {unreadable[0]}, which torch does not read with weights_only=True. "
             "Use a file of its weights alone, best a .safetensors version of it."
         )
     return content
@@ -136,8 +133,7 @@ class _StandIn:
     def __new__(cls, *_: object) -> Any:
         return object.__new__(cls)
 
-    def __setstate__(self, _: object) -> None:
-        """Nothing."""
+    def __setstate__(self, _: object) -> None: ...
 
 
 class _Name:
@@ -145,8 +141,9 @@ class _Name:
 
     def __init__(self, full: str) -> None:
         self.full = full
-        self.shown = "".join(c if c.isprintable() else "?" for c in full[:_LONGEST_NAME])
-        self.uses: set[str] = set()  # CALL, TENSOR (a class of them), and how it is filled: APPEND, SETITEM, BUILD
+        self.shown = "".join(c if c.isprintable() else "?" for c in full[:80])
+        # CALL, TENSOR (a class of them), and how it is filled: APPEND, SETITEM, BUILD (also _TUPLE, with one)
+        self.uses: set[str] = set()
 
     @property
     def is_unsafe(self) -> bool:
@@ -154,12 +151,15 @@ class _Name:
         of_python = self.full.partition(".")[0] in sys.stdlib_module_names
         return self.full not in _HARMLESS | _REBUILDING and (called or of_python)
 
+    @property
+    def is_unreadable(self) -> bool:  # for the guard, which fills plain lists and dictionaries only
+        return any(both <= self.uses for both in _NOT_PLAIN)
+
     def stand_in(self) -> Any:
         if self.full == "torch.nn.modules.container.ParameterDict":  # of tensors; programs for embeddings saved these
             return nn.ParameterDict
         if "TENSOR" in self.uses:
             return Tensor  # the same values, without what the class adds
-        # The guard fills plain dictionaries and lists only, so these are what is made for kinds of them.
         plain = OrderedDict if "SETITEM" in self.uses else list if "APPEND" in self.uses else None
         return type(self.shown, (_StandIn,), {"__new__": lambda *_: plain()} if plain else {})
 
@@ -205,9 +205,8 @@ class _Survey:
                 result = self._call(*taken[:2])
             case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
                 result = tuple(taken)
-            case "APPEND" | "SETITEM" | "BUILD" as way if isinstance(taken[0], _Name):
-                taken[0].uses.add(way)
-                result = taken[0]
+            case "APPEND" | "SETITEM" | "BUILD" as way if isinstance(result := taken[0], _Name):
+                result.uses |= {way, f"{way}_TUPLE"} if isinstance(taken[-1], tuple) else {way}
             case "BINPERSID" if isinstance(taken[0], tuple) and taken[0][0] == "module":  # with its source, until 2020
                 self.unreadable.append(f"a whole pickled object ({taken[0][1].shown})")
         return result
@@ -230,12 +229,11 @@ class _Survey:
 
 def _take(stack: list[Any], before: list[pickletools.StackObject]) -> list[Any]:
     """Take from a stack what an opcode takes: so many, or all above the last mark and some below it."""
+    first = len(stack) - len(before)
     if pickletools.markobject in before:
         mark = next(i for i in reversed(range(len(stack))) if stack[i] is pickletools.markobject)
         first = mark - before.index(pickletools.markobject)
         del stack[mark]
-    else:
-        first = len(stack) - len(before)
     taken = stack[first:]
     del stack[first:]
     return taken
