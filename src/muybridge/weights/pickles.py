@@ -1,70 +1,53 @@
-"""Torch files, which are pickles, read without running anything that they name.
+"""Torch files, which are pickles, read with `weights_only=True` alone: nothing that they name is imported or run.
 
-What torch's own guard knows it reads. Checkpoints of trainers hold more: callbacks, settings, numbers of numpy. For
-those every name that weights do not need becomes an inert stand-in, nothing is imported, and a name that is called and
-is no class makes the file unsafe.
+Checkpoints of trainers hold more than torch's guard knows: callbacks, settings, numbers of numpy. What a file names and
+does with these names is found out first, opcode by opcode. Names that weights have no use for make the file unsafe; for
+the others the guard is given inert stand-ins.
 """
 
 from __future__ import annotations
 
-import pickle
+import pickletools
 import sys
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
-from torch import _utils as rebuilding
 
 from muybridge.errors import CheckpointError
 from muybridge.weights.formats import FileFormat, describe_unreadable, file_format
 
-_LONGEST_NAME = 80
-
-
-def _without_attributes(data: Tensor, *_: Any) -> Tensor:
-    """A parameter that had attributes of Python; they may be anything, and nothing here asks for them."""
-    return data
-
-
-_CALLED: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": OrderedDict,
-    "torch._utils._rebuild_tensor": rebuilding._rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": rebuilding._rebuild_tensor_v2,
-    "torch._utils._rebuild_tensor_v3": rebuilding._rebuild_tensor_v3,
-    "torch._utils._rebuild_parameter": rebuilding._rebuild_parameter,
-    "torch._utils._rebuild_parameter_with_state": _without_attributes,
-    "torch.Size": tuple,
-}
-"""All that is ever called."""
+_LEGACY_PICKLES = 5  # one after the other: magic number, version, system, content, keys of the storages
+_NOT_PLAIN = ({"APPEND", "BUILD"}, {"APPEND", "SETITEM"}, {"SETITEM", "BUILD_TUPLE"})
 _TYPED = "torch._tensor._rebuild_from_type_v2"
-_UNTYPED_STORAGE = "torch.storage.UntypedStorage"
+_REBUILDING = {
+    *(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "sparse_tensor", "qtensor")),
+    *(f"torch._utils._rebuild_{kind}" for kind in ("parameter", "parameter_with_state", "nested_tensor")),
+    *("torch._utils._rebuild_meta_tensor_no_storage", _TYPED),
+}
+"""What the guard calls. Nothing stands in for these: a tensor would be lost without a word."""
 _HARMLESS = {
     *(f"builtins.{name}" for name in ("set", "frozenset", "bytearray", "complex", "slice", "range", "object")),
     *(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "bytes")),
-    *(f"collections.{name}" for name in ("Counter", "defaultdict", "deque")),
+    *(f"collections.{name}" for name in ("Counter", "OrderedDict", "defaultdict", "deque")),
     *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
-    *(
-        f"pathlib{module}.{kind}"
-        for module in ("", "._local")
-        for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
-    ),
+    *(f"pathlib.{kind}Path" for kind in ("", "Posix", "Windows", "Pure", "PurePosix", "PureWindows")),
+    *(f"pathlib._local.{kind}Path" for kind in ("", "Posix", "Windows", "Pure", "PurePosix", "PureWindows")),
     *(f"typing.{name}" for name in ("Any", "Dict", "List", "Optional", "Tuple", "Union")),
     *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "uuid.UUID", "decimal.Decimal"),
     *("copyreg._reconstructor", "copyreg.__newobj__", "_codecs.encode", "logging.getLogger", "fractions.Fraction"),
-    *("torch.device", "torch.serialization._get_layout"),
     *(f"{core}.multiarray.{name}" for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),
     *(f"{core}.numeric._frombuffer" for core in ("numpy.core", "numpy._core")),
-    *("numpy.dtype", "numpy.ndarray"),
+    *("numpy.dtype", "numpy.ndarray", "torch.device", "torch.serialization._get_layout"),
     *(f"numpy.random._pickle.__{kind}_ctor" for kind in ("randomstate", "generator", "bit_generator")),
 }
-"""Names with a small letter, or of Python's own library, that trainers leave behind; also these are never called."""
+"""Names with a small letter, or of Python's own library, that trainers leave behind."""
 
 
 def read_pickle(path: Path) -> Mapping:
@@ -74,168 +57,183 @@ def read_pickle(path: Path) -> Mapping:
         CheckpointError: not a torch file, damaged, unsafe, or no dictionary.
     """
     found = file_format(path)
-    if found is FileFormat.ZIP:
-        _check_archive(path)
-    elif found is FileFormat.PICKLE:
-        _refuse_plain_pickle(path)
-    elif found is not FileFormat.TORCH_LEGACY:
+    if found not in (FileFormat.ZIP, FileFormat.TORCH_LEGACY, FileFormat.PICKLE):
         raise CheckpointError(describe_unreadable(path, found))
-    content = _read(path)
-    if isinstance(content, _StandIn) and not content:
+    try:
+        content = _read(path, found)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle can make the reader fail in any way at all
         raise CheckpointError(
-            f"{path} holds a whole pickled object ({content.origin}) and is refused: reading one would run its code. "
-            "Use a file of its weights, best a .safetensors version of it."
-        )
+            f"{path} is damaged: it begins as a torch file and cannot be read to its end (unless it holds what torch "
+            "does not read with weights_only=True). Copy or download it again, or use a .safetensors version of it."
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
     return content
 
 
-def _check_archive(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.rpartition("/")[2] for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(_damaged(path)) from error
-    if "constants.pkl" in names:
+def _read(path: Path, found: FileFormat) -> Any:
+    survey = _survey(path, found)
+    if unsafe := [name.shown for name in survey.names.values() if name.is_unsafe]:
+        raise CheckpointError(
+            f"{path} was refused as unsafe: opening it as its maker meant would call {unsafe[0]}. Nothing in it was "
+            "run. Use a .safetensors version of it."
+        )
+    if found is FileFormat.PICKLE:
+        raise CheckpointError(
+            f"{path} is refused: a plain pickle, not what torch.save writes. Save its weights with torch.save or as "
+            ".safetensors."
+        )
+    content = None
+    objects = [f"objects of {name.shown}" for name in survey.names.values() if name.is_unreadable]
+    unreadable = [*survey.unreadable, *objects]
+    if not unreadable:
+        allowed = torch.serialization.safe_globals(survey.stand_ins())
+        # Through an open file, because torch goes by the ending of a path.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"), allowed:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    if isinstance(content, _StandIn):
+        unreadable.append(f"a whole pickled object ({type(content).__name__})")
+    if unreadable:
+        raise CheckpointError(
+            f"{path} is refused: it holds {unreadable[0]}, which torch does not read with weights_only=True. "
+            "Use a file of its weights alone, best a .safetensors version of it."
+        )
+    return content
+
+
+def _survey(path: Path, found: FileFormat) -> _Survey:
+    survey = _Survey()
+    if found is FileFormat.ZIP:
+        with zipfile.ZipFile(path) as archive, archive.open(_content_of(path, archive)) as file:
+            survey.read(file)
+    else:
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES if found is FileFormat.TORCH_LEGACY else 1):
+                survey.read(file)
+    return survey
+
+
+def _content_of(path: Path, archive: zipfile.ZipFile) -> str:
+    members = {name.rpartition("/")[2]: name for name in archive.namelist()}
+    if "constants.pkl" in members:
         raise CheckpointError(
             f"{path} is a TorchScript program, not weights, and is not run. Use the file of weights that it was made "
             "from."
         )
-    if "data.pkl" not in names:
+    if "data.pkl" not in members:
         raise CheckpointError(f"{path} is a zip archive that torch did not write. Unpack it and name a file of it.")
+    return members["data.pkl"]
 
 
-def _refuse_plain_pickle(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            _InertUnpickler(file).load()
-    except _UnsafeNameError as error:
-        raise CheckpointError(_unsafe(path, str(error))) from error
-    except Exception as error:
-        raise CheckpointError(_damaged(path)) from error
-    raise CheckpointError(
-        f"{path} is refused: a plain pickle, not what torch.save writes. Save its weights with torch.save or as "
-        ".safetensors."
-    )
-
-
-def _read(path: Path) -> Any:
-    # Through an open file, because torch goes by the ending of a path.
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            # The first programs for embeddings saved these, which are dictionaries of tensors.
-            with path.open("rb") as file, torch.serialization.safe_globals([nn.ParameterDict]):
-                return torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            pass  # names that torch's guard does not know
-        except Exception as error:  # a damaged pickle can make the reader fail in any way at all
-            raise CheckpointError(_damaged(path)) from error
-        inert = SimpleNamespace(__name__="inert", Unpickler=_InertUnpickler, load=_load_inert)
-        try:
-            with path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=False, pickle_module=inert)
-        except _UnsafeNameError as error:
-            raise CheckpointError(_unsafe(path, str(error))) from error
-        except Exception as error:
-            raise CheckpointError(_damaged(path)) from error
-
-
-def _damaged(path: Path) -> str:
-    return f"{path} is damaged: it begins as a torch file and cannot be read to its end. Copy or download it again."
-
-
-def _unsafe(path: Path, name: str) -> str:
-    return (
-        f"{path} was refused as unsafe: opening it as its maker meant would call {name}. Nothing in it was run. Use a "
-        ".safetensors version of it."
-    )
-
-
-class _UnsafeNameError(Exception):
-    """A name in a pickle that weights have no use for, made fit to be shown."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__("".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME]))
-
-
-class _StandIn(dict):
+class _StandIn:
     """In place of an object: takes what a pickle puts into one, and does nothing."""
 
-    origin = ""
-    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]  # callbacks are keys
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
+    def __new__(cls, *_: object) -> Any:
+        return object.__new__(cls)
 
-    def append(self, _item: object) -> None:
-        """Nothing: a list in name only."""
-
-    extend = add = append
+    def __setstate__(self, _: object) -> None: ...
 
 
-def _is_class_name(name: str) -> bool:
-    return name.rpartition(".")[2].lstrip("_")[:1].isupper()
+class _Name:
+    """A name in a pickle, and in the survey also what is made by calling it."""
+
+    def __init__(self, full: str) -> None:
+        self.full = full
+        self.shown = "".join(c if c.isprintable() else "?" for c in full[:80])
+        # CALL, TENSOR (a class of them), and how it is filled: APPEND, SETITEM, BUILD (also _TUPLE, with one)
+        self.uses: set[str] = set()
+
+    @property
+    def is_unsafe(self) -> bool:
+        called = "CALL" in self.uses and not self.full.rpartition(".")[2].lstrip("_")[:1].isupper()  # and no class
+        of_python = self.full.partition(".")[0] in sys.stdlib_module_names
+        return self.full not in _HARMLESS | _REBUILDING and (called or of_python)
+
+    @property
+    def is_unreadable(self) -> bool:  # for the guard, which fills plain lists and dictionaries only
+        return any(both <= self.uses for both in _NOT_PLAIN)
+
+    def stand_in(self) -> Any:
+        if self.full == "torch.nn.modules.container.ParameterDict":  # of tensors; programs for embeddings saved these
+            return nn.ParameterDict
+        if "TENSOR" in self.uses:
+            return Tensor  # the same values, without what the class adds
+        plain = OrderedDict if "SETITEM" in self.uses else list if "APPEND" in self.uses else None
+        return type(self.shown, (_StandIn,), {"__new__": lambda *_: plain()} if plain else {})
 
 
-class _InertUnpickler(pickle._Unpickler):  # the one in Python, which a wrong index costs no memory
-    """Python's unpickler, in which every opcode that could reach outside is replaced."""
+class _Survey:
+    """What pickles name, found by going through their opcodes without doing what these say."""
 
-    stack: list[Any]
-    append: Callable[[Any], None]
+    def __init__(self) -> None:
+        self.names: dict[str, _Name] = {}
+        self.unreadable: list[str] = []  # what the guard cannot be made to read
 
-    def find_class(self, module: str, name: str) -> Any:
+    def stand_ins(self) -> list[Any]:
+        """Pairs for the guard, which prefers what it knows itself to them."""
+        registered = torch.serialization.get_safe_globals()  # by other libraries
+        known = {one[1] if isinstance(one, tuple) else f"{one.__module__}.{one.__qualname__}" for one in registered}
+        return [(self.names[name].stand_in(), name) for name in self.names.keys() - known - _REBUILDING]
+
+    def read(self, file: IO[bytes]) -> None:
+        """Go through one pickle; the file is then behind it."""
+        stack: list[Any] = []
+        memo: dict[Any, Any] = {}
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.proto > 2:  # the guard's
+                self.unreadable.append(f"a pickle of protocol {opcode.proto}")
+            if opcode.name.endswith(("PUT", "MEMOIZE")):
+                memo[len(memo) if argument is None else argument] = stack[-1]
+            elif opcode.name.endswith("GET"):
+                stack.append(memo[argument])
+            else:
+                taken = _take(stack, opcode.stack_before)
+                stack += [self._result(opcode.name, argument, taken)] * len(opcode.stack_after)
+
+    def _result(self, opcode: str, argument: Any, taken: list[Any]) -> Any:
+        result = argument  # among others strings, which names can be made of
+        match opcode.removesuffix("S"):
+            case "MARK":
+                result = pickletools.markobject
+            case "GLOBAL" | "STACK_GLOBAL":
+                result = self._name(argument or " ".join(taken))
+            case "INST":
+                result = self._call(self._name(argument))
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX" | "OBJ":
+                result = self._call(*taken[:2])
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                result = tuple(taken)
+            case "APPEND" | "SETITEM" | "BUILD" as way if isinstance(result := taken[0], _Name):
+                result.uses |= {way, f"{way}_TUPLE"} if isinstance(taken[-1], tuple) else {way}
+            case "BINPERSID" if isinstance(taken[0], tuple) and taken[0][0] == "module":  # with its source, until 2020
+                self.unreadable.append(f"a whole pickled object ({taken[0][1].shown})")
+        return result
+
+    def _name(self, module_and_name: str) -> _Name:
+        module, _, name = module_and_name.partition(" ")
         # Protocol 2 has the names of Python 2.
-        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-        full = f"{module}.{name}"
-        if full in _CALLED:
-            return _CALLED[full]
-        if full == _UNTYPED_STORAGE:
-            return torch.UntypedStorage
-        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
-            return dtype
-        if full.partition(".")[0] in sys.stdlib_module_names and full not in _HARMLESS:
-            raise _UnsafeNameError(full)
-        return type("StandIn", (_StandIn,), {"origin": full})
+        full = ".".join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
+        return self.names.setdefault(full, _Name(full))
 
-    def get_extension(self, code: int) -> None:
-        raise pickle.UnpicklingError(f"extension {code}")
-
-    def _call(self, function: Any, arguments: Any) -> Any:
-        if isinstance(function, type) and issubclass(function, _StandIn):
-            if function.origin == _TYPED:  # around another of the functions above
+    def _call(self, function: Any, arguments: Any = ()) -> Any:
+        if isinstance(function, _Name):
+            function.uses.add("CALL")
+            if function.full == _TYPED:  # calls another of the names
+                if isinstance(arguments[1], _Name):
+                    arguments[1].uses.add("TENSOR")
                 return self._call(arguments[0], arguments[2])
-            if function.origin not in _HARMLESS and not _is_class_name(function.origin):
-                raise _UnsafeNameError(function.origin)
-            return function()
-        if not any(function is known for known in _CALLED.values()):
-            raise pickle.UnpicklingError("calls what it made itself")
-        return function(*arguments)
-
-    def _instantiate(self, klass: Any, args: Any) -> None:
-        self.append(self._call(klass, args))
-
-    def _load_reduce(self) -> None:
-        arguments = self.stack.pop()
-        self.stack[-1] = self._call(self.stack[-1], arguments)
-
-    def _load_newobj_ex(self) -> None:
-        self.stack.pop()  # its keyword arguments
-        self._load_reduce()
-
-    def _load_build(self) -> None:
-        self.stack.pop()
-        # What stands in for an object has no state, and the order of an OrderedDict is its items'.
-        if not isinstance(self.stack[-1], (_StandIn, OrderedDict)):
-            raise pickle.UnpicklingError("changes what it did not make")
-
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
-        **pickle._Unpickler.dispatch,
-        pickle.REDUCE[0]: _load_reduce,
-        pickle.NEWOBJ[0]: _load_reduce,
-        pickle.NEWOBJ_EX[0]: _load_newobj_ex,
-        pickle.BUILD[0]: _load_build,
-    }
+        return function
 
 
-def _load_inert(file: Any, **options: Any) -> Any:
-    return _InertUnpickler(file, **options).load()
+def _take(stack: list[Any], before: list[pickletools.StackObject]) -> list[Any]:
+    """Take from a stack what an opcode takes: so many, or all above the last mark and some below it."""
+    first = len(stack) - len(before)
+    if pickletools.markobject in before:
+        mark = next(i for i in reversed(range(len(stack))) if stack[i] is pickletools.markobject)
+        first = mark - before.index(pickletools.markobject)
+        del stack[mark]
+    taken = stack[first:]
+    del stack[first:]
+    return taken

@@ -37,6 +37,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         "Settings": (dict,),
         "Names": (list,),
         "Kind": (Enum,),
+        "Values": (torch.Tensor,),
     }
     for name, own in bases.items():
         body: Any = {"ONE": 1} if Enum in own else {"__module__": module.__name__}
@@ -51,10 +52,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_what_trainers_leave_is_stood_in_for(
-    tmp_path: Path, trainer: types.SimpleNamespace, new_format: bool, protocol: int
-) -> None:
+def test_what_trainers_leave_is_stood_in_for(tmp_path: Path, trainer: types.SimpleNamespace, new_format: bool) -> None:
     callback = trainer.Checkpoint()
     callback.best = tmp_path
     callback.history = deque([np.float64(0.5), trainer.Kind.ONE])
@@ -67,11 +65,63 @@ def test_what_trainers_leave_is_stood_in_for(
         "more": [timedelta(1), functools.partial(trainer.Checkpoint), slice(1, 2), bytearray(b"x")],
         "global_step": np.int64(3),
     }
-    torch.save(content, tmp_path / "w.ckpt", pickle_protocol=protocol, _use_new_zipfile_serialization=new_format)
+    torch.save(content, tmp_path / "w.ckpt", _use_new_zipfile_serialization=new_format)
     trainer.forget()
     found = read_weights(tmp_path / "w.ckpt")
     assert found.keys() == WEIGHTS.keys()
     assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in WEIGHTS.items())
+
+
+def test_weights_in_dictionaries_of_trainers(tmp_path: Path, trainer: types.SimpleNamespace) -> None:
+    """The dictionary, the tensors and the embeddings in it may be of classes of their own."""
+    own = trainer.Values(torch.ones(3))
+    embeddings = nn.ParameterDict({"*": nn.Parameter(torch.ones(2))})
+    torch.save(trainer.Settings(a=trainer.Settings(own=own), b=embeddings, c=trainer.Checkpoint()), tmp_path / "w.pt")
+    trainer.forget()
+    found = read_weights(tmp_path / "w.pt")
+    assert {name: value.tolist() for name, value in found.items()} == {"a.own": [1, 1, 1], "b.*": [1, 1]}
+    assert type(found["a.own"]) is torch.Tensor
+
+
+class Marked(list):
+    """A list with an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__("ab")
+        self.mark = 1
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize(
+    ("content", "protocol", "what"),
+    [
+        ({"w": torch.ones(2)}, 4, "a pickle of protocol 4"),
+        ({"w": torch.ones(2), "names": Marked()}, 2, "objects of .*Marked"),
+        (nn.Linear(1, 1), 2, r"a whole pickled object \(torch.nn.modules.linear.Linear\)"),
+    ],
+)
+def test_what_the_guard_does_not_read(tmp_path: Path, content: Any, protocol: int, what: str, new_format: bool) -> None:
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(CheckpointError, match=rf"is refused: it holds {what}, which torch does not read"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_a_module_beside_the_weights(tmp_path: Path) -> None:
+    """Files of before 2020 have its source beside it, which the guard does not read."""
+    content = {"w": torch.ones(2), "net": nn.Linear(1, 1)}
+    torch.save(content, tmp_path / "new.pt")
+    assert read_weights(tmp_path / "new.pt").keys() == {"w"}
+    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"it holds a whole pickled object .*Linear"):
+        read_weights(tmp_path / "old.pt")
+
+
+def test_what_others_allow_stays_allowed(tmp_path: Path, trainer: types.SimpleNamespace) -> None:
+    torch.save({"w": torch.ones(2), "n": nn.ParameterDict(), "c": trainer.Checkpoint()}, tmp_path / "w.pt")
+    with torch.serialization.safe_globals([trainer.Checkpoint, nn.ParameterDict]):
+        before = set(torch.serialization.get_safe_globals())
+        assert read_weights(tmp_path / "w.pt").keys() == {"w"}
+        assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_parameters_and_views_beside_leftovers(tmp_path: Path) -> None:
@@ -151,14 +201,14 @@ def opcodes(body: bytes) -> bytes:
         (b"(cnt\nsystem\nVx\no", "unsafe: .* would call nt.system"),
         (b"c\x1b[31mos\nsystem\n)R", r"unsafe: .* would call \?\[31mos.system"),
         # Changing what is in the list of what may be called, or calling what a call gave.
-        (b"cevil\nThing\n0ccollections\nOrderedDict\n}X\x01\0\0\0aK\x01sb", "is damaged"),
-        (b"cevil\nThing\n0ctorch._utils\n_rebuild_tensor_v2\n}X\x01\0\0\0aK\x01sb", "is damaged"),
+        (b"cevil\nThing\nccollections\nOrderedDict\n}X\x01\0\0\0aK\x01sb", "is damaged"),
+        (b"cevil\nThing\nctorch._utils\n_rebuild_tensor_v2\n}X\x01\0\0\0aK\x01sb", "is damaged"),
         (b"cevil\nThing\n)R)R", "is damaged"),
         (b"cevil\nThing\n)\x81ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nNN)tR", "unsafe: .* call os.system"),
-        (b"cevil\nThing\n0\x82\x01", "is damaged"),
-        (b"cevil\nThing\n0]r\xff\xff\xff\xff\xc9", "is damaged"),
+        (b"cevil\nThing\n\x82\x01", "is damaged"),
+        (b"cevil\nThing\n]r\xff\xff\xff\xff\xc9", "is damaged"),
         (b"cevil\nThing\n)\x81", r"holds a whole pickled object \(evil.Thing\)"),
-        (b"cevil\nThing\n0]", "holds a list"),
+        (b"cevil\nThing\n]", "holds a list"),
     ],
 )
 def test_pickles_by_hand(tmp_path: Path, body: bytes, message: str) -> None:
