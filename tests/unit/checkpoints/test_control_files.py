@@ -116,7 +116,7 @@ def test_folders(control: ControlNetModel, tmp_path: Path) -> None:
             {"controlnet_cond_embedding.conv_in.weight": 1, "down_blocks.0.motion_modules.0.norm.weight": 1},
             "is a SparseCtrl; its place is .*--keyframe-control",
         ),
-        ({"a": 1}, r"no ControlNet that is known here \(its keys: a\)"),
+        ({"a.b": 1}, r"no ControlNet that is known here \(its keys: a\.b\)"),
         ({"input_hint_block.0.weight": 1}, "no layer that halves the size"),
     ],
 )
