@@ -140,6 +140,7 @@ def ways(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: figures for name, figures in record.items() if isinstance(figures, dict)}
 
 
+@pytest.mark.slow
 def test_every_stage_of_both_families_runs(tiny: dict[str, dict[str, Any]]) -> None:
     assert len(tiny) == 2
     for case in tiny.values():
@@ -153,6 +154,7 @@ def test_every_stage_of_both_families_runs(tiny: dict[str, dict[str, Any]]) -> N
                 assert figures["share_of_floor"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_memory_of_the_ways(tiny: dict[str, dict[str, Any]]) -> None:
     for case in tiny.values():
         peaks = activation_peaks(case["denoise"])
@@ -166,6 +168,7 @@ def activation_peaks(record: dict[str, Any]) -> dict[str, int]:
     return {name: figures["activation_peak_bytes"] for name, figures in ways(record).items()}
 
 
+@pytest.mark.slow
 def test_meta_counts_what_a_cpu_runs(tiny: dict[str, dict[str, Any]], full_size: ModuleType) -> None:
     for name, run in tiny.items():
         counted = full_size.measure_case(name, True, META, torch.float32, 1)
@@ -179,6 +182,7 @@ def test_meta_counts_what_a_cpu_runs(tiny: dict[str, dict[str, Any]], full_size:
                 )
 
 
+@pytest.mark.slow
 def test_peak_of_decoding_does_not_grow_with_the_video(full_size: ModuleType, measuring: ModuleType) -> None:
     stages = full_size.easyanimate_stages(full_size.Size(48, 48, 40), full_size.networks.EASYANIMATE_TINY)
     stage = stages["decode"]

@@ -298,6 +298,7 @@ def test_wrong_evaluations_are_refused(run, tmp_path):
     refused(run("evaluate", "everything"), "everything")
 
 
+@pytest.mark.slow
 def test_evaluate_reports_and_draws(run, shipped_model, tmp_path):
     sheet = tmp_path / "sheet.png"
 

@@ -255,6 +255,7 @@ class Unregistered(OfAFile):
 """
 
 
+@pytest.mark.slow
 def test_a_class_of_a_file_here_and_the_exit_code_of_a_failed_check(tmp_path):
     (tmp_path / "motion_of_a_file.py").write_text(BROKEN)
     command = [

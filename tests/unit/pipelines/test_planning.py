@@ -117,7 +117,7 @@ def test_settings_that_describe_no_network(saved_pipeline: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("model", "shape", "device"),
     [
-        ("demo/animatediff", VideoShape(2, 16, 16), "cpu"),
+        pytest.param("demo/animatediff", VideoShape(2, 16, 16), "cpu", marks=pytest.mark.slow),
         ("demo/easyanimate", VideoShape(16, 64, 64), "cuda"),
     ],
 )
