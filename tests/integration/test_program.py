@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 # Where the tests run in the background of a shell, SIGINT comes to them, and so to the program, ignored.
 HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 PROGRAM = [sys.executable, "-c", f"{HEARING}; from muybridge.cli.main import main; main()"]
@@ -69,6 +71,7 @@ def test_ctrl_c_while_sampling_leaves_nothing(shipped_model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_foreign_words_are_noted(shipped_model, tmp_path):
     request = ["generate", "a fuchsia circle", "--frames", "1", "--steps", "1", "--model", shipped_model]
 
