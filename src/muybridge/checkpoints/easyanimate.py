@@ -136,8 +136,9 @@ def _load_tokenizer(folder: Path, index: Mapping[str, Any]) -> Any:
     try:
         return T5Tokenizer.from_pretrained(path)
     except Exception as error:  # a damaged tokenizer is a bare Exception of the tokenizers library
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"The T5 tokenizer cannot be loaded from {path}: {reason}") from error
+        raise CheckpointError(
+            f"The T5 tokenizer cannot be loaded from {path}: a file of it is missing or damaged. Get the folder again."
+        ) from error
 
 
 def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
@@ -158,8 +159,10 @@ def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWith
     try:
         loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"The CLIP image encoder cannot be loaded from {path}: {reason}") from error
+        raise CheckpointError(
+            f"The CLIP image encoder cannot be loaded from {path}: a file of it is missing or damaged, or describes "
+            "another network. Get the folder again."
+        ) from error
     model, info = loaded
     foreign = [k for k in map(str, info["unexpected_keys"]) if not re.match(r"text_|logit_scale|.*position_ids$", k)]
     if wrong := sorted(map(str, info["missing_keys"])) + sorted(foreign):
@@ -177,4 +180,6 @@ def _load_image_processor(folder: Path) -> Any:
     try:
         return CLIPImageProcessorPil.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} has no usable preprocessor_config.json ({error}).") from error
+        raise CheckpointError(
+            f"{path} has no preprocessor_config.json that describes how pictures are prepared. Get the folder again."
+        ) from error

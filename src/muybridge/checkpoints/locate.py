@@ -42,6 +42,7 @@ _PRECISIONS = tuple(
     for half, ends in (("", ("", _SHARD)), (".fp16", (".fp16", f"{_SHARD}.fp16", f".fp16{_SHARD}")))
 )
 """How names of weight files go on, the best kind first: safetensors before pickles, full precision before half."""
+_LONGEST_REASON = 60
 _SETTINGS = ("config.json", "adapter_config.json", "preprocessor_config.json")
 _PART_SETTINGS = ("*config.json", "*tokens*.json", "tokenizer.json", "vocab.json", "*.txt", "*.model")
 """All but indexes of shards, which go with their weights."""
@@ -217,7 +218,10 @@ def _hub_reason(error: Exception) -> str:
         return "it has no such repository, or shows it to its owner only"
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return "the repository has no such file"
-    return " ".join(str(error).split())[:200]
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "it cannot be reached"
+    said = " ".join(str(error).split())
+    return said if len(said) <= _LONGEST_REASON else type(error).__name__  # short ones are facts, as a status is
 
 
 def fetch_model(hub_id: str, parts: Sequence[str] = _PARTS) -> Path:

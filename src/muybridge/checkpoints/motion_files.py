@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from muybridge.checkpoints.locate import locate_weights
 from muybridge.checkpoints.places import require_kind
 from muybridge.errors import CheckpointError
+from muybridge.files.json_settings import read_json_object
 from muybridge.motion import MotionAdapter
 from muybridge.motion.detection import MotionDetection, variants_with_sites
 from muybridge.motion.reading import choose_variant, plan_motion
@@ -182,11 +182,8 @@ def read_motion_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; it is not the folder of a motion adapter.")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
-    found = config.get("_class_name") if isinstance(config, dict) else None
+    config = read_json_object(path, "the settings of a motion adapter")
+    found = config.get("_class_name")
     if found != "MotionAdapter":
         raise CheckpointError(f"{folder} holds a {found}, not a MotionAdapter.")
     return config

@@ -145,5 +145,7 @@ def load_named(library: Any, base: type, folder: Path, name: str, index: Mapping
     try:
         return found.from_pretrained(path)  # type: ignore[attr-defined]
     except Exception as error:  # a damaged tokenizer is a bare Exception of the tokenizers library
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{class_name} cannot be loaded from {path}: {reason}") from error
+        raise CheckpointError(
+            f"{class_name} cannot be loaded from {path}: a file of it is missing or damaged, or from another version "
+            "of its library. Get the folder again."
+        ) from error

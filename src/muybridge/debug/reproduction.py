@@ -195,7 +195,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors = load_file(path.with_name(path.name.removesuffix(".json") + ".safetensors"))
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputFileError(f"The .safetensors of {path} cannot be read ({error}).") from error
+        raise InputFileError(f"The .safetensors of {path} is missing or damaged. Record it again.") from error
     if description.get("format") != FORMAT:
         raise InputFileError(f"{path} is not the reproduction of an anomaly; its format is not {FORMAT!r}.")
     layouts = description.get("layouts", {}).items()

@@ -131,7 +131,7 @@ class WorkFolder:
         try:
             record = Record(**_read_json(path))
         except TypeError as error:
-            raise InputFileError(f"{path} is no note of a segment ({error}). Delete it.") from error
+            raise InputFileError(f"{path} is no note of a segment. Delete it.") from error
         if not isinstance(record.segment, dict) or record.segment.get("index") != index:
             raise InputFileError(f"{path} is no note of segment {index}. Delete it.")
         if record.settings != self._hash:
@@ -214,7 +214,7 @@ class WorkFolder:
                 frames = archive["frames"]
         # A damaged archive raises whatever its decoder meets first.
         except Exception as error:
-            raise self._damaged(path, segment.index, str(error) or type(error).__name__) from error
+            raise self._damaged(path, segment.index, "it is missing or damaged") from error
         if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) != segment.num_frames:
             raise self._damaged(path, segment.index, f"it holds {frames.dtype} {list(frames.shape)}")
         return frames
@@ -235,7 +235,7 @@ class WorkFolder:
         try:
             return load_file(path)[_LATENTS]
         except (OSError, KeyError, SafetensorError) as error:
-            raise self._damaged(path, index, str(error)) from error
+            raise self._damaged(path, index, "it is missing or damaged") from error
 
     def _note(self, segment: dict[str, Any], attempt: int, is_finished: bool, has_latents: bool) -> None:
         seed = segment_seed(self._seed, segment["index"], attempt)

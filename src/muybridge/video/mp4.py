@@ -65,8 +65,8 @@ def _encoder_errors(settings: FileSettings) -> Iterator[None]:
         raise
     except (av.FFmpegError, ValueError) as error:
         raise OutputError(
-            f"The H.264 encoder failed on frames of {settings.width}x{settings.height}: {error}. Nothing was left "
-            "behind. Save as .webp or .png instead."
+            f"The H.264 encoder failed on frames of {settings.width}x{settings.height}. Nothing was left behind. "
+            "Save as .webp or .png instead."
         ) from error
 
 
