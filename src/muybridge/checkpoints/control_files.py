@@ -49,7 +49,7 @@ def read_control(name: str | os.PathLike[str], dtype: torch.dtype | None = torch
     """Read a ControlNet.
 
     Files have the original's names, with `control_model.` before them or not, or diffusers'. Folders are of a
-    `ControlNetModel` of diffusers', or of a pipeline that has one in `controlnet`.
+    `ControlNetModel` of diffusers', or, here, of a pipeline that has one in `controlnet`.
 
     Args:
         name: the file or folder, here or on the hub (see `locate_weights`).

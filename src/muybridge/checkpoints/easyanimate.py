@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from muybridge.backbones.dit.published import is_published
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.files.json_settings import read_json_object
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.folder_files import find_folder_files
@@ -42,10 +42,9 @@ def is_published_folder(folder: Path) -> bool:
     """Whether a folder holds EasyAnimate's own transformer, whatever its `model_index.json` says."""
     path = folder / "transformer" / "config.json"
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return is_published(read_json_object(path, "the settings of a transformer"))
+    except CheckpointError:
         return False
-    return isinstance(config, dict) and is_published(config)
 
 
 def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,8 +82,8 @@ def load_own_vae(name: str | os.PathLike[str], model: Path, dtype: torch.dtype) 
     """Read a VAE to use instead of the one in an EasyAnimate folder.
 
     Args:
-        name: the folder of one, such as a training of its decoder leaves, or of a model that has one in `vae`; here or
-            on the hub.
+        name: the folder of one, such as a training of its decoder leaves, here or on the hub; or, here, of a model that
+            has one in `vae`.
         model: the folder of the model.
         dtype: of the weights.
 

@@ -20,7 +20,8 @@ from muybridge.motion.detection import MotionDetection, variants_with_sites
 from muybridge.motion.reading import choose_variant, plan_motion
 from muybridge.motion.sites import sites_of_unet
 from muybridge.motion.variants import VARIANTS, MotionVariant, hinted_variant, motion_variant
-from muybridge.weights.files import read_folder_weights, read_weights
+from muybridge.weights.files import read_weights
+from muybridge.weights.folder_files import find_folder_files
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,9 @@ def _read_folder(
         return LoadedMotion(adapter, chosen, is_published=False)
     if config.get("conv_in_channels"):
         raise CheckpointError(f"{folder} is a motion adapter of PIA, which has a first convolution; not supported.")
-    heads = config.get("motion_num_attention_heads", 8)
-    if not isinstance(heads, int):
-        if len(set(heads)) != 1:
-            raise CheckpointError(f"{folder} has other numbers of heads at each level ({heads}); not supported.")
-        heads = heads[0]
+    heads = set(_numbers(config, "motion_num_attention_heads", 8))
+    if len(heads) != 1:
+        raise CheckpointError(f"{folder} has other numbers of heads at each level {tuple(heads)}; not supported.")
     settings = {
         "norm_groups": config.get("motion_norm_num_groups", 32),
         "trained_frames": config.get("motion_max_seq_length", 32),
@@ -160,7 +159,7 @@ def _read_folder(
         name,
         dtype=dtype,
         numerics=numerics,
-        num_heads=heads,
+        num_heads=heads.pop(),
         variant=variant,
         folder=FolderSettings(settings, sites_in_config(config)),
     )
@@ -168,9 +167,23 @@ def _read_folder(
 
 def sites_in_config(config: Mapping[str, Any]) -> list[str]:
     """The sites of diffusers' `MotionAdapter` with this config."""
-    layers, levels = config.get("motion_layers_per_block", 2), len(config.get("block_out_channels", (0,) * 4))
-    each = [layers] * levels if isinstance(layers, int) else list(layers)
-    return sites_of_unet(each, config.get("use_motion_mid_block", True))
+    layers, levels = (
+        _numbers(config, "motion_layers_per_block", 2),
+        len(_numbers(config, "block_out_channels", [1] * 4)),
+    )
+    return sites_of_unet(layers * levels if len(layers) == 1 else layers, config.get("use_motion_mid_block", True))
+
+
+def _numbers(config: Mapping[str, Any], name: str, default: int | list[int]) -> list[int]:
+    """A setting that is one whole number, or one for each level."""
+    value = config.get(name, default)
+    found = value if isinstance(value, list) else [value]
+    if not found or any(not isinstance(each, int) or each < 1 for each in found):
+        raise CheckpointError(
+            f"The config.json of the motion adapter has {name} {value!r}, which must be a whole number from 1 on, or a "
+            "list of them. Get the folder again."
+        )
+    return found
 
 
 def read_motion_config(folder: Path) -> dict[str, Any]:
@@ -190,10 +203,7 @@ def read_motion_config(folder: Path) -> dict[str, Any]:
 
 
 def _folder_weights(folder: Path) -> dict[str, Tensor]:
-    plain = "diffusion_pytorch_model"
-    names = (plain, f"{plain}.fp16")  # some published folders hold nothing but half precision
-    present = (name for name in names if any(folder.glob(f"{name}.safetensors*")) or any(folder.glob(f"{name}.bin*")))
-    return read_folder_weights(folder, next(present, plain))
+    return {key: value for file in find_folder_files(folder).files for key, value in read_weights(file).items()}
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:

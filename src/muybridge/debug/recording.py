@@ -138,8 +138,10 @@ class Recording:
             return cls(
                 bool(content["full"]), [_read_call(i, call, tensors) for i, call in enumerate(content["modules"])]
             )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise InputFileError(f"{source} and its .safetensors are no recording of a run ({error!r}).") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            raise InputFileError(
+                f"{source} and its .safetensors are no recording of a run, or damaged. Record it again."
+            ) from error
 
     def first_divergence(self, other: Recording, tolerance: float = 0.0) -> Divergence | None:
         """Where another run first differs from this one by more than `tolerance` (relative), or None.

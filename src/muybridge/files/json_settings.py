@@ -27,11 +27,24 @@ def read_json_object(
         MuybridgeError: of `error_class`; missing, unreadable, no JSON, or no object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except OSError as error:
         raise error_class(f"{path} cannot be read ({error.strerror}).") from error
+    return parse_json_object(text, str(path), content, error_class, advice)
+
+
+def parse_json_object(
+    text: str | bytes,
+    source: str,
+    content: str,
+    error_class: type[MuybridgeError] = CheckpointError,
+    advice: str = "Get it again.",
+) -> dict[str, Any]:
+    """The one JSON object of a text; `source` is where it is from, the rest as of `read_json_object`."""
+    try:
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:  # also bytes that are no text
-        raise error_class(f"{path} cannot be read: it is not JSON. {advice}") from error
+        raise error_class(f"{source} cannot be read: it is not JSON. {advice}") from error
     if not isinstance(found, dict):
-        raise error_class(f"{path} holds a {type(found).__name__}, not {content}. {advice}")
+        raise error_class(f"{source} holds a {type(found).__name__}, not {content}. {advice}")
     return found

@@ -134,7 +134,8 @@ def _from_folder(folder: Path, wishes: _Wishes) -> AnimateDiffPipeline:
     settings = parts.unet_settings(folder)
     components: dict[str, Any] = {}
     if motion is not None:
-        check_motion_fits(settings, motion, wishes.model, wishes.motion_name)
+        if settings:  # without them, loading says what is missing
+            check_motion_fits(settings, motion, wishes.model, wishes.motion_name)
         components["motion_adapter"] = motion.adapter
     if wishes.vae is not None:
         is_sdxl = unet_kind(settings) == "sdxl"
@@ -196,7 +197,8 @@ def _scheduler(variant: MotionVariant, prediction: Prediction) -> Scheduler:
 def _predict_as_asked(pipeline: AnimateDiffPipeline | EasyAnimatePipeline, asked: str | None, source: str) -> None:
     scheduler: Any = pipeline.scheduler
     prediction = prediction_of_scheduler(scheduler.config, source, asked)
-    if asked is not None and prediction.type != scheduler.config.get("prediction_type"):
+    own = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, **scheduler.config}
+    if any(own[name] != value for name, value in prediction.settings().items()):
         pipeline.register_modules(scheduler=with_settings(scheduler, prediction.settings()))
 
 

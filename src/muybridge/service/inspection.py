@@ -25,7 +25,7 @@ from muybridge.video import read_facts
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.formats import file_format
-from muybridge.weights.loading import is_finite
+from muybridge.weights.loading import is_finite, named_class
 
 _PIPELINES = {
     "AnimateDiffPipeline": ("pipeline", "animatediff"),
@@ -219,8 +219,7 @@ def _part(folder: Path) -> dict[str, Any]:
             config = read_json_object(folder / file, "settings")
         except CheckpointError as error:
             return {"class": None, "problem": str(error)}
-        named = config.get("_class_name") or config.get("tokenizer_class") or config.get("architectures") or [None]
-        found: dict[str, Any] = {"class": named if isinstance(named, str) else named[0]}
+        found: dict[str, Any] = {"class": named_class(config)}
         if found["class"] == "MotionAdapter":
             found["variant"] = _adapter_variant(folder)
         if file == "scheduler_config.json":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -46,7 +47,16 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     tensors = _flat(read_safetensors(path) if found is FileFormat.SAFETENSORS else read_pickle(path))
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; it is not a weight file.")
+    if unusual := [key for key, value in tensors.items() if not _is_usual(value)]:
+        raise CheckpointError(
+            f"{path} holds weights that are sparse, quantized by torch or without values, and not supported: "
+            f"{listed(unusual)}. Save them as plain tensors."
+        )
     return dequantized(tensors, str(path))
+
+
+def _is_usual(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
 
 
 def _flat(content: Mapping, depth: int = _WRAPPINGS) -> dict[str, Tensor]:

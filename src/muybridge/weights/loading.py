@@ -103,9 +103,19 @@ def _check_class(folder: Path, class_name: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; it is not a folder with a {class_name}.")
     config = read_json_object(path, f"the settings of a {class_name}")
-    found = config.get("_class_name") or (config.get("architectures") or [class_name])[0]
-    if found != class_name:
+    found = named_class(config)
+    if found is not None and found != class_name:
         raise CheckpointError(f"{folder} holds a {found}, not a {class_name}.")
+
+
+def named_class(config: Mapping[str, Any]) -> str | None:
+    """The class that the settings of a part name, as diffusers or transformers write it; None where they name none."""
+    for key in ("_class_name", "tokenizer_class", "architectures"):
+        named = config.get(key)
+        first = named[0] if isinstance(named, list) and named else named
+        if isinstance(first, str):
+            return first
+    return None
 
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
@@ -120,7 +130,7 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether every value is a number."""
-    if not tensor.is_floating_point() or tensor.dtype in _WITHOUT_INFINITY:
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.dtype in _WITHOUT_INFINITY:
         return True
     # torch cannot test 8-bit floats themselves.
     return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())

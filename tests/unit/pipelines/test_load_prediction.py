@@ -179,3 +179,10 @@ def test_a_converted_folder_says_it_too(single_file: Callable[..., Path], saved_
         config = json.loads((target / "scheduler" / "scheduler_config.json").read_text())
         assert (config["_class_name"], config["prediction_type"], config["timestep_spacing"]) == expected
         assert config.get("rescale_betas_zero_snr", False) is ("ztsnr" in marks)
+
+
+def test_a_schedule_that_is_said_to_be_left_out_is_left_out(folder: Callable[..., Path]) -> None:
+    made = folder(True, prediction_type="epsilon", rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    with pytest.warns(UserWarning, match="usual noise levels"):
+        pipeline = load_pipeline(made)
+    assert pipeline.scheduler.config["rescale_betas_zero_snr"] is False

@@ -185,5 +185,5 @@ def saved_class(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> s
         names = {"cache_dir", "revision", "subfolder", "token", "local_files_only", "force_download"}
         config: Any = SparseControlNetModel.load_config(folder, **{k: v for k, v in options.items() if k in names})
         return config.get("_class_name")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from muybridge.checkpoints.locate import locate_weights
 from muybridge.checkpoints.lora_kinds import other_kinds
 from muybridge.checkpoints.places import require_kind
 from muybridge.errors import CheckpointError
+from muybridge.files.json_settings import parse_json_object
 from muybridge.weights.files import read_metadata, read_weights
 from muybridge.weights.loading import require_finite
 from muybridge.weights.names import listed
@@ -176,16 +176,10 @@ def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
     text = read_metadata(path).get(METADATA_KEY)
     beside = path.parent / "adapter_config.json"
     if text is None and path.name.startswith("adapter_model.") and beside.is_file():
-        text = beside.read_text()
+        text = beside.read_text(errors="replace")
     if text is None:
         return {}
-    try:
-        flat = json.loads(text)
-    except ValueError:
-        flat = None
-    if not isinstance(flat, dict):
-        raise CheckpointError(f"{path} comes with settings that are no JSON object. Get it again.")
-    for key, value in flat.items():
+    for key, value in parse_json_object(text, f"What {path} has of settings", "the settings of a LoRA").items():
         prefix, _, field = key.rpartition(".")
         settings.setdefault(prefix, {})[field] = value
     return settings
