@@ -154,6 +154,7 @@ def test_the_first_names_are_todays(tmp_path: Path) -> None:
         ("Toon: {motion_module: , prompt: [a]}", "job Toon: motion_module: is missing"),
         ("Toon: {motion_module: m, prompt: [a, b, c], n_prompt: [x, y]}", "job Toon: n_prompt must be one, or 3"),
         ("Toon: {motion_module: m, prompt: [a], prompt_map: {0: a}}", "prompt_map is animatediff-cli's.*--travel"),
+        ("- {motion_module: m, prompt: [a], vae_path: v}", "job 0: vae_path is animatediff-cli's.*--vae"),
         ("- {motion_module: m, prompt: [a], scheduler: euler}", "job 0: scheduler is animatediff-cli's"),
         ("motion_module: m", "must be a list of jobs, .* or jobs by name"),
     ],

@@ -16,6 +16,7 @@ from muybridge.cli.main import main
 from muybridge.video import Video, read_request, read_video
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
+DIGITS = "9" * 5000  # more than int() takes
 QUICK = ("--frames", "2", "--steps", "2", "--size", "32x32")
 
 
@@ -223,6 +224,10 @@ def test_inspect_shows_size_and_request(run, tmp_path, suffix):
         (["x", "--frames", "many"], ["--frames"]),
         (["x", "--size", "abc"], ["--size", "64x64", "'abc'"]),
         (["x", "--size", "0x64"], ["width"]),
+        (["x", "--size", f"64x{DIGITS}"], ["--size", "64x64"]),
+        (["x", "--keyframe", f"{DIGITS}=a.png"], ["--keyframe", "0=start.png"]),
+        (["x", "--window", DIGITS], ["--window", "16/4"]),
+        (["x", "--window", f"16/{DIGITS}"], ["--window", "16/4"]),
         (["x", "--steps", "0"], ["num_inference_steps"]),
         (["x", "--guidance", "-1"], ["guidance_scale"]),
         (["x", "--seed", "-1"], ["seed"]),

@@ -143,6 +143,22 @@ def test_uneven_times_are_kept_at_a_constant_rate(tmp_path: Path, name: str) -> 
         pieces = list(read_frames(path, start=20, count=40, piece_frames=7))
     assert np.array_equal(np.concatenate(pieces), video.frames[20:60])
     assert read_facts(path).is_variable
+    assert read_facts(path).num_frames == len(video.frames)
+
+
+def test_a_pause_without_end_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", greys(4), times_ms=(0, 10, 20, 10**9))
+    for read in (read_facts, read_video):
+        with pytest.raises(
+            InputFileError, match=r"stays for 1e\+06 s: at 100 .* become 100000004\. Cut such pauses out"
+        ):
+            read(path)
+
+
+def test_long_pauses_are_counted_without_going_through_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mkv", greys(4), times_ms=(0, 10, 20, 9 * 10**6))
+    monkeypatch.setattr("muybridge.video.reading.spread", None)
+    assert read_facts(path).num_frames == 900_004
 
 
 @pytest.mark.parametrize(

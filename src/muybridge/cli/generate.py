@@ -224,7 +224,7 @@ def _output(
 
 
 def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     if match is None:
         raise ConfigError(f"--size takes WIDTHxHEIGHT in pixels, for example 64x64, or fit:512; given {text!r}.")
     return int(match.group(1)), int(match.group(2))
@@ -257,7 +257,7 @@ def _parse_frames(texts: list[str], usage: str, may_be_empty: bool = False) -> d
     option = usage.split(maxsplit=1)[0]
     found: dict[int, str] = {}
     for text in texts:
-        match = re.fullmatch(r"(-?\d+)=(.*)", text, re.DOTALL)
+        match = re.fullmatch(r"(-?\d{1,9})=(.*)", text, re.DOTALL)
         if match is None or not (match[2] or may_be_empty):
             raise ConfigError(f"{option} takes {usage.removeprefix(option).strip()}; given {text!r}.")
         if int(match.group(1)) in found:
@@ -274,7 +274,7 @@ def _parse_control(text: str) -> dict[str, Any]:
 
 
 def _parse_window(text: str, looped: bool) -> dict[str, Any]:
-    match = re.fullmatch(r"(\d+)(?:/(\d+))?", text)
+    match = re.fullmatch(r"(\d{1,9})(?:/(\d{1,9}))?", text)
     if match is None:
         raise ConfigError(f"--window takes SIZE or SIZE/OVERLAP in frames, as in 16/4; given {text!r}.")
     settings: dict[str, Any] = {"size": int(match[1]), "schedule": "looped" if looped else "uniform"}

@@ -38,7 +38,7 @@ _OF_OTHERS = {
     "lora_map": "is animatediff-cli's: give lora_model_path and lora_alpha",
     "motion_lora_map": "is animatediff-cli's: give motion_module_lora_configs, a list of path and alpha",
     "scheduler": "is animatediff-cli's: jobs run with DDIM; muybridge generate has --scheduler",
-    "vae_path": "is animatediff-cli's; leave it out",
+    "vae_path": "is animatediff-cli's: jobs run with the model's own VAE; muybridge generate has --vae",
     "init_image": "is of a fork: give controlnet_path and controlnet_images",
 }
 """Entries of other programs' files, and what to write instead."""

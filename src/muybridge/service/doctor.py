@@ -9,11 +9,12 @@ import re
 import shutil
 import socket
 from dataclasses import dataclass
+from http.client import HTTPException, InvalidURL
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import psutil
@@ -25,6 +26,7 @@ from muybridge.processor import fast_half, multiplies
 from muybridge.version import __version__
 
 _HUB_SECONDS = 4.0
+_NO_ADDRESS = "HF_ENDPOINT is no address of the web"
 _CODECS = {"H.264": "h264", "H.265": "hevc", "VP9": "vp9", "AV1": "av1", "ProRes": "prores"}
 _LITTLE_SPACE = 20 * 10**9
 """Less than a published model of the larger kind takes."""
@@ -170,13 +172,13 @@ def _hub(ask: bool) -> dict[str, Any]:
     if not ask:
         return {"address": ENDPOINT, "state": "not asked", "reason": None}
     if not ENDPOINT.startswith(("https://", "http://")):
-        return {"address": ENDPOINT, "state": "not reachable", "reason": "HF_ENDPOINT is no address of the web"}
+        return {"address": ENDPOINT, "state": "not reachable", "reason": _NO_ADDRESS}
     try:
         with urlopen(Request(ENDPOINT, method="HEAD"), timeout=_HUB_SECONDS):  # checked above
             return {"address": ENDPOINT, "state": "reachable", "reason": None}
     except HTTPError as error:  # it answers, if only to say no
         return {"address": ENDPOINT, "state": "reachable", "reason": f"status {error.code}"}
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         return {"address": ENDPOINT, "state": "not reachable", "reason": _reason(getattr(error, "reason", error))}
 
 
@@ -187,6 +189,10 @@ def _reason(error: object) -> str:
         return f"no answer within {_HUB_SECONDS:g} seconds"
     if isinstance(error, ConnectionRefusedError):
         return "the connection is refused"
+    if isinstance(error, (str, InvalidURL, ValueError)):  # found before anything is sent, as "no host given"
+        return _NO_ADDRESS
+    if isinstance(error, HTTPException) and not isinstance(error, OSError):
+        return "its answer is not one of the web"
     return type(error).__name__
 
 

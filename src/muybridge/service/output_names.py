@@ -67,7 +67,7 @@ def _taken(path: Path) -> BinaryIO | None:
             return None
         raise output_error(path, error) from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
         ours, there = os.fstat(file.fileno()), path.stat()
     except OSError:
         file.close()
@@ -76,3 +76,13 @@ def _taken(path: Path) -> BinaryIO | None:
         return file
     file.close()
     return None
+
+
+def _lock(file: BinaryIO) -> None:
+    """Raises BlockingIOError where another run has the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return  # file systems of networks may have no locks; whether the file is empty has to do there

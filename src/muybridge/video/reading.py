@@ -22,7 +22,7 @@ from muybridge.video.opened import Opened
 from muybridge.video.picture import HEIF_BRANDS
 from muybridge.video.picture_folder import open_picture_folder, read_folder_comment
 from muybridge.video.request import text_to_request
-from muybridge.video.timeline import spread
+from muybridge.video.timeline import repeats, spread
 from muybridge.video.value import Video
 
 
@@ -96,12 +96,12 @@ def read_facts(path: AnyPath) -> VideoFacts:
     with reading(source), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they say is among the facts
         with _opened(source) as opened:
-            frames = spread(opened.frames, opened.timing)
-            first = next(frames, None)
+            frames = repeats(opened.frames, opened.timing)
+            first, count = next(((frame, times) for frame, times in frames if times), (None, 0))
             if first is None:
                 raise InputFileError("It holds no frames.")
             height, width = first.size or first.pixels.shape[:2]
-            count = 1 + sum(1 for _ in frames)
+            count += sum(times for _, times in frames)
         timing = opened.timing
         fps = Video.fps if timing.fps is None else timing.fps
         request = text_to_request(opened.comment)

@@ -8,11 +8,14 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from muybridge.errors import InputFileError
 from muybridge.video.checks import MAX_FPS, MIN_FPS
 from muybridge.video.decoded import LazyFrame
 
 _USUAL_RATES = (24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 50.0, 60000 / 1001, 60.0, 120.0)
 _NEAR = 0.015  # what rounding to milliseconds does to the time that a frame of 30 per second stays
+_MOST_REPEATED = 1_000_000
+"""How many frames pauses may add: more than nine hours at 30 per second."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ def measure(
         tick_s: the unit in which the file counts time.
         declared: frames per second as the file says, if it does.
         is_end_sure: whether `last_s` is as good as the times.
+
+    Raises:
+        InputFileError: a constant rate would repeat frames without end.
     """
     declared = declared if declared is not None and MIN_FPS <= declared <= MAX_FPS else None
     times = sorted(set(times))
@@ -62,6 +68,11 @@ def measure(
     last_s = last_s or 1 / fps
     count = _place(times[-1] + last_s - times[0], fps)
     stays = sorted({*distances, last_s})
+    if count - len(times) > _MOST_REPEATED:
+        raise InputFileError(
+            f"One of its frames stays for {stays[-1]:.3g} s: at {fps:.5g} frames per second, {len(times)} frames would "
+            f"become {count}. Cut such pauses out, or save it anew at a constant rate."
+        )
     note = (
         f"Its frames stay for {stays[0]:.3g} to {stays[-1]:.3g} s; by these times it is read at {fps:.5g} frames per "
         f"second: {len(times)} frames become {count}."
@@ -71,9 +82,15 @@ def measure(
 
 def spread(frames: Iterable[LazyFrame], timing: Timing) -> Iterator[LazyFrame]:
     """The frames of a video of constant rate: each as often as its time asks for."""
+    for frame, count in repeats(frames, timing):
+        yield from itertools.repeat(frame, count)
+
+
+def repeats(frames: Iterable[LazyFrame], timing: Timing) -> Iterator[tuple[LazyFrame, int]]:
+    """Each frame with how often it is there at a constant rate; not at all where that is 0."""
     fps = timing.fps
     if timing.is_even or fps is None:
-        yield from frames
+        yield from ((frame, 1) for frame in frames)
         return
     origin: float | None = None
     shown = 0
@@ -81,17 +98,17 @@ def spread(frames: Iterable[LazyFrame], timing: Timing) -> Iterator[LazyFrame]:
     for frame in frames:
         origin = frame.start_s if origin is None else origin
         if waiting is not None:
-            count = _place(frame.start_s - origin, fps) - shown
-            yield from itertools.repeat(waiting, count)
-            shown += max(count, 0)
+            count = max(_place(frame.start_s - origin, fps) - shown, 0)
+            yield waiting, count
+            shown += count
         waiting = frame
         if frame.end_s is not None:  # one that may no longer be there when the next one is
-            count = _place(frame.end_s - origin, fps) - shown
-            yield from itertools.repeat(frame, count)
-            shown += max(count, 0)
+            count = max(_place(frame.end_s - origin, fps) - shown, 0)
+            yield frame, count
+            shown += count
             waiting = None
     if waiting is not None and origin is not None:
-        yield from itertools.repeat(waiting, max(1, _place(waiting.start_s + timing.last_s - origin, fps) - shown))
+        yield waiting, max(1, _place(waiting.start_s + timing.last_s - origin, fps) - shown)
 
 
 def _constant_rate(period: float, count: int, allowed: float, declared: float | None) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 from typing import Any
 
 import pytest
@@ -64,11 +66,32 @@ def test_a_hub_that_does_not_answer_is_a_problem(monkeypatch: pytest.MonkeyPatch
     assert any("hub does not answer" in problem for problem in found.problems)
 
 
-def test_a_file_is_not_an_address_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "http://localhost:abc", "http://[::1", "http://"])
+def test_what_is_no_address_of_the_hub(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "file:///etc/passwd")
+    monkeypatch.setattr(constants, "ENDPOINT", address)
 
-    assert doctor.examine().facts["hub"]["reason"] == "HF_ENDPOINT is no address of the web"
+    hub = doctor.examine().facts["hub"]
+
+    assert (hub["state"], hub["reason"]) == ("not reachable", "HF_ENDPOINT is no address of the web")
+
+
+def test_what_answers_may_be_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"220 mail\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        hub = doctor.examine().facts["hub"]
+        thread.join(5)
+
+    assert (hub["state"], hub["reason"]) == ("not reachable", "its answer is not one of the web")
 
 
 @pytest.mark.parametrize(

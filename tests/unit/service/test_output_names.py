@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -63,6 +67,26 @@ def test_nothing_stays_when_the_block_fails(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyError), reserved_file("a"):
         raise KeyError
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def refuse(*_: object) -> NoReturn:
+        asked.append(number)
+        if len(asked) > 2:
+            pytest.fail("It goes on looking for a name.")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    Path("a.mp4").write_text("x")
+
+    with reserved_file("a") as path:
+        assert path.name == "a-2.mp4"
+
+    assert [each.name for each in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
