@@ -57,6 +57,7 @@ def test_held_out_prompts_come_out_right(pipe: AnimateDiffPipeline) -> None:
     assert result["shape"] >= 0.6
 
 
+@pytest.mark.slow
 def test_pinned_frames_are_met(pipe: AnimateDiffPipeline) -> None:
     scenes = [world.Scene("circle", "red", "moving right")]
     truth = true_clips(scenes, seed=3)

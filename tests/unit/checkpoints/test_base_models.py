@@ -346,6 +346,7 @@ def test_a_video_from_a_single_file(
     assert tuple(pipeline.vae.config["block_out_channels"]) == parts["vae"].config["block_out_channels"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_video_from_a_single_file_of_stable_diffusion_xl(
     sdxl: State, saved_pipeline: Path, sdxl_folder: Path, make_adapter: Callable[..., Any], tmp_path: Path

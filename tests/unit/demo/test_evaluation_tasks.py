@@ -154,6 +154,7 @@ def test_the_same_seed_gives_the_same_figures(maker: ClipMaker):
     assert one != other
 
 
+@pytest.mark.slow
 def test_continuation_is_measured_from_beginning_to_end(everything: Everything):
     report = everything.result.reports[-1]
 

@@ -59,6 +59,7 @@ def test_every_attribute_of_clean_clips_is_recognised() -> None:
     assert scores["cue"] >= 0.95
 
 
+@pytest.mark.slow
 def test_every_attribute_of_degraded_clips_is_recognised() -> None:
     scenes, clips = rendered(CLIPS, seed=101)
     scores = accuracy(scenes, measure.measure_clips(degraded(clips, seed=1)))

@@ -50,6 +50,7 @@ def test_only_what_decodes_is_trained():
     assert {tuple(name.split(".")[:2]) for name in changed} == {("vae", "decoder"), ("vae", "post_quant_conv")}
 
 
+@pytest.mark.slow
 def test_the_decoder_learns_from_what_the_model_makes():
     method, batch = method_of(), batch_of(8)
 
