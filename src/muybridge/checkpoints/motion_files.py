@@ -21,7 +21,7 @@ from muybridge.motion.reading import choose_variant, plan_motion
 from muybridge.motion.sites import sites_of_unet
 from muybridge.motion.variants import VARIANTS, MotionVariant, hinted_variant, motion_variant
 from muybridge.weights.files import read_weights
-from muybridge.weights.folder_files import find_folder_files
+from muybridge.weights.folder_files import read_folder_weights
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _read_folder(
         "trained_frames": config.get("motion_max_seq_length", 32),
     }
     return adapter_from_weights(
-        _folder_weights(folder),
+        read_folder_weights(folder),
         name,
         dtype=dtype,
         numerics=numerics,
@@ -202,12 +202,8 @@ def read_motion_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _folder_weights(folder: Path) -> dict[str, Tensor]:
-    return {key: value for file in find_folder_files(folder).files for key, value in read_weights(file).items()}
-
-
 def _stored_dtype(folder: Path) -> torch.dtype:
-    dtypes = {value.dtype for value in _folder_weights(folder).values()}
+    dtypes = {value.dtype for value in read_folder_weights(folder).values()}
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 

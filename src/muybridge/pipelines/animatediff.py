@@ -25,7 +25,7 @@ from muybridge.motion import MotionAdapter
 from muybridge.pipelines.animatediff_conditions import (
     check_source,
     dense_controls,
-    encode_frames,
+    encode_source,
     source_frames,
     sparse_controls,
     usual_of,
@@ -493,5 +493,5 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
         if source is None:
             return noise * float(solver.init_noise_sigma)
         with self._precise_vae():
-            clean = encode_frames(self.vae, source, self._execution_device).expand_as(noise)
+            clean = encode_source(self.vae, source, self._execution_device).expand_as(noise)
         return solver.add_noise(clean, noise, timesteps[:1].expand(len(noise)))

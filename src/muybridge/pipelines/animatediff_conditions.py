@@ -253,7 +253,7 @@ def source_frames(init_video: SourceVideo, shape: VideoShape) -> np.ndarray:
     return pin_video(frames, None, shape.num_frames, shape.height, shape.width).frames
 
 
-def encode_frames(vae: AutoencoderKL, frames: np.ndarray, device: torch.device, chunk: int = 8) -> Tensor:
+def encode_source(vae: AutoencoderKL, frames: np.ndarray, device: torch.device, chunk: int = 8) -> Tensor:
     """Mean latents of frames `uint8 [f, h, w, 3]`: `float32 [1, c, f, h, w]`, scaled; `chunk` frames at once."""
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from pydantic_core import PydanticKnownError
 from muybridge.errors import ConfigError
 from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.training.stages.registry import data_names, method_of, stage_classes
-from muybridge.training.stages.stage import Family, LastStage, RunSettings, Stage
+from muybridge.training.stages.stage import LastStage, RunSettings, Stage
 
 
 def _stage(values: object) -> Stage:
@@ -40,11 +40,6 @@ class TrainingRun(RunSettings):
     def last(self) -> LastStage:
         """The stage of which the model comes."""
         return next(stage for stage in reversed(self.stages) if isinstance(stage, LastStage))
-
-    @property
-    def family(self) -> Family | None:
-        """The kind of model that the stages make; None for that of the model they build on."""
-        return self.last.family
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:

@@ -74,29 +74,6 @@ def _tensors(content: Mapping | nn.ParameterDict) -> dict[str, Tensor]:
     return {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
 
 
-def read_folder_weights(folder: str | os.PathLike[str], name: str = "diffusion_pytorch_model") -> dict[str, Tensor]:
-    """Read the weights of a model folder, in one file or in the shards that its index names.
-
-    Args:
-        folder: of one model.
-        name: of the weight file without its suffix; `.safetensors` is preferred to `.bin`.
-
-    Raises:
-        CheckpointError: neither file nor index, an index that names other than files of the folder, or a file that
-            cannot be read.
-    """
-    for suffix in (".safetensors", ".bin"):
-        index, single = (Path(folder) / f"{name}{suffix}{more}" for more in (".index.json", ""))
-        if index.is_file():
-            state: dict[str, Tensor] = {}
-            for shard in read_shard_index(index):
-                state |= read_weights(shard)
-            return state
-        if single.is_file():
-            return read_weights(single)
-    raise CheckpointError(f"{folder} has no weights: neither {name}.safetensors nor {name}.bin, nor shards of them.")
-
-
 def read_shard_index(index: Path) -> list[Path]:
     """The files that hold the weights of a model that is cut into shards.
 

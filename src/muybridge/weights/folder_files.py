@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from muybridge.errors import CheckpointError
 from muybridge.weights.files import read_shard_index, read_weights
@@ -51,16 +54,33 @@ def find_folder_files(folder: Path, variant: str | None = None) -> FolderFiles:
     Raises:
         CheckpointError: no weights, or shards that are missing, empty or outside the folder.
     """
+    if (found := search_folder_files(folder, variant)) is None:
+        raise CheckpointError(
+            f"{folder} has no weights: no .safetensors or .bin called {', '.join(_STEMS)}, nor shards of one. Get the "
+            "folder again."
+        )
+    return found
+
+
+def search_folder_files(folder: Path, variant: str | None = None) -> FolderFiles | None:
+    """As `find_folder_files`, but None where there are no weights of a usual name."""
     for which in (None, _HALF) if variant is None else (variant,):
         for suffix in (".safetensors", ".bin"):
             if files := _files(folder, f".{which}" if which else "", suffix):
                 options: dict[str, Any] = {} if which is None else {"variant": which}
                 # Or they look for safetensors first, and say on the screen that an error occurred.
                 return FolderFiles(tuple(files), options | ({"use_safetensors": False} if suffix == ".bin" else {}))
-    raise CheckpointError(
-        f"{folder} has no weights: no .safetensors or .bin called {', '.join(_STEMS)}, nor shards of one. Get the "
-        "folder again."
-    )
+    return None
+
+
+def read_folder_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The weights of a model folder, of the files that `find_folder_files` chooses.
+
+    Raises:
+        CheckpointError: no weights, or files that cannot be read.
+    """
+    files = find_folder_files(Path(folder)).files
+    return {key: value for file in files for key, value in read_weights(file).items()}
 
 
 def _files(folder: Path, variant: str, suffix: str) -> Sequence[Path]:

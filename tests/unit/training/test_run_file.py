@@ -39,12 +39,6 @@ def test_a_run_file_is_read(tmp_path):
     assert run.default_steps == 7
 
 
-def test_the_stages_say_which_family_the_model_is_of(tmp_path):
-    families = [load_run(written(tmp_path, run_values(**c))).family for c in ({}, {"stages": video_stages()})]
-
-    assert families == ["animatediff", "easyanimate"]
-
-
 def test_a_stage_with_a_hyphen_can_be_overridden(tmp_path):
     run = load_run(written(tmp_path, run_values(stages=video_stages())), ["video-vae.steps=7", "video.steps=9"])
 

@@ -14,7 +14,8 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 from muybridge.errors import CheckpointError
-from muybridge.weights.files import read_folder_weights, read_weights
+from muybridge.weights.files import read_weights
+from muybridge.weights.folder_files import read_folder_weights
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.tensor([1, 2])}
 
@@ -160,7 +161,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 def test_shards(shards: Path) -> None:
-    found = read_folder_weights(shards, "pytorch_model")
+    found = read_folder_weights(shards)
     assert all(torch.equal(found[name], value) for name, value in WEIGHTS.items())
 
 
@@ -180,10 +181,10 @@ def test_shards(shards: Path) -> None:
 def test_damaged_indexes(shards: Path, content: str, message: str) -> None:
     (shards / "pytorch_model.bin.index.json").write_text(content)
     with pytest.raises(CheckpointError, match=message):
-        read_folder_weights(shards, "pytorch_model")
+        read_folder_weights(shards)
 
 
 def test_an_empty_shard(shards: Path) -> None:
     (shards / "pytorch_model-1.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"names pytorch_model-1\.bin is missing or empty"):
-        read_folder_weights(shards, "pytorch_model")
+        read_folder_weights(shards)

@@ -13,7 +13,7 @@ import torch
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion import ModuleSpec, hybrid_preset
-from muybridge.weights.files import read_folder_weights
+from muybridge.weights.folder_files import read_folder_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
 

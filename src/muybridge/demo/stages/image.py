@@ -10,7 +10,6 @@ from pydantic import Field
 from muybridge.training.data import TrainingData
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import (
-    Family,
     MotionSettings,
     PipelineStage,
     RunSettings,
@@ -38,21 +37,16 @@ class VAEStage(Stage):
 
         from muybridge.demo import models
         from muybridge.demo.batches import StillBatches
-        from muybridge.training.methods.vae import VAEMethod
+        from muybridge.training.methods.vae import VAEMethod, scale_to_unit
         from muybridge.vae import encode_images
 
         vae = models.make_vae()
         batches = StillBatches(self.batch_size, self.seed)
 
-        def unit_scale() -> float:
-            """The factor that gives latents unit variance, measured on stills the VAE has not seen."""
-            pixels = torch.cat([batches(2**31 + i)["pixels"] for i in range(32)]).to(vae.device)
-            with torch.no_grad():
-                spread = float(encode_images(vae, pixels).std()) / vae.config["scaling_factor"]
-            return round(1 / spread, 5)
-
         def trained_parts() -> dict[str, SavablePart]:
-            vae.register_to_config(scaling_factor=unit_scale())
+            unseen = torch.cat([batches(2**31 + i)["pixels"] for i in range(32)]).to(vae.device)
+            with torch.no_grad():
+                scale_to_unit(vae, encode_images(vae, unseen))
             return {"vae": vae}
 
         return StageWork(VAEMethod(vae), batches, trained_parts)
@@ -116,7 +110,6 @@ class MotionStage(PipelineStage):
 
     needs: ClassVar[tuple[str, ...]] = ("vae", "image")
     parts: ClassVar[tuple[str, ...]] = ("motion_adapter",)
-    family: ClassVar[Family | None] = "animatediff"
 
     method: Literal["motion"]
     num_frames: int = Field(default=8, ge=1, le=16)

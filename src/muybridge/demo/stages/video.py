@@ -10,7 +10,6 @@ from pydantic import Field
 from muybridge.training.data import TrainingData
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import (
-    Family,
     PipelineStage,
     RunSettings,
     SavablePart,
@@ -43,21 +42,16 @@ class VideoVAEStage(Stage):
         from muybridge.demo import easyanimate_models
         from muybridge.demo.batches import VideoBatches
         from muybridge.training.methods.denoise import encode_videos
-        from muybridge.training.methods.vae import VAEMethod
+        from muybridge.training.methods.vae import VAEMethod, scale_to_unit
 
         image_vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
         vae = easyanimate_models.make_video_vae(image_vae)
         batches = VideoBatches(self.batch_size, self.seed)
 
-        def unit_scale() -> float:
-            """The factor that gives latents unit variance, measured on clips and stills the VAE has not seen."""
-            videos = [batches(2**31 + i)["pixels"].to(vae.device) for i in range(32)]
-            with torch.no_grad():
-                latents = torch.cat([encode_videos(vae, pixels).flatten() for pixels in videos])
-            return round(float(vae.config["scaling_factor"] / latents.std()), 5)
-
         def trained_parts() -> dict[str, SavablePart]:
-            vae.register_to_config(scaling_factor=unit_scale())
+            unseen = [batches(2**31 + i)["pixels"].to(vae.device) for i in range(32)]  # clips and stills
+            with torch.no_grad():
+                scale_to_unit(vae, torch.cat([encode_videos(vae, pixels).flatten() for pixels in unseen]))
             return {"vae": vae}
 
         return StageWork(VAEMethod(vae), batches, trained_parts)
@@ -91,7 +85,6 @@ class _VideoSettings(PipelineStage):
     """
 
     parts: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder")
-    family: ClassVar[Family | None] = "easyanimate"
 
     first_still_share: float = Field(default=0.85, ge=0, le=1)
     """Share of batches with stills at the beginning; from there it changes evenly."""
@@ -174,7 +167,6 @@ class VideoDecoderStage(PipelineStage):
 
     needs: ClassVar[tuple[str, ...]] = ("video-vae", "video-refine")
     parts: ClassVar[tuple[str, ...]] = ("vae",)
-    family: ClassVar[Family | None] = "easyanimate"
 
     method: Literal["video-decoder"]
     still_share: float = Field(default=0.5, ge=0, le=1)

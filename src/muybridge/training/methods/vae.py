@@ -12,6 +12,12 @@ from muybridge.training.data import Batch
 from muybridge.vae import AutoencoderKLMagvit
 
 
+def scale_to_unit(vae: AutoencoderKL | AutoencoderKLMagvit, latents: Tensor) -> None:
+    """Set the scaling factor of `vae` so that its latents get unit variance, measured on `latents`, scaled as now."""
+    factor = float(vae.config["scaling_factor"] / latents.float().std())
+    vae.register_to_config(scaling_factor=round(factor, 5))
+
+
 class VAEMethod(nn.Module):
     """Reconstruction with L1 on pixels and on their differences in space and time, and a faint KL term.
 

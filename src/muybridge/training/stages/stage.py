@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from muybridge.training.data import BatchSource, TrainingData
 
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
-Family = Literal["animatediff", "easyanimate"]
 
 
 def _yaml_no(value: object) -> object:
@@ -124,8 +123,6 @@ class Stage(Settings, ABC):
 class LastStage(Stage):
     """A stage that a run may end with, as a model comes of it."""
 
-    family: ClassVar[Family | None] = None
-    """The kind of model; None for that of the model that the stage builds on."""
     product: ClassVar[str] = "a model"
     """What comes of it, in words."""
     has_defaults: ClassVar[bool] = True

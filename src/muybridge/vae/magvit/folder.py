@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
 from muybridge.vae.magvit.config import FIXED_SETTINGS
-from muybridge.weights.files import read_shard_index, read_weights
+from muybridge.weights.files import read_weights
+from muybridge.weights.folder_files import search_folder_files
 from muybridge.weights.loading import load_strictly
 
 ModelT = TypeVar("ModelT", bound=ModelMixin)
@@ -102,16 +104,13 @@ def _read_state(folder: Path, variant: str | None) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if not name.startswith(_TRAINING_LEFTOVERS)}
 
 
-def _weight_files(folder: Path, variant: str | None) -> list[Path]:
-    stem = f"{_STANDARD_NAME}.{variant}" if variant else _STANDARD_NAME
-    for suffix in _SUFFIXES:
-        if (folder / f"{stem}{suffix}").is_file():
-            return [folder / f"{stem}{suffix}"]
-        index = folder / f"{_STANDARD_NAME}{suffix}.index{'.' + variant if variant else ''}.json"
-        if index.is_file():
-            return read_shard_index(index)
-    found = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
-    if len(found) != 1 or variant:
-        names = ", ".join(path.name for path in found) or "none"
+def _weight_files(folder: Path, variant: str | None) -> Sequence[Path]:
+    if (found := search_folder_files(folder, variant)) is not None:
+        return found.files
+    # What training leaves has a name of its own.
+    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    if len(files) != 1 or variant:
+        stem = f"{_STANDARD_NAME}.{variant}" if variant else _STANDARD_NAME
+        names = ", ".join(path.name for path in files) or "none"
         raise CheckpointError(f"{folder} must hold one weight file, or {stem}.safetensors; it holds {names}.")
-    return found
+    return files
