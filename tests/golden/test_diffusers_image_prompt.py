@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.image_prompt import attach_image_attentions
 from muybridge.checkpoints.image_prompt_files import ImagePromptAdapter, read_image_prompt_adapter
-from muybridge.conditioning.image_prompt import encode_image_prompt
+from muybridge.conditioning.image_tokens import encode_image_prompt
 
 TEXT, PROJECTED, HIDDEN, RESAMPLED = 16, 24, 32, 128
 ATTENTION_WIDTHS = (32, 64, 64, 64, 32, 32, 64)  # down, up, middle

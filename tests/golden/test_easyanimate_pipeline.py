@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from muybridge.backbones.dit import Transformer3DModel
-from muybridge.conditioning import EncodedPrompts, PinnedVideo, nothing_pinned
+from muybridge.conditioning.pinned import PinnedVideo, nothing_pinned
+from muybridge.conditioning.text import EncodedPrompts
 from muybridge.pipelines import EasyAnimatePipeline
 from muybridge.pipelines.easyanimate import Task
 from muybridge.sampling import make_plain_scheduler

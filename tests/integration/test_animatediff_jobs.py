@@ -121,8 +121,8 @@ def test_the_first_prompt_files_run(tmp_path: Path, motion_module: Path) -> None
     first, second = (read_video(video) for video in found.videos)
     assert np.array_equal(first.frames, second.frames)
     assert first.request is not None
-    assert first.request["seed"] == 10788741199826055526 % 2**63
-    assert first.request["guidance_scale"] == 7.5
+    assert first.request["sampling"]["seed"] == 10788741199826055526 % 2**63
+    assert first.request["sampling"]["guidance_scale"] == 7.5
 
 
 def test_the_first_names_are_todays(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_json_is_one_object_and_nothing_else(generate, shipped_model, tmp_path):
     assert result.keys() == {"path", "settings", "seconds", "peak_memory_bytes"}
     assert result["path"] == str(path)
     assert result["settings"] == read_request(path)
-    assert result["settings"]["model"] == shipped_model
+    assert result["settings"]["model"] == {"model": shipped_model}
     assert result["peak_memory_bytes"] > 2**20
     assert result["seconds"] > 0
 
@@ -149,7 +149,7 @@ def test_an_embedding_is_named_recorded_and_repeated(generate, run, tmp_path):
 
     request = read_request(first)
     assert request is not None
-    assert request["embeddings"] == {str(tmp_path / "doll.bin"): "puppet"}
+    assert request["model"]["embeddings"] == {str(tmp_path / "doll.bin"): "puppet"}
     assert first.read_bytes() == again.read_bytes()
     assert "No prompt names the embedding puppet" in idle.err
     torch.save({"<toy>": torch.zeros(2, 128)}, tmp_path / "doll.bin")

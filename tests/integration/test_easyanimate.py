@@ -56,7 +56,7 @@ def test_keyframes_change_the_video(pipeline: EasyAnimatePipeline, keyframes: di
     given = {frame: pictures[name] for frame, name in keyframes.items()}
     video = pipeline(PROMPT, seed=1, keyframes=given)
     assert not np.array_equal(video.frames, pipeline(PROMPT, seed=1).frames)
-    assert video.request["unrecorded"] == ["keyframes"]
+    assert video.request["made"]["unrecorded"] == ["keyframes"]
 
 
 def test_video_to_video_keeps_more_at_lower_strength(pipeline: EasyAnimatePipeline) -> None:
@@ -117,7 +117,7 @@ def test_profiles_differ_in_smoothing(pipeline: EasyAnimatePipeline) -> None:
     [
         ({"num_frames": 12}, ShapeError, r"multiple of 8.*given 12"),
         ({"width": 36}, ShapeError, r"multiples of 8; given 36x32.*(32x32|40x32)"),
-        ({"keyframes": {0: "a"}, "init_video": np.zeros((8, 32, 32, 3), np.uint8)}, ConfigError, "not both"),
+        ({"keyframes": {0: np.zeros((32, 32, 3), np.uint8)}, "init_video": np.zeros((8, 32, 32, 3), np.uint8)}, ConfigError, "not both"),
         ({"mask": np.zeros((32, 32))}, ConfigError, "init_video"),
         ({"strength": 0.5}, ConfigError, "init_video"),
         ({"init_video": np.zeros((4, 32, 32, 3), np.uint8)}, ShapeError, "4 frames"),
@@ -186,7 +186,7 @@ def test_command_line_pins_keyframes(
     status, out, err = run(capsys, *command, "-o", "short.mp4", "--size", "fit:64")
     assert status == 0, err
     settings = json.loads(out)["settings"]
-    assert (settings["height"], settings["width"]) == (48, 72)
+    assert (settings["shape"]["height"], settings["shape"]["width"]) == (48, 72)
     assert "note: This model is made for 32x32 pixels (width x height); given 72x48." in err
     status, out, err = run(capsys, *command, "-o", "long.mp4", "--frames", "20", "--overlap", "2")
     assert (status, err) == (0, "")
@@ -214,15 +214,22 @@ def test_command_line_mistakes(
 
 
 def test_animatediff_refuses_what_it_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, "generate", PROMPT, "--frames", "4", "--segment", "2")
+    status, _, err = run(capsys, "generate", PROMPT, "--set", "sampling.profile=clean")
     assert status == 2
-    assert "An AnimateDiff model has no segment_frames" in err
+    assert "An AnimateDiff model has no profile; leave out, or use an EasyAnimate model." in err
 
 
-def test_easyanimate_refuses_what_it_does_not_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, "generate", PROMPT, "--model", str(folder), "--window", "8")
+def test_easyanimate_refuses_what_it_does_not_have(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "lines.png")
+    sketch = f"0={tmp_path / 'lines.png'}"
+    status, _, err = run(capsys, "generate", PROMPT, "--model", str(folder), "--sketch", sketch)
     assert status == 2
-    assert "An EasyAnimate model has no windows" in err
+    assert "An EasyAnimate model has no sketches; leave out, or use an AnimateDiff model." in err
+    status, _, err = run(capsys, "generate", PROMPT, "--model", str(folder), "--frames", "16", "--window", "12")
+    assert status == 2
+    assert "the size of windows must be a multiple of 8; given 12. The nearest is 16" in err
 
 
 def test_a_missing_picture_is_named_before_a_model_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +277,9 @@ def test_a_motion_condition_reaches_modules_that_read_one(make_easyanimate: Pipe
     both = latents(torch.stack([torch.ones(6), -torch.ones(6)]), num_videos_per_prompt=2)
     torch.testing.assert_close(both[:1], one, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(latents(torch.ones(1, 6), batched_guidance=False), one, rtol=1e-4, atol=1e-5)
-    assert pipe(PROMPT, seed=1, motion_condition=torch.ones(1, 6)).request["unrecorded"][0] == "motion_condition"
+    assert (
+        pipe(PROMPT, seed=1, motion_condition=torch.ones(1, 6)).request["made"]["unrecorded"][0] == "motion_condition"
+    )
     with pytest.raises(ShapeError, match=r"motion_condition must be \[1, d\], one a video"):
         latents(torch.ones(3, 6))
 
@@ -286,14 +295,14 @@ def test_another_vae_and_another_prediction(folder: Path, tmp_path: Path) -> Non
         assert torch.equal(loaded.vae.quant_conv.weight, other.quant_conv.weight)
     loaded.set_progress_bar_config(disable=True)
     video = loaded(PROMPT, seed=1)
-    assert (video.request["vae"], video.request["unrecorded"]) == (str(tmp_path / "own"), [])
+    assert (video.request["model"]["vae"], video.request["made"]["unrecorded"]) == (str(tmp_path / "own"), [])
     assert not np.array_equal(video.frames, plain(PROMPT, seed=1).frames)
 
     with pytest.warns(UserWarning, match=r"predicts epsilon .*run as predicting v_prediction"):
         loaded = load_pipeline(folder, prediction="v")
     loaded.set_progress_bar_config(disable=True)
     assert loaded.make_solver("euler").config["prediction_type"] == "v_prediction"
-    assert loaded(PROMPT, seed=1).request["prediction"] == "v_prediction"
+    assert loaded(PROMPT, seed=1).request["model"]["prediction"] == "v_prediction"
 
 
 def test_a_vae_that_is_not_for_the_model(folder: Path, tmp_path: Path) -> None:

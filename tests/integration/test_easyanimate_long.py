@@ -27,16 +27,27 @@ from muybridge.longvideo import (
     segment_seed,
 )
 from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.service.arguments import easyanimate_arguments, open_inputs
+from muybridge.request import GenerateRequest, Request
+from muybridge.request.flat import request_of_call
+from muybridge.service.generation import open_inputs
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long, segments_folder
-from muybridge.service.recording import input_digests
-from muybridge.service.requests import GenerateRequest
 from muybridge.video import read_video
 
 Frames = npt.NDArray[np.uint8]
 PipelineMaker = Callable[..., EasyAnimatePipeline]
 PROMPT = "a red circle moving left"
 SETTINGS: dict[str, Any] = {"prompt": PROMPT, "num_inference_steps": 1, "guidance_scale": 1.0}
+
+
+def segments_of(
+    arguments: dict[str, Any],
+    strategy: Any = "crossfade",
+    segment_frames: int | None = None,
+    overlap_frames: int | None = None,
+) -> Request:
+    """A request out of arguments of a call; nothing of it is checked."""
+    asked = {"overlap_strategy": strategy, "segment_frames": segment_frames, "overlap_frames": overlap_frames}
+    return request_of_call({**arguments, **asked})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,7 @@ class Watched(PipelineSegments):
     """Notes what goes in and out, and may be interrupted."""
 
     def __init__(self, pipeline: EasyAnimatePipeline, strategy: Strategy, stops_at: int | None = None) -> None:
-        super().__init__(pipeline, SETTINGS, strategy, segment_frames=16)
+        super().__init__(pipeline, segments_of(SETTINGS, strategy, 16))
         self.stops_at = stops_at
         self.noted: list[tuple[Segment, Carry | None, Tensor | None]] = []
 
@@ -119,14 +130,14 @@ def test_both_ends_are_kept(pipeline: EasyAnimatePipeline, tmp_path: Path) -> No
     # 17 frames: the segment before leaves some to the last, which has room to come to its keyframe.
     cases: tuple[tuple[Strategy, int], ...] = (("crossfade", 17), ("latent", 24))
     for strategy, num_frames in cases:
-        segments = PipelineSegments(pipeline, {**SETTINGS, "keyframes": keyframes}, strategy, segment_frames=16)
+        segments = PipelineSegments(pipeline, segments_of({**SETTINGS, "keyframes": keyframes}, strategy, 16))
         frames = run(segments, tmp_path / strategy, num_frames)
-        alone = PipelineSegments(pipeline, SETTINGS, strategy, segment_frames=16)
+        alone = PipelineSegments(pipeline, segments_of(SETTINGS, strategy, 16))
         other = run(alone, tmp_path / f"{strategy}-alone", num_frames)
         assert len(frames) == num_frames
         assert not np.array_equal(frames[0], other[0])
         assert not np.array_equal(frames[-1], other[-1])
-    segments = PipelineSegments(pipeline, {**SETTINGS, "keyframes": keyframes}, "latent", segment_frames=16)
+    segments = PipelineSegments(pipeline, segments_of({**SETTINGS, "keyframes": keyframes}, "latent", 16))
     with pytest.raises(ShapeError, match="nearest num_frames: 32 or 40"):
         segments.plan(36)
 
@@ -160,7 +171,7 @@ def test_what_a_long_video_cannot_have(
     pipeline: EasyAnimatePipeline, arguments: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        PipelineSegments(pipeline, {**SETTINGS, **arguments}, **options)
+        PipelineSegments(pipeline, segments_of({**SETTINGS, **arguments}, **options))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +186,7 @@ def test_latents_are_shared_in_whole_pieces(
     pipeline: EasyAnimatePipeline, segment_frames: int, overlap_frames: int | None, message: str
 ) -> None:
     with pytest.raises(ShapeError, match=message):
-        PipelineSegments(pipeline, SETTINGS, "latent", segment_frames, overlap_frames).plan(100)
+        PipelineSegments(pipeline, segments_of(SETTINGS, "latent", segment_frames, overlap_frames)).plan(100)
 
 
 def test_segments_that_left_no_latents_are_named(pipeline: EasyAnimatePipeline) -> None:
@@ -194,7 +205,7 @@ def test_no_tensor_stays_behind(pipeline: EasyAnimatePipeline, tmp_path: Path, s
             self.num_frames += len(frames)
 
     def peak(num_frames: int) -> int:
-        counter, segments = Counter(), PipelineSegments(pipeline, SETTINGS, strategy, segment_frames=16)
+        counter, segments = Counter(), PipelineSegments(pipeline, segments_of(SETTINGS, strategy, 16))
         with TensorMemory() as memory:
             settings = ContinuationSettings(seed=7)
             continue_video(segments, segments.plan(num_frames), tmp_path / str(num_frames), counter, settings)
@@ -206,15 +217,14 @@ def test_no_tensor_stays_behind(pipeline: EasyAnimatePipeline, tmp_path: Path, s
 
 def request_of(**changes: Any) -> GenerateRequest:
     values = {**SETTINGS, "model": "tiny", "num_frames": 24, "segment_frames": 16, "overlap_frames": 4, "seed": 3}
-    return GenerateRequest.parse({name: value for name, value in {**values, **changes}.items() if value is not None})
+    return GenerateRequest.from_flat(
+        {name: value for name, value in {**values, **changes}.items() if value is not None}
+    )
 
 
 def to_file(pipeline: EasyAnimatePipeline, output: Path, redo: set[int] | None = None, **changes: Any) -> Frames:
     request = request_of(**changes)
-    arguments = easyanimate_arguments(request, pipeline, open_inputs(request))
-    path, settings = continue_to_file(
-        pipeline, request, arguments, output, redo=redo or (), digests=input_digests(request)
-    )
+    path, settings = continue_to_file(pipeline, request, output, open_inputs(request), redo=redo or ())
     assert read_video(path).request == json.loads(json.dumps(settings))  # which makes text of the frames of keyframes
     return read_video(path).frames
 
@@ -240,19 +250,6 @@ def test_segments_of_another_picture_are_not_gone_on_from(pipeline: EasyAnimateP
     Image.fromarray(np.full((32, 32, 3), 20, np.uint8)).save(picture)
     with pytest.raises(ConfigError, match=r"made with other settings: request\.inputs was .*start\.png"):
         to_file(pipeline, output, keyframes=keyframes)
-
-
-def test_segments_of_plain_words_are_those_from_when_all_words_were_plain(
-    pipeline: EasyAnimatePipeline, tmp_path: Path
-) -> None:
-    for name, prompt in (("words", PROMPT), ("weights", "a (red:1.5) circle")):
-        to_file(pipeline, tmp_path / f"{name}.png", prompt=prompt, num_frames=20)
-    words, weights = (
-        json.loads((tmp_path / f"{name}.segments" / "settings.json").read_text())["request"]
-        for name in ("words.png", "weights.png")
-    )
-    assert "plain_prompt" not in words
-    assert weights["plain_prompt"] is False
 
 
 def test_a_request_without_a_seed_goes_on(pipeline: EasyAnimatePipeline, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from muybridge.errors import ConfigError, InputFileError, NonFiniteError, ShapeError
 from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.service.arguments import easyanimate_arguments, open_inputs
-from muybridge.service.requests import GenerateRequest
+from muybridge.request import GenerateRequest
+from muybridge.service.generation import open_inputs
 from muybridge.video import Video
 
 PROMPT = "a red circle moving left"
@@ -128,7 +128,7 @@ def test_text_states_and_pixels_that_are_not_finite_name_their_layer(make_easyan
 
 
 def request_of(**changes: Any) -> GenerateRequest:
-    return GenerateRequest.parse({"prompt": PROMPT, "model": "tiny", **changes})
+    return GenerateRequest.from_flat({"prompt": PROMPT, "model": "tiny", **changes})
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"init_video": "missing.mp4"}, InputFileError, "missing.mp4"),
         ({"init_video": "source.mp4", "mask": "small.png"}, ShapeError, "32x32 like the source video; given 20x30"),
         ({"init_video": "source.mp4", "mask": "black.png"}, ConfigError, "black everywhere"),
-        ({"mask": "white.png"}, ConfigError, "give init_video too"),
-        ({"strength": 0.5}, ConfigError, "give init_video too"),
+        ({"mask": "white.png"}, ConfigError, "init_video.*; give that too"),
+        ({"strength": 0.5}, ConfigError, "init_video.*; give that too"),
         ({"fit": 512}, ConfigError, "first keyframe, .* or from the source video; give one"),
         ({"fit": 512, "width": 64, "keyframes": {0: "start.png"}}, ConfigError, "leave width and height out"),
     ],
@@ -164,12 +164,10 @@ def test_files_are_checked_without_a_model(changes: dict[str, Any], error: type[
 
 
 def test_files_are_opened_once(files: Path, pipeline: EasyAnimatePipeline) -> None:
-    request = request_of(init_video="source.mp4", mask="white.png")
+    request = request_of(init_video="source.mp4", mask="white.png", num_inference_steps=1)
     inputs = open_inputs(request)
     for path in files.iterdir():
         path.unlink()
-    arguments = easyanimate_arguments(request, pipeline, inputs)
-    assert arguments["init_video"] is inputs.init_video
-    assert arguments["mask"].shape == (32, 32)
+    assert len(pipeline.make(request, inputs=inputs)) == 8
     with pytest.raises(InputFileError):
-        easyanimate_arguments(request, pipeline)
+        pipeline.make(request)

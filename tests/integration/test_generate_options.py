@@ -107,7 +107,7 @@ def test_what_is_lost_of_a_source_video_is_said(here: Path, capsys: pytest.Captu
         (("--control", "nowhere=missing.mp4"), "missing.mp4"),
         (("--keyframe", "0=missing.png"), "There is no picture missing.png"),
         (("--sketch", "0=a.png", "--sketch", "0=b.png"), "--sketch names frame 0 twice"),
-        (("--strength", "0.5"), "give init_video too"),
+        (("--strength", "0.5"), "init_video may change; give that too"),
         (("--lora", "a.safetensors:1", "--lora", "a.safetensors"), "names a.safetensors twice"),
         (("--lora", "missing.safetensors"), "missing.safetensors"),
         (("--redo", "1"), "made at once"),

@@ -4,196 +4,124 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muybridge.cli.console import Json, errors, output, print_json
+from muybridge.cli.flags import FLAGS, plain_flags, with_flags
 from muybridge.errors import ConfigError
 
+if TYPE_CHECKING:
+    from muybridge.request import GenerateRequest
+    from muybridge.service.generation import GenerationResult
 
-def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
+
+@with_flags(FLAGS)
+def generate(  # noqa: PLR0913  # a request comes from flags, from files, or from both
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="What to show.")] = None,
-    model: Annotated[str | None, typer.Option(help="A shipped model, a folder, or a hub id.")] = None,
-    motion_adapter: Annotated[
-        str | None,
-        typer.Option(help="A motion module instead of the model's own: a file, a folder, or one on the hub."),
-    ] = None,
-    motion_variant: Annotated[
-        str | None, typer.Option(help="What its file is, where keys, shapes and name fit several, as in animatelcm.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same video; random if not given.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Number of frames.")] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WxH",
-            help="Width x height in pixels; or fit:512 for the shape of the first keyframe or the source video.",
-        ),
-    ] = None,
-    keyframe: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FRAME=FILE", help="Pin a picture to a frame, as in 0=start.png and -1=end.png."),
-    ] = None,
-    sketch: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FRAME=FILE", help="Pin a drawing to a frame, white lines on black."),
-    ] = None,
-    keyframe_control: Annotated[
-        str | None, typer.Option(help="A SparseCtrl for keyframes, where the model has none.")
-    ] = None,
-    sketch_control: Annotated[
-        str | None, typer.Option(help="A SparseCtrl for sketches, where the model has none.")
-    ] = None,
-    image_prompt: Annotated[
-        list[Path] | None, typer.Option(help="A picture to take subject and style from; for an IP-Adapter.")
-    ] = None,
-    image_prompt_adapter: Annotated[str | None, typer.Option(help="An IP-Adapter: a file, or one on the hub.")] = None,
-    image_encoder: Annotated[
-        str | None, typer.Option(help="The folder of its CLIP encoder; by default image_encoder beside it.")
-    ] = None,
-    image_prompt_strength: Annotated[float | None, typer.Option(help="How much the picture counts.")] = None,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL=VIDEO[:STRENGTH]", help="A ControlNet, file or folder, and the video that it is shown."
-        ),
-    ] = None,
-    travel: Annotated[
-        list[str] | None, typer.Option(metavar="FRAME=TEXT", help="Another prompt from a frame on, as in 32='night'.")
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE[/OVERLAP]", help="Frames of a longer video that are seen at once, as in 16/4."),
-    ] = None,
-    looped: Annotated[bool, typer.Option("--looped", help="With --window: the video goes on from its end.")] = False,
-    free_noise: Annotated[bool, typer.Option("--free-noise", help="With --window: noise that repeats.")] = False,
-    free_init: Annotated[int | None, typer.Option(help="Denoise so many times.", min=1)] = None,
-    init_video: Annotated[Path | None, typer.Option(help="A video to start from.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="A picture; what is white in it is made anew.")] = None,
-    strength: Annotated[float | None, typer.Option(help="How far the video to start from may change.")] = None,
-    segment: Annotated[int | None, typer.Option(help="Frames made at once of a long video.")] = None,
-    overlap: Annotated[int | None, typer.Option(help="Frames that the segments of a long video share.")] = None,
-    overlap_strategy: Annotated[
-        str | None, typer.Option(help="crossfade or latent: what a segment continues from.")
-    ] = None,
-    redo: Annotated[list[int] | None, typer.Option(min=0, help="Make this segment of a long video anew.")] = None,
-    redo_following: Annotated[bool, typer.Option("--redo-following", help="With --redo: those behind it too.")] = False,
-    parts_from: Annotated[
-        str | None, typer.Option(help="A folder or hub id with what a single-file model lacks.")
-    ] = None,
-    vae: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Another VAE: a file or folder, here or on the hub.")
-    ] = None,
-    prediction: Annotated[
-        str | None,
-        typer.Option(metavar="epsilon|v|sample", help="What the model predicts, where nothing beside it says so."),
-    ] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(metavar="FILE[:WEIGHT]", help="Load a LoRA, as in style.safetensors:0.8.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How strongly the prompt is followed; 1 is off.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What not to show.")] = None,
-    plain_prompt: Annotated[
-        bool | None, typer.Option(help="Read brackets, tags and names of embeddings in prompts as words.")
-    ] = None,
-    embedding: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE[:NAME]", help="An embedding (textual inversion) that prompts name."),
-    ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Another solver by name.")] = None,
-    motion: Annotated[float | None, typer.Option(help="Motion strength; 0 gives stills.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second of playback.")] = None,
     output_path: Annotated[
         Path | None, typer.Option("-o", "--output", help=".mp4, .gif, .webp, or .png for a folder of pictures.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Repeat the request inside this file; flags given change it.")
+    ] = None,
+    request_file: Annotated[
+        Path | None, typer.Option("--request", help="A request as YAML or JSON; flags given change it.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of a request, as in sampling.eta=0.5."),
     ] = None,
     animatediff_config: Annotated[
         Path | None,
         typer.Option(help="A prompt file of AnimateDiff's own, with --model as its base and -o as its folder."),
     ] = None,
-    like: Annotated[
-        Path | None, typer.Option(help="Repeat the request inside this file; flags given change it.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
     metadata: Annotated[bool, typer.Option(help="Store the request in the file.")] = True,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Make a video from a prompt."""
     if animatediff_config is not None:
         _refuse_others(context, {"animatediff_config", "model", "output_path", "device", "as_json"})
-        _run_jobs(animatediff_config, model, output_path, device, as_json)
+        _run_jobs(animatediff_config, given["model"], output_path, given["device"], as_json)
         return
-    from muybridge.service.requests import GenerateRequest
+    redo, following = given.pop("redo") or (), given.pop("redo_following")
+    if like is not None and request_file is not None:
+        raise ConfigError("--like and --request both say what to make; give one of them.")
+    embedded = None if like is None else _embedded_request(like)
+    request = _request(prompt, given, embedded, request_file, changes or [])
 
-    given: dict[str, Any] = {
-        "model": model,
-        "motion_adapter": motion_adapter,
-        "motion_variant": motion_variant,
-        "prompt": prompt,
-        "negative_prompt": negative,
-        "plain_prompt": plain_prompt,
-        "embeddings": _parse_embeddings(embedding) if embedding else None,
-        "num_frames": frames,
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "scheduler": scheduler,
-        "motion_strength": motion,
-        "seed": seed,
-        "fps": fps,
-        "init_video": None if init_video is None else str(init_video),
-        "mask": None if mask is None else str(mask),
-        "strength": strength,
-        "segment_frames": segment,
-        "overlap_frames": overlap,
-        "lora": _parse_loras(lora) if lora else None,
-        "overlap_strategy": overlap_strategy,
-        "parts_from": parts_from,
-        "vae": vae,
-        "prediction": prediction,
-        "keyframes": _parse_frames(keyframe, "--keyframe FRAME=FILE, as in 0=start.png") if keyframe else None,
-        "sketches": _parse_frames(sketch, "--sketch FRAME=FILE, as in 0=lines.png") if sketch else None,
-        "keyframe_control": keyframe_control,
-        "sketch_control": sketch_control,
-        "image_prompt": [str(path) for path in image_prompt] if image_prompt else None,
-        "image_prompt_adapter": image_prompt_adapter,
-        "image_encoder": image_encoder,
-        "image_prompt_strength": image_prompt_strength,
-        "controls": [_parse_control(each) for each in control] if control else None,
-        "windows": _parse_window(window, looped) if window else None,
-        "free_noise": free_noise or None,
-        "free_init": None if free_init is None else {"passes": free_init},
-    }
-    if travel:
-        prompts = _parse_frames(travel, "--travel FRAME=TEXT, as in 32='a blue circle'", may_be_empty=True)
-        start = prompt if like is None or prompt is not None else _embedded_request(like).get("prompt")
-        before = start if isinstance(start, dict) else {} if start is None else {0: start}
-        given["prompt"] = dict(sorted({**{int(frame): text for frame, text in before.items()}, **prompts}.items()))
-    if looped and window is None:
-        raise ConfigError("--looped is about windows; give --window too, as in --window 16/4.")
-    if size is not None and size.startswith("fit:"):
-        given["fit"] = size.removeprefix("fit:")
-    elif size is not None:
-        given["width"], given["height"] = _parse_size(size)
-    given = {name: value for name, value in given.items() if value is not None}
-    if like is not None:
-        from muybridge.service.recording import check_inputs
+    from muybridge.request.generate_request import check_inputs
+    from muybridge.service.generation import generate_file, open_inputs
 
-        embedded = _embedded_request(like)
-        request = GenerateRequest.from_embedded(embedded, given)
-        check_inputs(request, embedded)
-    elif given.get("prompt") is None:
+    inputs = open_inputs(request)
+    if embedded is not None:
+        check_inputs(inputs, embedded)
+    with _output(output_path, request.prompt or "", is_made_anew=bool(redo or following)) as path:
+        result = generate_file(request, path, inputs, metadata, not as_json, redo, following)
+    _report(result, as_json)
+
+
+def _request(
+    prompt: str | None,
+    given: dict[str, Any],
+    embedded: dict[str, Any] | None,
+    request_file: Path | None,
+    changes: list[str],
+) -> GenerateRequest:
+    """What the flags ask for, over what a file asks for."""
+    from muybridge.request import GenerateRequest
+    from muybridge.request.changes import changed
+    from muybridge.request.flat import flattened, nested
+    from muybridge.request.generate_request import repeated
+
+    document = {} if request_file is None else _read_request(request_file)
+    start = document.get("prompt") if embedded is None else embedded.get("prompt")
+    flat = _flat(prompt, given, start)
+    if embedded is not None:
+        request = repeated(embedded, flat)
+        return GenerateRequest.parse(changed(request.plain(), changes)) if changes else request
+    values = nested({**(flattened(document) if document else {}), **flat})
+    if changes:
+        values = changed(values, changes)
+    if values.get("prompt") is None:
         raise ConfigError('Give a prompt, as in: muybridge generate "a red circle moving left"')
-    else:
-        request = GenerateRequest.parse(given)
+    return GenerateRequest.parse(values)
 
-    from muybridge.service.generation import generate_file
 
-    anew = redo or ()
-    with _output(output_path, request.prompt, is_made_anew=bool(anew or redo_following)) as path:
-        result = generate_file(request, path, device, metadata, not as_json, anew, redo_following)
+def _flat(prompt: str | None, flags: dict[str, Any], start: Any) -> dict[str, Any]:
+    """The values of flags by flat names; `start` is the prompt of the file that they change."""
+    given = plain_flags(flags)
+    if prompt is not None:
+        given["prompt"] = prompt
+    looped = given.pop("looped", False)
+    if looped and "windows" not in given:
+        raise ConfigError("--looped is about windows; give --window too, as in --window 16/4.")
+    readers: dict[str, Callable[[Any], Any]] = {
+        "keyframes": lambda texts: _parse_frames(texts, "--keyframe FRAME=FILE, as in 0=start.png"),
+        "sketches": lambda texts: _parse_frames(texts, "--sketch FRAME=FILE, as in 0=lines.png"),
+        "controls": lambda texts: [_parse_control(each) for each in texts],
+        "windows": lambda text: _parse_window(text, looped),
+        "free_init": lambda passes: {"passes": passes},
+        "lora": _parse_loras,
+        "embeddings": _parse_embeddings,
+    }
+    given |= {name: read(given[name]) for name, read in readers.items() if name in given}
+    if (travel := given.pop("travel", None)) is not None:
+        prompts = _parse_frames(travel, "--travel FRAME=TEXT, as in 32='a blue circle'", may_be_empty=True)
+        first = start if prompt is None else prompt
+        before = first if isinstance(first, dict) else {} if first is None else {0: first}
+        given["prompt"] = dict(sorted({**{int(frame): text for frame, text in before.items()}, **prompts}.items()))
+    if (size := given.pop("size", None)) is not None:
+        given |= {"fit": size.removeprefix("fit:")} if size.startswith("fit:") else _parse_size(size)
+    return given
+
+
+def _report(result: GenerationResult, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -204,11 +132,38 @@ def generate(  # noqa: PLR0913  # the everyday settings of a video, each a flag
             }
         )
         return
-    hidden = {"versions", "interrupted", "unrecorded", "inputs"}
-    shown = {name: v for name, v in result.settings.items() if name not in hidden and v is not None and v is not False}
     output.print(f"{result.path}")
-    output.print("  " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    output.print("  " + ", ".join(_shown(result.settings)))
     output.print(f"  {result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
+
+
+def _shown(settings: Mapping[str, Any]) -> list[str]:
+    """The settings in words, without what only matters for repeating them."""
+    found = []
+    for name, value in settings.items():
+        if name in ("made", "inputs") or value in (None, False, [], {}):
+            continue
+        if name == "conditions":
+            found += [each["kind"] for each in value]
+        elif isinstance(value, Mapping):
+            found += [f"{key} {each}" for key, each in value.items() if each not in (None, False, 0.0, [], {})]
+        else:
+            found.append(f"{name} {value}")
+    return found
+
+
+def _read_request(path: Path) -> dict[str, Any]:
+    import yaml
+
+    from muybridge.files.validation import YAML_ERRORS, yaml_problem
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except YAML_ERRORS as error:
+        raise ConfigError(f"{path} cannot be read: {yaml_problem(error)}.") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is no request: it must hold settings by name, such as prompt and shape.")
+    return found
 
 
 def _output(
@@ -223,17 +178,18 @@ def _output(
     return contextlib.nullcontext(given or Path(f"{name_after(first)}.mp4"))
 
 
-def _parse_size(text: str) -> tuple[int, int]:
+def _parse_size(text: str) -> dict[str, int]:
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     if match is None:
         raise ConfigError(f"--size takes WIDTHxHEIGHT in pixels, for example 64x64, or fit:512; given {text!r}.")
-    return int(match.group(1)), int(match.group(2))
+    return {"width": int(match.group(1)), "height": int(match.group(2))}
 
 
 def _refuse_others(context: typer.Context, allowed: set[str]) -> None:
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if foreign := [name.replace("_", "-") for name in given if name not in allowed]:
+    options = {flag.name: flag.option for flag in FLAGS}
+    if foreign := [options.get(name, name.replace("_", "-")) for name in given if name not in allowed]:
         raise ConfigError(f"A prompt file holds its own prompts and settings; leave {', '.join(foreign)} out.")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from muybridge.conditioning.image import Picture, open_picture, resized
 from muybridge.errors import ConfigError, ShapeError
+from muybridge.request.pictures import Picture, open_picture, resized
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from muybridge.conditioning.image import Picture, open_picture, resized
-from muybridge.conditioning.sizes import MAX_STRETCH, stretch_of
 from muybridge.errors import ConfigError, ShapeError
+from muybridge.request.pictures import Picture, open_picture, resized
+from muybridge.request.sizes import MAX_STRETCH, stretch_of
 
 
 def place_pictures(pictures: Mapping[int, Picture], num_frames: int, height: int, width: int) -> dict[int, Image.Image]:

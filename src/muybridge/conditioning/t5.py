@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from muybridge.conditioning.prompt_syntax import ParsedPrompt
 from muybridge.conditioning.text import EncodedPrompts, all_prompts
 from muybridge.conditioning.tokens import Token, emphasised, piece_tokens, warn_of_unknown_words
+from muybridge.request.prompt_syntax import ParsedPrompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5EncoderModel

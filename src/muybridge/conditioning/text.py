@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from muybridge.conditioning.prompt_syntax import ParsedPrompt, plain_prompt
 from muybridge.conditioning.tokens import content_of_chunk, padded_chunks, split_into_chunks, warn_of_unknown_words
 from muybridge.errors import ConfigError
+from muybridge.request.prompt_syntax import ParsedPrompt, plain_prompt
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
-from muybridge.conditioning.prompt_syntax import ParsedPrompt
 from muybridge.conditioning.text import EncodedPrompts, all_prompts
 from muybridge.conditioning.tokens import (
     Chunks,
@@ -20,6 +19,7 @@ from muybridge.conditioning.tokens import (
     warn_of_unknown_words,
 )
 from muybridge.errors import ConfigError
+from muybridge.request.prompt_syntax import ParsedPrompt
 
 
 def encode_prompts_pair(

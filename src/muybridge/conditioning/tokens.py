@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
-from muybridge.conditioning.prompt_syntax import ParsedPrompt, Piece
+from muybridge.request.prompt_syntax import ParsedPrompt, Piece
 
 Encoder = CLIPTextModel | CLIPTextModelWithProjection
 

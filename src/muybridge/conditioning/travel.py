@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -51,12 +52,34 @@ def travel_weights(frames: list[int], num_frames: int) -> Tensor:
     return weights
 
 
-def travelled(states: Tensor, frames: list[int], num_frames: int) -> Tensor:
-    """Of each frame what lies between the prompts': `[k, n, d]` to `[1, f, n, d]`, or `[k, d]` to `[1, f, d]`."""
-    weights = travel_weights(frames, num_frames).to(states)
-    return torch.einsum("fk,k...->f...", weights, states)[None]
+def travelled(states: Tensor, frames: list[int], num_frames: int, num_latent_frames: int | None = None) -> Tensor:
+    """Of each latent frame what lies between the prompts': `[k, ...]` to `[1, f, ...]`.
+
+    Args:
+        states: of the prompts.
+        frames: of the prompts, rising.
+        num_frames: of the video.
+        num_latent_frames: by default as many; fewer take the mean of the frames that each stands for.
+    """
+    weights = travel_weights(frames, num_frames)
+    if num_latent_frames is not None and num_latent_frames != num_frames:
+        owner = torch.arange(num_frames) * num_latent_frames // num_frames
+        sums = torch.zeros(num_latent_frames, len(frames)).index_add_(0, owner, weights)
+        weights = sums / torch.bincount(owner, minlength=num_latent_frames)[:, None]
+    return torch.einsum("fk,k...->f...", weights.to(states), states)[None]
 
 
-def travelled_prompts(encoded: EncodedPrompts, frames: list[int], num_frames: int) -> EncodedPrompts:
-    """One video whose every frame has a text of its own, between those of the prompts at `frames`."""
-    return encoded.mapped(lambda states: travelled(states, frames, num_frames))
+def travelled_prompts(
+    encoded: EncodedPrompts, frames: list[int], num_frames: int, num_latent_frames: int | None = None
+) -> EncodedPrompts:
+    """One video whose every frame has a text of its own, between those of the prompts at `frames`.
+
+    A token counts at a frame where it counts in a prompt that acts there.
+    """
+    found = encoded.mapped(lambda states: travelled(states, frames, num_frames, num_latent_frames))
+    masks = {
+        name: (mask > 0).to(mask)
+        for name in ("positive_mask", "negative_mask")
+        if (mask := getattr(found, name)) is not None
+    }
+    return replace(found, **masks)

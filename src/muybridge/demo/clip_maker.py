@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +11,8 @@ from numpy.typing import NDArray
 
 from muybridge.demo import render
 from muybridge.demo.batches import to_pixels
-from muybridge.errors import ConfigError
-from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
-from muybridge.pipelines.decoding import to_uint8
-from muybridge.vae import decode_images, encode_images
+from muybridge.pipelines import VideoPipeline
+from muybridge.vae.frames import to_uint8
 
 Frames = NDArray[np.uint8]
 
@@ -23,7 +20,7 @@ Frames = NDArray[np.uint8]
 class ClipMaker:
     """Makes clips of 64x64 pixels with the model's default steps and guidance."""
 
-    def __init__(self, pipeline: AnimateDiffPipeline | EasyAnimatePipeline) -> None:
+    def __init__(self, pipeline: VideoPipeline) -> None:
         """Use `pipeline`, and hide its progress bar."""
         self.pipeline = pipeline
         pipeline.set_progress_bar_config(disable=True)
@@ -46,11 +43,7 @@ class ClipMaker:
         Raises:
             ConfigError: it does not.
         """
-        if "keyframes" not in inspect.signature(type(self.pipeline).__call__).parameters:
-            raise ConfigError(
-                f"A model of {type(self.pipeline).__name__} takes no keyframes; evaluate it with --task text, or "
-                "another model."
-            )
+        self.pipeline.can.require({"keyframes"}, "keyframes")
         black = np.zeros((render.FRAME_SIZE, render.FRAME_SIZE, 3), np.uint8)
         # What a model takes depends on its weights, so the one that knows is asked.
         self._call(
@@ -67,11 +60,11 @@ class ClipMaker:
         vae: Any = self.pipeline.vae
         pixels = to_pixels(clip).to(vae.device, vae.dtype)
         with torch.no_grad():
-            if isinstance(self.pipeline, EasyAnimatePipeline):
-                pixels = vae(pixels.transpose(0, 1)[None]).sample[0].transpose(0, 1)
-            else:
-                pixels = decode_images(vae, encode_images(vae, pixels))
-        return to_uint8(pixels.float().cpu().div(2).add(0.5).clamp(0, 1))
+            codec = self.pipeline.codec
+            count = codec.frames_at_once or len(pixels)
+            video = pixels.transpose(0, 1)[None]
+            latents = codec.encode(lambda: iter(video.split(count, dim=2)), len(pixels))
+            return to_uint8(torch.cat(list(codec.decode(latents[0]))))
 
     def _make(self, prompts: list[str], **arguments: Any) -> Frames:
         frames = self._call(prompts, output_type="np", **arguments)

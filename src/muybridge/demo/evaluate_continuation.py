@@ -15,15 +15,15 @@ from muybridge.demo.clip_maker import ClipMaker, Frames
 from muybridge.demo.figures import Stretch, drift_figures
 from muybridge.demo.measure import measure_clips
 from muybridge.demo.task_report import Figures, Progress, TaskReport
-from muybridge.errors import ConfigError
 from muybridge.longvideo import (
     ContinuationSettings,
     PipelineSegments,
     Segment,
     Strategy,
     continue_video,
+    takes_pictures,
 )
-from muybridge.pipelines import EasyAnimatePipeline
+from muybridge.request import Request, Segments, Shape
 
 NUM_FRAMES = 96
 ENDLESS_MOTIONS = ("still", "spinning")
@@ -79,22 +79,16 @@ def check_continuation(maker: ClipMaker) -> None:
 
 def _strategies(maker: ClipMaker) -> list[Strategy]:
     """Those that work with the model: from latents always, from pictures if it takes any."""
-    pipeline = _pipeline(maker)
-    return [name for name in get_args(Strategy) if name == "latent" or pipeline.takes_pictures]
-
-
-def _pipeline(maker: ClipMaker) -> EasyAnimatePipeline:
-    if isinstance(maker.pipeline, EasyAnimatePipeline):
-        return maker.pipeline
-    raise ConfigError(
-        f"A model of {type(maker.pipeline).__name__} continues no videos; evaluate another task, or an EasyAnimate "
-        "model."
-    )
+    return [name for name in get_args(Strategy) if name == "latent" or takes_pictures(maker.pipeline)]
 
 
 def _segments(maker: ClipMaker, scene: world.Scene, strategy: Strategy) -> PipelineSegments:
-    arguments = {"prompt": world.full_caption(scene), "height": render.FRAME_SIZE, "width": render.FRAME_SIZE}
-    return PipelineSegments(_pipeline(maker), arguments, strategy, render.CLIP_FRAMES)
+    request = Request(
+        prompt=world.full_caption(scene),
+        shape=Shape(height=render.FRAME_SIZE, width=render.FRAME_SIZE),
+        segments=Segments(frames=render.CLIP_FRAMES, strategy=strategy),
+    )
+    return PipelineSegments(maker.pipeline, request)
 
 
 def _continued(segments: PipelineSegments, seed: int) -> Frames:

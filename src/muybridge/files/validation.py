@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -29,6 +29,7 @@ _MUST_BE = {
     "tuple_type": "a list",
     "dict_type": "entries with names, as 'name: value'",
     "model_type": "settings with names, as 'name: value'",
+    "dataclass_type": "settings with names, as 'name: value'",
     "model_attributes_type": "settings with names, as 'name: value'",
     "literal_error": "{expected}",
     "greater_than": "above {gt}",
@@ -42,6 +43,7 @@ _MUST_BE = {
 _OTHERWISE = {
     "missing": "is missing; give it",
     "extra_forbidden": "there is no such setting",
+    "unexpected_keyword_argument": "there is no such setting",
     "invalid_key": "names of settings are text",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
@@ -189,6 +191,8 @@ def _inside(schema: Any, part: int | str) -> Any:
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         found = schema.model_fields.get(str(part))
         return None if found is None else found.annotation
+    if is_dataclass(schema):
+        return get_type_hints(schema).get(str(part))
     arguments = get_args(schema)
     if not arguments or get_origin(schema) is Literal:
         return None

@@ -7,7 +7,7 @@ from muybridge.longvideo.drift import Drift, DriftReport, SegmentStatistics, mea
 from muybridge.longvideo.joining import Join, crossfade, join_frames
 from muybridge.longvideo.plan import Policy, Segment, plan_segments
 from muybridge.longvideo.seeds import segment_seed
-from muybridge.longvideo.segments import PipelineSegments, Strategy
+from muybridge.longvideo.segments import PipelineSegments, Strategy, takes_pictures
 from muybridge.longvideo.work_folder import ContinuationSettings, WorkFolder, recorded_seed
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "plan_segments",
     "recorded_seed",
     "segment_seed",
+    "takes_pictures",
 ]

@@ -1,8 +1,8 @@
-"""Segments made by EasyAnimate's pipeline, each from the pictures or from the latents of the one before."""
+"""Segments made by a pipeline, each from the pictures or from the latents of the one before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -11,15 +11,17 @@ import numpy.typing as npt
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.longvideo.continuation import Carry
 from muybridge.longvideo.plan import Segment, plan_segments
+from muybridge.request import Condition, Inputs, Request, Segments
+from muybridge.request.condition import conditions_of_call
+from muybridge.request.sizes import fit_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from muybridge.pipelines import EasyAnimatePipeline
+    from muybridge.pipelines import VideoPipeline
 
 Strategy = Literal["crossfade", "latent"]
 _OVERLAP_FRAMES = 4  # the original's
-_OF_ONE_VIDEO = {"init_video", "mask", "strength", "latents", "known_latents", "output_type", "num_frames", "seed"}
 
 
 class PipelineSegments:
@@ -38,44 +40,49 @@ class PipelineSegments:
 
     def __init__(
         self,
-        pipeline: EasyAnimatePipeline,
-        arguments: Mapping[str, Any],
-        strategy: Strategy = "crossfade",
-        segment_frames: int | None = None,
-        overlap_frames: int | None = None,
+        pipeline: VideoPipeline,
+        request: Request,
+        inputs: Inputs | None = None,
+        batched_guidance: bool | None = None,
     ) -> None:
         """Check what can be, before anything is made.
 
         Args:
-            pipeline: of the model.
-            arguments: of its calls: a prompt, keyframes 0 and -1 of the whole video, and settings.
-            strategy: what a segment is continued from.
-            segment_frames: by default what the model makes at once.
-            overlap_frames: by default 4, and with `latent` the frames of one piece of the VAE (8 in V3).
+            pipeline: of the model; any that takes keyframes can use `crossfade`, and every one `latent`.
+            request: with a prompt, keyframes 0 and -1 of the whole video, and settings; its segments say how, by
+                default `crossfade`, what the model makes at once, and an overlap of 4 or, with `latent`, of the frames
+                of one piece of the VAE (8 in EasyAnimate V3).
+            inputs: its files, where they have been opened already.
+            batched_guidance: see `VideoPipeline.make`.
 
         Raises:
-            ConfigError: an unknown strategy, or arguments that a long video cannot have.
+            ConfigError: an unknown strategy, one that the model cannot follow, or conditions that a long video cannot
+                have.
             ShapeError: an overlap of one picture, which a model that holds keyframes would show for longer.
         """
+        asked = request.segments or Segments()
+        strategy = asked.strategy or "crossfade"
         if strategy not in get_args(Strategy):
             raise ConfigError(f"strategy must be one of {', '.join(get_args(Strategy))}; given {strategy!r}.")
-        if strategy == "crossfade" and not pipeline.takes_pictures:
-            raise ConfigError(
-                "This model has 4 channels and takes no pictures to continue from. Use the strategy 'latent'."
-            )
-        _check_arguments(arguments)
-        keyframes = dict(arguments.get("keyframes") or {})
-        self._first, self._last = keyframes.pop(0, None), keyframes.pop(-1, None)
-        if keyframes:
-            raise ConfigError(f"A long video can have keyframes 0 and -1; given {', '.join(map(str, keyframes))} too.")
+        if strategy == "crossfade":
+            _check_pictures(pipeline)
+        _check_request(request)
+        keyframes = next((each for each in request.conditions if each.kind == "keyframes"), None)
+        pictures = dict(getattr(keyframes, "pictures", {}))
+        self._first, self._last = pictures.pop(0, None), pictures.pop(-1, None)
+        if pictures:
+            raise ConfigError(f"A long video can have keyframes 0 and -1; given {', '.join(map(str, pictures))} too.")
         self._pipeline = pipeline
-        self._arguments = {name: value for name, value in arguments.items() if name != "keyframes"}
+        self._request = request.model_copy(update={"segments": None})
+        self._keyframes = keyframes
+        self._inputs = inputs or Inputs()
+        self._batched_guidance = batched_guidance
         self.strategy: Strategy = strategy
-        self.segment_frames = segment_frames or pipeline.config["default_num_frames"]
-        self._piece_frames: int = pipeline.vae.frame_multiple
-        usual = _OVERLAP_FRAMES if strategy == "crossfade" else self._piece_frames
-        self.overlap_frames = usual if overlap_frames is None else overlap_frames
-        held = pipeline.config["known_frames"]
+        self.segment_frames = asked.frames or pipeline.frames_at_once
+        self._piece_frames: int = pipeline.codec.frame_multiple
+        usual = max(_OVERLAP_FRAMES, self._piece_frames) if strategy == "latent" else _OVERLAP_FRAMES
+        self.overlap_frames = usual if asked.overlap is None else asked.overlap
+        held = pipeline.known_frames
         if strategy == "crossfade" and self.overlap_frames == 1 and held > 1:
             raise ShapeError(
                 f"This model holds a single picture for {held} frames, so overlap_frames must be at least 2; given 1."
@@ -96,27 +103,58 @@ class PipelineSegments:
             known_multiple=self._piece_frames if self.strategy == "latent" else 1,
             has_first_keyframe=self._first is not None,
             has_last_keyframe=self._last is not None,
-            held_frames=self._pipeline.config["known_frames"],
+            held_frames=self._pipeline.known_frames,
         )
 
     def __call__(
         self, segment: Segment, carried: Carry | None, seed: int, /
     ) -> tuple[npt.NDArray[np.uint8], Tensor | None]:
         """A segment, as `SegmentGenerator` says; with `latent`, also all latents up to where it is cut off."""
-        keyframes: dict[int, Any] = {}
+        pictures = {}
         if segment.has_first_keyframe:
-            keyframes[0] = self._first
+            pictures[0] = self._first
         if segment.has_last_keyframe:
-            keyframes[-1] = self._last
-        own = {**self._arguments, "num_frames": segment.num_frames, "seed": seed}
+            pictures[-1] = self._last
         if self.strategy == "crossfade":
-            keyframes |= {} if carried is None else dict(enumerate(carried.frames))
-            return self._pipeline(**own, keyframes=keyframes or None).frames, None
-        known = None if carried is None else {0: self._known(segment, carried)}
-        latents = self._pipeline(**own, keyframes=keyframes or None, known_latents=known, output_type="latent")
-        profile = self._arguments.get("profile")
+            pictures |= {} if carried is None else dict(enumerate(carried.frames))
+            return self._make(segment, seed, self._pinned(pictures), "video").frames, None
+        conditions = self._pinned(pictures)
+        if carried is not None:
+            conditions.append(_known_latents(self._known(segment, carried)))
+        latents = self._make(segment, seed, conditions, "latent")
+        profile = self._request.sampling.profile
         frames = np.concatenate(list(self._pipeline.decode(latents[0], profile, seed)))
         return frames, latents[:, :, : self._num_latents(segment.add_stop)]
+
+    def _make(self, segment: Segment, seed: int, conditions: list[Condition], output_type: Any) -> Any:
+        own, shape = self._request, self._request.shape
+        others = [each for each in own.conditions if each.kind != "keyframes"]
+        request = own.model_copy(
+            update={
+                "shape": shape.model_copy(update={"num_frames": segment.num_frames, **self._size()}),
+                "sampling": own.sampling.model_copy(update={"seed": seed}),
+                "conditions": (*others, *conditions),
+            }
+        )
+        return self._pipeline.make(
+            request, inputs=self._inputs, output_type=output_type, batched_guidance=self._batched_guidance
+        )
+
+    def _size(self) -> dict[str, int | None]:
+        """A size to fit follows the whole video's pictures, which not every segment has."""
+        fit = self._request.shape.fit
+        found = None if fit is None else self._request.size_to_fit(self._inputs)
+        if fit is None or found is None:
+            return {}
+        height, width = fit_size(*found, fit, self._pipeline.size_multiple)
+        return {"fit": None, "height": height, "width": width}
+
+    def _pinned(self, pictures: dict[int, Any]) -> list[Condition]:
+        if not pictures:
+            return []
+        if self._keyframes is not None:
+            return [self._keyframes.model_copy(update={"pictures": pictures})]
+        return list(conditions_of_call({"keyframes": pictures}))
 
     def _known(self, segment: Segment, carried: Carry) -> Tensor:
         if carried.latents is None:
@@ -128,16 +166,34 @@ class PipelineSegments:
 
     def _num_latents(self, num_frames: int) -> int:
         """Latent frames of the pieces that `num_frames` fill; a piece that is cut off counts no more."""
-        return num_frames // self._piece_frames * self._pipeline.vae.num_latent_frames(self._piece_frames)
+        return num_frames // self._piece_frames * (self._pipeline.codec.latents_per_piece or 1)
 
 
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    given = {name for name, value in arguments.items() if value is not None}
-    if "init_video" in given:
+def _known_latents(latents: Tensor) -> Condition:
+    return conditions_of_call({"known_latents": {0: latents}})[0]
+
+
+def takes_pictures(pipeline: VideoPipeline) -> bool:
+    """Whether a pipeline takes pictures at frames, so that a segment can go on from those of the one before."""
+    return "picture channels" in pipeline.can.takes or pipeline.network_for("keyframes") is not None
+
+
+def _check_pictures(pipeline: VideoPipeline) -> None:
+    if takes_pictures(pipeline):
+        return
+    reason = pipeline.can.refusals.get("keyframes", "This model takes no pictures.").format(name="keyframes")
+    raise ConfigError(f"{reason} To continue its videos, use the strategy 'latent'.")
+
+
+def _check_request(request: Request) -> None:
+    kinds = [each.kind for each in request.conditions]
+    if "source" in kinds:
         raise ConfigError("A source video cannot be longer than the model makes at once; ask for fewer frames.")
-    if foreign := sorted(given & _OF_ONE_VIDEO):
+    if foreign := sorted(each.names()[0] for each in request.conditions if each.of_one_call):
         raise ConfigError(
             f"A long video is made in segments, to which {', '.join(foreign)} cannot apply. Leave it out."
         )
-    if not isinstance(arguments.get("prompt"), str) or arguments.get("num_videos_per_prompt", 1) != 1:
+    if not isinstance(request.prompt, str):
         raise ConfigError("A long video is one video of one prompt; give a prompt as text, and make one at a time.")
+    if isinstance(request.motion.strength, list):
+        raise ConfigError("A long video is made in segments of one motion strength; give one number.")

@@ -1,65 +1,84 @@
-"""What every pipeline does the same way: solver, loop, interruption, and results in the form that was asked for."""
+"""What every pipeline is made of: its parts, what they can do, and what a video says about how it was made."""
 
 from __future__ import annotations
 
 import inspect
-import math
-import operator
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import diffusers
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muybridge.conditioning import EncodedPrompts
-from muybridge.debug import first_anomalous_module
-from muybridge.errors import ConfigError, ShapeError
-from muybridge.pipelines.decoding import to_uint8
+from muybridge.conditioning.prepared import Prepared, Task
+from muybridge.conditioning.text import EncodedPrompts
+from muybridge.errors import ConfigError, NonFiniteError, ShapeError
 from muybridge.pipelines.lora_tags import LoraTagHost
-from muybridge.sampling import Guidance, Scheduler, StepReport, StopSampling, denoise, make_scheduler, set_timesteps
-from muybridge.version import __version__
-from muybridge.video import Video
-from muybridge.video.value import MAX_FPS, MIN_FPS
+from muybridge.pipelines.prompts import Texts
+from muybridge.request import Capabilities, WindowSettings
+from muybridge.request.following import Usual
+from muybridge.request.prompt_syntax import Embedding
+from muybridge.sampling import Scheduler, make_scheduler, set_timesteps
+from muybridge.sampling.guidance import Predict
+from muybridge.types import VideoShape
+from muybridge.vae.codec import Codec
+from muybridge.vae.device import working_device
 
 OutputType = Literal["video", "pil", "np", "pt", "latent"]
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-Decode = Callable[[Tensor, int], Iterator[Tensor]]
-"""From latents `[c, f, h, w]` of one video, and its number in the batch, to its frames a few at a time.
-
-Frames are `float32 [n, 3, h, w]` in [0, 1], on the CPU.
-"""
 OUTPUT_TYPES = ("video", "pil", "np", "pt", "latent")
 
 
-@dataclass(frozen=True)
-class CommonSettings:
-    """What every call has, with the model's defaults filled in and checked."""
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The backbone of a family with all that it is told, for the denoising loop.
 
-    steps: int
-    guidance_scale: float
-    seed: int
-    num_videos_per_prompt: int
-    scheduler: str | None
-    eta: float
-    motion_strength: float | Sequence[float]
-    fps: float
-    output_type: OutputType
-    batched_guidance: bool
-    callback: StepCallback | None
+    Attributes:
+        predict: calls it.
+        positive: conditions by name of what is wanted, each `[b, ...]`.
+        negative: the same names, of what is not wanted; None without guidance.
+        frame_axes: of each condition with a part for every latent frame, the axis of its frames.
+        begin_step: is told the noise level (timestep) of each step before it.
+    """
+
+    predict: Predict
+    positive: Mapping[str, Tensor]
+    negative: Mapping[str, Tensor] | None
+    frame_axes: Mapping[str, int] = field(default_factory=dict)
+    begin_step: Callable[[float], None] | None = None
 
 
-class VideoPipeline(LoraTagHost):
-    """Base of the pipelines; a family adds its parts, its conditions and its VAE."""
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a family makes a `Network` from.
+
+    Attributes:
+        task: what is made.
+        text: states of b videos, on the device and in the precision of the backbone.
+        prepared: by the conditions.
+        inpaint: latents of mask and masked video, `[b, 2c, f, h, w]`, b may be 1; None for models without channels.
+        settings: arguments of the backbone that are the same for all videos: motion strength and positions.
+        clip_apply_ratio: last share of the steps in which a picture's embedding counts, or None.
+    """
+
+    task: Task
+    text: EncodedPrompts
+    prepared: Prepared
+    inpaint: Tensor | None
+    settings: Mapping[str, Any]
+    clip_apply_ratio: float | None = None
+
+
+class PipelineBase(LoraTagHost):
+    """Parts and hooks of a pipeline; a family fills the hooks in."""
 
     model_name: str | None = None
     _remembered: Mapping[str, Any] | None = None
     _loaded_with: Mapping[str, str | None] = dict.fromkeys(
         ("motion_adapter", "motion_variant", "parts_from", "vae", "prediction")
     )
+    _network_files: Mapping[str, str] = {}
     _interrupt = False
 
     def interrupt(self) -> None:
@@ -94,122 +113,110 @@ class VideoPipeline(LoraTagHost):
         """The denoising network."""
         raise NotImplementedError
 
+    @property
+    def can(self) -> Capabilities:
+        """What this model can be asked for."""
+        raise NotImplementedError
+
+    @property
+    def codec(self) -> Codec:
+        """Videos to latents and back."""
+        raise NotImplementedError
+
+    @property
+    def known_frames(self) -> int:
+        """For how many frames a picture at either end is held, where it is taken as channels."""
+        return 1
+
+    @property
+    def working_device(self) -> torch.device:
+        """Where networks run, which is not where weights wait while they are offloaded."""
+        return self._execution_device
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames of a call that names none."""
+        return self._usual(None).num_frames
+
+    @property
+    def frames_per_second(self) -> float:
+        """Playback of a call that names none and follows no video."""
+        return self._usual(None).fps
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width must be multiples of."""
+        return self._usual(None).multiple
+
+    @property
+    def encoding_device(self) -> torch.device:
+        """Where the VAE runs."""
+        return working_device(self.vae)
+
+    def network_for(self, role: str) -> Any:
+        """A network beside the backbone by what it is for; None where there is none."""
+        del role
+
+    def load_network(self, role: str, path: str, beside: Mapping[str, str] | None = None) -> None:
+        """Load a network beside the backbone from a file or folder.
+
+        Args:
+            role: what it is for, such as "keyframes".
+            path: here or on the hub.
+            beside: all networks that are asked for, by role, where one needs another.
+
+        Raises:
+            ConfigError: this family has no such role.
+            CheckpointError: it cannot be loaded.
+        """
+        del beside
+        raise ConfigError(f"{self.can.model} has no network for {role}; leave {path} out, or use {self.can.instead}.")
+
+    def load_embedding(self, path: str | os.PathLike[str], name: str | None = None) -> str:
+        """Load an embedding that prompts can name. Raises ConfigError in families that have none."""
+        del name
+        raise ConfigError(f"{self.can.model} has no embeddings; leave {path} out, or use {self.can.instead}.")
+
+    def embeddings_in(self, texts: Sequence[str]) -> set[str]:
+        """Files of the loaded embeddings that prompts name."""
+        del texts
+        return set()
+
     def make_solver(self, name: str) -> Scheduler:
         """Another solver than the model's own, for the noise levels it was trained on."""
         return make_scheduler(name, self.scheduler)
 
-    def _common(
-        self, steps: int | None, guidance_scale: float | None, seed: int | None, **others: Any
-    ) -> CommonSettings:
-        common = CommonSettings(
-            steps=self.config["default_steps"] if steps is None else steps,
-            guidance_scale=self.config["default_guidance"] if guidance_scale is None else guidance_scale,
-            seed=secrets.randbelow(2**31) if seed is None else operator.index(seed),
-            **others,
-        )
-        count, strength = common.num_videos_per_prompt, common.motion_strength
-        strengths = strength if isinstance(strength, Sequence) else [strength]
-        output, fps = common.output_type, common.fps
-        require(
-            {
-                f"num_inference_steps must be at least 1; given {common.steps}.": common.steps >= 1,
-                f"guidance_scale must be between 0 and 1000; given {common.guidance_scale}.": (
-                    0 <= common.guidance_scale < 1000
-                ),
-                f"num_videos_per_prompt must be at least 1; given {count}.": count >= 1,
-                f"seed must be between 0 and 2**63 - 1; given {common.seed}.": 0 <= common.seed < 2**63,
-                f"eta must be between 0 and 1; given {common.eta}.": 0 <= common.eta <= 1,
-                f"motion_strength must be a finite number; given {strength}.": all(map(math.isfinite, strengths)),
-                f"fps must be between {MIN_FPS:g} and {MAX_FPS:g}; given {fps}.": MIN_FPS <= fps <= MAX_FPS,
-                f"output_type must be one of {OUTPUT_TYPES}; given {output!r}.": output in OUTPUT_TYPES,
-            }
-        )
-        return common
+    def _usual(self, windows: WindowSettings | None) -> Usual:
+        """What is made where neither a request nor a source video says anything."""
+        raise NotImplementedError
+
+    def _check_shape(self, shape: VideoShape) -> None:
+        """Warn of a size that the model is not made for. That it can be made, the codec says."""
+
+    def _known_embeddings(self) -> Mapping[str, Embedding] | None:
+        """Embeddings that prompts may name, by each of their names in small letters; None for models without."""
+        return None
+
+    def _profile(self, profile: str | None) -> str | None:
+        """The numeric profile of a call; None for families with one."""
+        return profile
+
+    def _encode(self, texts: Texts, guided: bool) -> EncodedPrompts:
+        """Text states of prompts, and with guidance of their negatives."""
+        raise NotImplementedError
+
+    def _network(self, told: Told) -> Network:
+        """The backbone, told all that."""
+        raise NotImplementedError
+
+    def _explained(self, error: NonFiniteError) -> NonFiniteError:
+        """An error of the loop, with what helps there."""
+        return error
 
     def _solver(self, name: str | None, steps: int) -> Scheduler:
         solver: Scheduler = self.scheduler if name is None else self.make_solver(name)
         set_timesteps(solver, steps)
         return solver
-
-    def _start(self, noise: Tensor, latents: Tensor | None) -> Tensor:
-        # The noise is drawn even where it is replaced, so that what a solver draws later stays the same.
-        if latents is not None and latents.shape != noise.shape:
-            raise ShapeError(f"latents must be {list(noise.shape)} for this call; given {list(latents.shape)}.")
-        return (noise if latents is None else latents).to(self._execution_device, torch.float32)
-
-    def _denoise(
-        self,
-        guidance: Guidance,
-        solver: Scheduler,
-        start: Tensor,
-        options: dict[str, Any],
-        callback: StepCallback | None,
-        timesteps: Tensor | None = None,
-        before_step: Callable[[int], None] | None = None,
-    ) -> Tensor:
-        timesteps = solver.timesteps if timesteps is None else timesteps
-
-        def diagnose(latents: Tensor, timestep: Tensor) -> str:
-            return first_anomalous_module(self.backbone, lambda: guidance(latents, timestep)) or "the scheduler"
-
-        bar: Any = self.progress_bar  # pyright: ignore[reportAttributeAccessIssue]  # made by a mixin at run time
-        with bar(total=len(timesteps)) as bar:
-
-            def on_step(report: StepReport) -> Tensor | None:
-                bar.update()
-                replaced = None
-                if callback is not None:
-                    replaced = (callback(self, report.index, report.timestep, {"latents": report.latents}) or {}).get(
-                        "latents"
-                    )
-                if self._interrupt:
-                    raise StopSampling(replaced)
-                return replaced
-
-            return denoise(guidance, solver, start, timesteps, on_step, options, diagnose, before_step)
-
-    def _request(self, common: CommonSettings, own: Mapping[str, Any], unrecorded: Mapping[str, Any]) -> dict[str, Any]:
-        """What made the videos, as far as plain values can say it; names what they cannot."""
-        network: Any = self.backbone
-        beside = {**unrecorded, "how its LoRAs were read": self.has_unrecorded_lora or None}
-        return {
-            "model": self.model_name,
-            **self._loaded_with,
-            **own,
-            "num_inference_steps": common.steps,
-            "guidance_scale": common.guidance_scale,
-            "scheduler": common.scheduler,
-            "eta": common.eta,
-            "motion_strength": common.motion_strength,
-            "fps": common.fps,
-            "dtype": str(network.dtype).removeprefix("torch."),
-            "versions": {"muybridge": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
-            "interrupted": self._interrupt,
-            "lora": self.lora_settings,
-            "unrecorded": [*(name for name, value in beside.items() if value is not None), *self._changed_parts()],
-        }
-
-    def _finish(self, latents: Tensor, common: CommonSettings, request: dict[str, Any], decode: Decode) -> Any:
-        if common.output_type == "latent":
-            self.maybe_free_model_hooks()
-            return latents
-        if common.output_type in ("pt", "np"):
-            pixels = torch.stack([torch.cat(list(decode(each, index))) for index, each in enumerate(latents)])
-            self.maybe_free_model_hooks()
-            return pixels if common.output_type == "pt" else pixels.movedim(2, -1).numpy()
-        frames = [
-            np.concatenate([to_uint8(piece) for piece in decode(each, index)]) for index, each in enumerate(latents)
-        ]
-        self.maybe_free_model_hooks()
-        prompts, per_prompt = request["prompt"], common.num_videos_per_prompt
-        videos = []
-        for index, each in enumerate(frames):
-            own = dict(request, seed=common.seed + index, prompt=prompts[index // per_prompt] if prompts else None)
-            negative = request["negative_prompt"]
-            if negative is not None and not isinstance(negative, str):
-                own["negative_prompt"] = negative[index // per_prompt % len(negative)]
-            videos.append(Video(each, fps=common.fps, request=own))
-        return [video.to_pil() for video in videos] if common.output_type == "pil" else videos
 
 
 def timesteps_of(solver: Scheduler, share: float) -> Tensor:
@@ -240,25 +247,31 @@ def prompt_list(prompt: str | Sequence[str] | None) -> list[str] | None:
 def check_prompts(
     prompts: list[str] | None,
     negative: str | Sequence[str] | None,
-    given: EncodedPrompts | None,
-    negative_embeds: Tensor | None,
+    states: tuple[Tensor | None, Tensor | None],
     guided: bool,
 ) -> None:
     """Whether prompts or text states are given, not both, and negatives exactly where they have an effect.
+
+    Args:
+        prompts: of the call.
+        negative: likewise.
+        states: positive and negative ones.
+        guided: whether there is guidance.
 
     Raises:
         ConfigError: otherwise.
         ShapeError: negative text states unlike the positive ones.
     """
+    given, negative_embeds = states
     if (prompts is None) == (given is None):
         raise ConfigError("Give either prompt or prompt_embeds; not both, and not neither.")
     if negative if prompts is None else negative_embeds is not None:
         raise ConfigError("negative_prompt goes with prompt, and negative_prompt_embeds with prompt_embeds.")
     if not guided and (negative or negative_embeds is not None):
         raise ConfigError("A negative prompt has no effect at guidance_scale 1; leave it out, or raise the scale.")
-    if guided and given is not None and (negative_embeds is None or negative_embeds.shape != given.positive.shape):
+    if guided and given is not None and (negative_embeds is None or negative_embeds.shape != given.shape):
         raise ShapeError(
-            f"With guidance, negative_prompt_embeds must be {list(given.positive.shape)} like prompt_embeds; or set "
+            f"With guidance, negative_prompt_embeds must be {list(given.shape)} like prompt_embeds; or set "
             "guidance_scale to 1."
         )
 

@@ -11,7 +11,6 @@ import torch
 
 from muybridge.checkpoints import locate_model, parts, read_model_index
 from muybridge.checkpoints.base_models import base_model_from_weights
-from muybridge.checkpoints.easyanimate import is_published_folder, load_own_vae
 from muybridge.checkpoints.lacking_parts import load_lacking
 from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
 from muybridge.checkpoints.places import require_kind
@@ -26,9 +25,12 @@ from muybridge.checkpoints.unet_kinds import check_motion_fits, unet_kind
 from muybridge.checkpoints.vae_files import own_vae_settings, read_vae
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion.variants import MotionVariant
-from muybridge.pipelines.animatediff import AnimateDiffPipeline
-from muybridge.pipelines.animatediff_parts import has_motion
-from muybridge.pipelines.easyanimate import EasyAnimatePipeline
+from muybridge.pipelines.animatediff.parts import has_motion
+from muybridge.pipelines.animatediff.pipeline import AnimateDiffPipeline
+from muybridge.pipelines.easyanimate.folder import is_published_folder, load_own_vae
+from muybridge.pipelines.easyanimate.pipeline import EasyAnimatePipeline
+from muybridge.pipelines.make import VideoPipeline
+from muybridge.request import ModelChoice
 from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler, with_settings
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 
@@ -108,6 +110,30 @@ def load_pipeline(
     given = {"motion_adapter": motion_adapter, "parts_from": parts_from, "vae": vae}
     named = {name: None if place is None else str(place) for name, place in given.items()}
     pipeline.remember_parts(str(model), {**named, "motion_variant": motion_variant, "prediction": asked})
+    return pipeline
+
+
+def load_choice(choice: ModelChoice) -> VideoPipeline:
+    """Load a model and all that is put into it.
+
+    Raises:
+        ConfigError: something that this model does not take.
+        CheckpointError: as `load_pipeline`, and for what is put into it.
+    """
+    pipeline = load_pipeline(
+        choice.model,
+        motion_adapter=choice.motion_adapter,
+        parts_from=choice.parts_from,
+        motion_variant=choice.motion_variant,
+        vae=choice.vae,
+        prediction=choice.prediction,
+    )
+    for path, weight in choice.loras.items():
+        pipeline.load_lora_weights(path, weight=weight)
+    for path, name in choice.embeddings.items():
+        pipeline.load_embedding(path, name)
+    for role, path in choice.networks.items():
+        pipeline.load_network(role, path, choice.networks)
     return pipeline
 
 

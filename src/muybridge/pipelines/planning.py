@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from muybridge.checkpoints import locate_model, read_model_index
-from muybridge.checkpoints.easyanimate import is_published_folder
 from muybridge.checkpoints.skeleton import skeleton_parts
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import CheckpointError
-from muybridge.pipelines.animatediff_conditions import ControlledUNet
+from muybridge.pipelines.animatediff.network import ControlledUNet
+from muybridge.pipelines.easyanimate.folder import is_published_folder
 from muybridge.runtime.plan import CHOICES, PlannedRun, PlanSettings, StageNeed, plan_runs
 from muybridge.sampling import Guidance
 from muybridge.types import ScaleFactors, VideoShape

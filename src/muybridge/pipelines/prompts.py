@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from muybridge.checkpoints.embeddings import Embedding
-from muybridge.conditioning.prompt_syntax import ParsedPrompt, parse_prompt, plain_prompt, with_embeddings
 from muybridge.errors import ConfigError
+from muybridge.request.prompt_syntax import Embedding, ParsedPrompt, parse_prompt, plain_prompt, with_embeddings
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """From noise to latents: seeds, schedulers, guidance, windows, and the one denoising loop. No network in here."""
 
-from muybridge.sampling.free_init import FreeInit, denoise_repeatedly
+from muybridge.request.sampling import FreeInit, WindowSettings
+from muybridge.sampling.free_init import check_levels, denoise_repeatedly
 from muybridge.sampling.free_noise import free_noise
 from muybridge.sampling.guidance import Guidance
 from muybridge.sampling.loop import Denoiser, StepReport, StopSampling, denoise
@@ -15,7 +16,7 @@ from muybridge.sampling.schedulers import (
     scheduler_names,
     set_timesteps,
 )
-from muybridge.sampling.windows import ContextWindows, Window, WindowSettings, plan_windows
+from muybridge.sampling.windows import ContextWindows, Window, plan_windows
 
 __all__ = [
     "SAMPLERS",
@@ -29,6 +30,7 @@ __all__ = [
     "StopSampling",
     "Window",
     "WindowSettings",
+    "check_levels",
     "denoise",
     "denoise_repeatedly",
     "draw_noise",

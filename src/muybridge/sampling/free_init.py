@@ -3,88 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from muybridge.errors import ConfigError
+from muybridge.request.sampling import FreeInit
 from muybridge.sampling.noise import draw_noise
 from muybridge.sampling.schedulers import Scheduler, set_timesteps
 from muybridge.types import LatentShape
 
-FilterKind = Literal["butterworth", "gaussian", "ideal"]
 _AXES = (-3, -2, -1)
 
 
-@dataclass(frozen=True)
-class FreeInit:
-    """How to repeat. Source: arXiv 2312.07537; the defaults are those of its authors.
+def check_levels(
+    settings: FreeInit, scheduler: Scheduler, num_steps: int, spans: Sequence[tuple[float, float]]
+) -> None:
+    """Whether every pass has a step in every span: what acts at some noise levels only must act in short passes.
 
-    Attributes:
-        passes: how often the video is denoised; 1 is as without.
-        kind: shape of the low-pass filter.
-        order: steepness of "butterworth"; the others have none.
-        spatial_stop: frequency above which noise is drawn anew, 0 to 1 of the highest, along height and width.
-        temporal_stop: the same along time.
-        coarse_to_fine: fewer steps in the first passes: the share i / passes of them in pass i.
+    Args:
+        settings: how to repeat.
+        scheduler: its timesteps are set for each pass, and in the end for the whole one.
+        num_steps: steps of a whole pass.
+        spans: lowest and highest noise level (timestep) of each such thing.
+
+    Raises:
+        ConfigError: a pass has none; names it.
     """
-
-    passes: int = 3
-    kind: FilterKind = "butterworth"
-    order: int = 4
-    spatial_stop: float = 0.25
-    temporal_stop: float = 0.25
-    coarse_to_fine: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: a value out of range.
-        """
-        if self.passes < 1 or self.order < 1:
-            raise ConfigError(f"FreeInit needs at least 1 pass and order 1; given {self.passes} and {self.order}.")
-        if not (0 < self.spatial_stop <= 1 and 0 < self.temporal_stop <= 1):
-            raise ConfigError(
-                f"The stop frequencies of FreeInit must be above 0 and at most 1; given {self.spatial_stop} and "
-                f"{self.temporal_stop}."
-            )
-        if self.kind not in get_args(FilterKind):
-            raise ConfigError(f"The filter must be one of {', '.join(get_args(FilterKind))}; given {self.kind!r}.")
-
-    def check_levels(self, scheduler: Scheduler, num_steps: int, spans: Sequence[tuple[float, float]]) -> None:
-        """Whether every pass has a step in every span: what acts at some noise levels only must act in short passes.
-
-        Args:
-            scheduler: its timesteps are set for each pass, and in the end for the whole one.
-            num_steps: steps of a whole pass.
-            spans: lowest and highest noise level (timestep) of each such thing.
-
-        Raises:
-            ConfigError: a pass has none; names it.
-        """
-        noisiest = scheduler.config["num_train_timesteps"] - 1
-        try:
-            for index in range(self.passes if self.coarse_to_fine else 0):
-                count = self.steps_of(index, num_steps)
-                set_timesteps(scheduler, count)
-                levels = [float(level) for level in scheduler.timesteps]
-                for lowest, highest in spans:
-                    if not any(lowest <= level <= highest for level in levels):
-                        counts = f"{max(lowest, 0):g} to {min(highest, noisiest):g}"
-                        raise ConfigError(
-                            f"Pass {index + 1} of {self.passes} of FreeInit has {count} of {num_steps} steps, and none "
-                            f"of them is where a control counts (noise levels {counts}), so it would "
-                            "run without. Widen the range of the control, take more steps, or leave coarse_to_fine out."
-                        )
-        finally:
-            set_timesteps(scheduler, num_steps)
-
-    def steps_of(self, index: int, num_steps: int) -> int:
-        """Steps of pass `index`, from 0."""
-        return max(1, num_steps * (index + 1) // self.passes) if self.coarse_to_fine else num_steps
+    noisiest = scheduler.config["num_train_timesteps"] - 1
+    try:
+        for index in range(settings.passes if settings.coarse_to_fine else 0):
+            count = settings.steps_of(index, num_steps)
+            set_timesteps(scheduler, count)
+            levels = [float(level) for level in scheduler.timesteps]
+            for lowest, highest in spans:
+                if not any(lowest <= level <= highest for level in levels):
+                    counts = f"{max(lowest, 0):g} to {min(highest, noisiest):g}"
+                    raise ConfigError(
+                        f"Pass {index + 1} of {settings.passes} of FreeInit has {count} of {num_steps} steps, and none "
+                        f"of them is where a control counts (noise levels {counts}), so it would "
+                        "run without. Widen the range of the control, take more steps, or leave coarse_to_fine out."
+                    )
+    finally:
+        set_timesteps(scheduler, num_steps)
 
 
 def low_pass(settings: FreeInit, num_frames: int, height: int, width: int) -> Tensor:

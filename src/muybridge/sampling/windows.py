@@ -4,57 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from muybridge.errors import ConfigError, ShapeError
+from muybridge.errors import ShapeError
+from muybridge.request.sampling import WindowSettings
 from muybridge.sampling.guidance import Predict
 
-Schedule = Literal["standard", "uniform", "looped"]
-Fusing = Literal["flat", "pyramid", "overlap-linear"]
 _FRAMES = 2  # axis of latents and predictions
-
-
-@dataclass(frozen=True)
-class WindowSettings:
-    """How a video is cut into windows.
-
-    Attributes:
-        size: frames of a window; what the motion modules were trained on does best.
-        overlap: frames that neighbours share, below `size`.
-        schedule: "standard" is the same in every step; "uniform" moves the windows from step to step, so that no seam
-            stays in one place; "looped" does so too and goes on from the last frame to the first, for clips that
-            repeat without a jump.
-        fusing: "flat" counts all frames of a window alike, "pyramid" those in its middle most, "overlap-linear" fades
-            over the overlap only.
-        strides: further rounds of windows over every 2nd, 4th, ... frame, which hold distant frames together; 1 has
-            none. Rounds that do not fit the video are left out.
-    """
-
-    size: int = 16
-    overlap: int = 4
-    schedule: Schedule = "standard"
-    fusing: Fusing = "pyramid"
-    strides: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: a value out of range.
-        """
-        if self.size < 1 or not 0 <= self.overlap < self.size:
-            raise ConfigError(
-                f"A window needs a size of at least 1 and an overlap from 0 to below the size; given size {self.size} "
-                f"and overlap {self.overlap}."
-            )
-        if self.strides < 1:
-            raise ConfigError(f"strides must be at least 1; given {self.strides}.")
-        for name, known in (("schedule", get_args(Schedule)), ("fusing", get_args(Fusing))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}; given {getattr(self, name)!r}.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +66,7 @@ def plan_windows(num_frames: int, settings: WindowSettings, step: int = 0) -> li
 
 
 def _starts(num_frames: int, settings: WindowSettings, stride: int, step: int) -> list[int]:
-    hop = (settings.size - settings.overlap) * stride
+    hop = (settings.size - settings.shared) * stride
     offset = 0 if settings.schedule == "standard" else int(_halving(step) * hop)
     phases = range(stride)  # of a strided round, so that it too reaches every frame
     if settings.schedule == "looped":
@@ -142,7 +100,7 @@ def _shape(settings: WindowSettings, start: int, stride: int, num_frames: int) -
     looped = settings.schedule == "looped"
     fades_in = looped or start >= stride
     fades_out = looped or start + size * stride < num_frames
-    ramp = settings.overlap + 1
+    ramp = settings.shared + 1
     return tuple(
         min(1.0, (index + 1) / ramp if fades_in else 1.0, (size - index) / ramp if fades_out else 1.0)
         for index in range(size)
@@ -157,18 +115,26 @@ class ContextWindows:
     network itself, bit for bit.
     """
 
-    def __init__(self, predict: Predict, settings: WindowSettings, frame_axes: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        settings: WindowSettings,
+        frame_axes: Mapping[str, int] | None = None,
+        frames_per_piece: int = 1,
+    ) -> None:
         """Wrap a predictor.
 
         Args:
             predict: called with the frames of a window.
-            settings: how to cut.
+            settings: how to cut, counted in pieces.
             frame_axes: for each condition that has a part for every frame, by name, the axis of its frames: 2 for
                 `[b, c, f, h, w]`, 1 for `[b, f, n, d]`. Other conditions go to every window whole.
+            frames_per_piece: latent frames that are never parted, where the place of one among them means something.
         """
         self._predict = predict
         self._settings = settings
         self._frame_axes = dict(frame_axes or {})
+        self._piece = frames_per_piece
         self._step = 0
 
     def begin_step(self, index: int) -> None:
@@ -182,7 +148,10 @@ class ContextWindows:
             ShapeError: a window is larger than the video, or a condition has not one part for each frame.
         """
         num_frames = latents.shape[_FRAMES]
-        windows = plan_windows(num_frames, self._settings, self._step)
+        windows = [
+            _of_frames(window, self._piece)
+            for window in plan_windows(num_frames // self._piece, self._settings, self._step)
+        ]
         own = {name: axis for name, axis in self._frame_axes.items() if name in conditions}
         for name, axis in own.items():
             if conditions[name].shape[axis] != num_frames:
@@ -198,6 +167,14 @@ class ContextWindows:
             prediction = self._predict(_take(latents, _FRAMES, window.frames), timestep, **{**conditions, **parts})
             _add_to(total, prediction, window)
         return total
+
+
+def _of_frames(window: Window, piece: int) -> Window:
+    """A window over pieces as one over their frames."""
+    if piece == 1:
+        return window
+    frames = tuple(index * piece + place for index in window.frames for place in range(piece))
+    return Window(frames, tuple(weight for weight in window.weights for _ in range(piece)))
 
 
 def _is_run(frames: Sequence[int]) -> bool:

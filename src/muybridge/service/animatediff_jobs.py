@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors import SafetensorError, safe_open
 
 from muybridge.checkpoints.quiet_loading import quiet_loading
-from muybridge.conditioning import open_picture
+from muybridge.conditioning.sparse_control import read_sparse_control
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import check_folder_above, new_file, output_error
 from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.pipelines.animatediff_conditions import read_sparse_control
+from muybridge.request.pictures import open_picture
 from muybridge.service.generation import pick_device
 from muybridge.service.output_names import name_after, words_of
 from muybridge.video import Video, check_writable

@@ -31,11 +31,11 @@ from muybridge.debug import (
 )
 from muybridge.debug.memory_watch import Measure
 from muybridge.errors import ConfigError
-from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
+from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.service.generation import pick_device
 
 DTYPES = ("float32", "bfloat16", "float16")
-Pipeline = AnimateDiffPipeline | EasyAnimatePipeline
+Pipeline = VideoPipeline
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ import torch
 
 from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError
-from muybridge.pipelines import EasyAnimatePipeline, load_pipeline
+from muybridge.pipelines import VideoPipeline
+from muybridge.pipelines.load import load_choice
+from muybridge.request import GenerateRequest, Inputs
 from muybridge.sampling import scheduler_names
-from muybridge.service.arguments import animatediff_arguments, easyanimate_arguments, open_inputs
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long
-from muybridge.service.recording import input_digests, recorded_settings
-from muybridge.service.requests import GenerateRequest
 from muybridge.video import Video, check_writable
 
 
@@ -61,7 +61,7 @@ def pick_device(name: str | None) -> torch.device:
 def generate_file(
     request: GenerateRequest,
     output: Path,
-    device: str | None = None,
+    inputs: Inputs | None = None,
     embed_request: bool = True,
     show_progress: bool = True,
     redo: Collection[int] = (),
@@ -70,45 +70,55 @@ def generate_file(
     """Generate one video and write it; what can be checked is checked before any weight is read.
 
     Progress is shown on a terminal only. `redo` names segments of a long video to make anew, and `redo_following` adds
-    those behind them.
+    those behind them. `inputs` are the files of the request, where they have been opened already.
 
     Raises:
         MuybridgeError: anything the user can mend; no file is left behind then.
     """
     started = time.perf_counter()
     check_writable(output)
-    if request.scheduler is not None and request.scheduler not in scheduler_names():
-        raise ConfigError(f"Unknown scheduler {request.scheduler!r}. Known: {', '.join(scheduler_names())}.")
-    target = pick_device(device)
-    inputs = open_inputs(request)
-    digests = input_digests(request)  # now: the files may be others by the time the video is made
+    sampling = request.sampling
+    if sampling.scheduler is not None and sampling.scheduler not in scheduler_names():
+        raise ConfigError(f"Unknown scheduler {sampling.scheduler!r}. Known: {', '.join(scheduler_names())}.")
+    target = pick_device(request.model.device)
+    if inputs is None:
+        inputs = open_inputs(request)
     with quiet_loading():
-        pipeline = load_pipeline(
-            request.model,
-            motion_adapter=request.motion_adapter,
-            parts_from=request.parts_from,
-            motion_variant=request.motion_variant,
-            vae=request.vae,
-            prediction=request.prediction,
-        )
-        for path, weight in (request.lora or {}).items():
-            pipeline.load_lora_weights(path, weight=weight)
+        pipeline = load_choice(request.model)
     check_redo(request, pipeline, redo, redo_following)
+    _warn_of_idle_embeddings(pipeline, request)
     pipeline.to(target)
-    if isinstance(pipeline, EasyAnimatePipeline):
-        arguments = easyanimate_arguments(request, pipeline, inputs)
-    else:
-        arguments = animatediff_arguments(request, pipeline, inputs)
     pipeline.set_progress_bar_config(disable=not (show_progress and sys.stderr.isatty()), leave=False)
-    if isinstance(pipeline, EasyAnimatePipeline) and is_long(request, pipeline):
+    if is_long(request, pipeline):
         path, settings = continue_to_file(
-            pipeline, request, arguments, output, embed_request, redo, redo_following, digests=digests
+            pipeline, request, output, inputs, embed_request, redo=redo, is_following_redone=redo_following
         )
     else:
-        video: Video = pipeline(**arguments)
-        settings = recorded_settings(request, video.request or {}, digests)
-        path = replace(video, request=settings).save(output, embed_request=embed_request)
+        video: Video = pipeline.make(request.model_copy(update={"segments": None}), inputs=inputs)
+        path, settings = video.save(output, embed_request=embed_request), dict(video.request or {})
     return GenerationResult(path, settings, time.perf_counter() - started, _peak_memory(target))
+
+
+def open_inputs(request: GenerateRequest) -> Inputs:
+    """Open the files of a request, before a model is loaded; embeddings are known by their digests.
+
+    Raises:
+        MuybridgeError: as `GenerateRequest.open`.
+    """
+    inputs = Inputs()
+    request.open(inputs)
+    for file in request.model.embeddings:
+        if Path(file).is_file():
+            inputs.note(file)
+    return inputs
+
+
+def _warn_of_idle_embeddings(pipeline: VideoPipeline, request: GenerateRequest) -> None:
+    prompts = request.prompt.values() if isinstance(request.prompt, dict) else [request.prompt or ""]
+    texts = [] if request.plain_prompt else [*prompts, request.negative_prompt or ""]
+    used = pipeline.embeddings_in(texts) if request.model.embeddings else set()
+    if idle := [name for path, name in request.model.embeddings.items() if path not in used]:
+        warnings.warn(f"No prompt names the embedding {', '.join(idle)}, so it does nothing.", stacklevel=2)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from muybridge.checkpoints.detect import Detection, detect_weights
-from muybridge.checkpoints.easyanimate import is_published_folder
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
 from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
 from muybridge.checkpoints.parts import class_of_part, read_model_index, unet_settings
@@ -21,6 +20,7 @@ from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
 from muybridge.errors import CheckpointError, MuybridgeError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion.variants import VARIANTS, motion_variant
+from muybridge.pipelines.easyanimate.folder import is_published_folder
 from muybridge.video import read_facts
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 from muybridge.weights.folder_files import find_folder_files

@@ -9,18 +9,25 @@ from typing import Any
 
 from muybridge.errors import ConfigError
 from muybridge.longvideo import ContinuationSettings, PipelineSegments, continue_video, recorded_seed
-from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.service.recording import DIGESTS
-from muybridge.service.requests import GenerateRequest
+from muybridge.pipelines import VideoPipeline
+from muybridge.request import GenerateRequest, Inputs
+from muybridge.request.generate_request import DIGESTS
 from muybridge.video import VideoWriter
 
-_FRAMES_PER_SECOND = 24.0
+_NOT_OF_FRAMES = {"shape.num_frames", "shape.fps"}
+"""A finished video can be made longer, or played faster."""
 
 
-def is_long(request: GenerateRequest, pipeline: EasyAnimatePipeline) -> bool:
-    """Whether a request asks for more frames than are made at once."""
-    at_once = request.segment_frames or pipeline.config["default_num_frames"]
-    return request.num_frames is not None and request.num_frames > at_once
+def is_long(request: GenerateRequest, pipeline: VideoPipeline) -> bool:
+    """Whether a request is carried out in segments: it asks for more frames than are made at once.
+
+    Where it says nothing of segments, models that are continued are; others make all frames at once, or in windows.
+    """
+    asked = request.segments
+    if asked is None and (not pipeline.can.is_continued or request.sampling.windows is not None):
+        return False
+    at_once = pipeline.frames_at_once if asked is None or asked.frames is None else asked.frames
+    return request.shape.num_frames is not None and request.shape.num_frames > at_once
 
 
 def segments_folder(output: Path) -> Path:
@@ -29,15 +36,14 @@ def segments_folder(output: Path) -> Path:
 
 
 def continue_to_file(
-    pipeline: EasyAnimatePipeline,
+    pipeline: VideoPipeline,
     request: GenerateRequest,
-    arguments: dict[str, Any],
     output: Path,
+    inputs: Inputs,
     embed_request: bool = True,
+    *,
     redo: Collection[int] = (),
     is_following_redone: bool = False,
-    *,
-    digests: Mapping[str, str],
 ) -> tuple[Path, dict[str, Any]]:
     """Make a long video by continuation and write it as it grows.
 
@@ -47,13 +53,11 @@ def continue_to_file(
     Args:
         pipeline: of the model.
         request: with more frames than are made at once.
-        arguments: of the pipeline, for `request`.
         output: the file.
+        inputs: files of the request, opened; segments made from other files are refused.
         embed_request: whether the request travels in it.
         redo: segments to make anew, from 0; see `continue_video`.
         is_following_redone: whether those after them are too.
-        digests: of the files that `arguments` were read from; see `input_digests`. Segments made from other files are
-            refused.
 
     Returns:
         The file, and the settings it was made with.
@@ -62,46 +66,60 @@ def continue_to_file(
         ConfigError: a source video, or keyframes other than the first and the last.
         MuybridgeError: as `continue_video`.
     """
-    own = {name: value for name, value in arguments.items() if name not in {"num_frames", "seed"}}
-    strategy = getattr(request, "overlap_strategy", None) or "crossfade"
-    segments = PipelineSegments(pipeline, own, strategy, request.segment_frames, request.overlap_frames)
-    plan = segments.plan(request.num_frames)
+    segments = PipelineSegments(pipeline, request, inputs)
+    plan = segments.plan(request.shape.num_frames)
     work = segments_folder(output)
-    seed = request.seed
+    seed = request.sampling.seed
     if seed is None:
         seed = recorded_seed(work)
     if seed is None:
         seed = secrets.randbelow(2**31)
-    fps = request.fps or _FRAMES_PER_SECOND
-    settings = (
-        request.model_dump(exclude_none=True)
-        | {
-            "seed": seed,
-            "segment_frames": segments.segment_frames,
-            "overlap_frames": segments.overlap_frames,
-            "overlap_strategy": segments.strategy,
-        }
-        | ({DIGESTS: dict(digests)} if digests else {})
-    )
-    request_in_file = settings | {"fps": fps}
-    # A finished video can be made longer, or played faster.
-    left_out = {"num_frames", "fps"}
-    if not request.reads_syntax:  # then its segments are those from when there was no syntax
-        left_out.add("plain_prompt")
-    settings = {name: value for name, value in settings.items() if name not in left_out}
-    with VideoWriter(output, fps, request_in_file if embed_request else None) as writer:
+    fps = request.shape.fps or pipeline.frames_per_second
+    record = _record(request, segments, seed, fps, inputs)
+    settings = {name: value for name, value in _by_path(record).items() if name not in _NOT_OF_FRAMES}
+    with VideoWriter(output, fps, record if embed_request else None) as writer:
         continue_video(
             segments, plan, work, writer, ContinuationSettings(seed, request=settings), redo, is_following_redone
         )
-    return writer.path, request_in_file
+    return writer.path, record
 
 
-def check_redo(request: GenerateRequest, pipeline: object, redo: Collection[int], is_following_redone: bool) -> None:
+def check_redo(
+    request: GenerateRequest, pipeline: VideoPipeline, redo: Collection[int], is_following_redone: bool
+) -> None:
     """Whether asking for segments to be made anew has an effect.
 
     Raises:
         ConfigError: the video is made at once.
     """
-    long = isinstance(pipeline, EasyAnimatePipeline) and is_long(request, pipeline)
-    if (redo or is_following_redone) and not long:
+    if (redo or is_following_redone) and not is_long(request, pipeline):
         raise ConfigError("This video is made at once and has no segments to make anew. Give another seed instead.")
+
+
+def _record(
+    request: GenerateRequest, segments: PipelineSegments, seed: int, fps: float, inputs: Inputs
+) -> dict[str, Any]:
+    plain = request.plain()
+    return {
+        **plain,
+        "plain_prompt": request.plain_prompt,  # said, since files from before it was there do not say it
+        "shape": {**plain.get("shape", {}), "fps": fps},
+        "sampling": {**plain.get("sampling", {}), "seed": seed},
+        "segments": {
+            "frames": segments.segment_frames,
+            "overlap": segments.overlap_frames,
+            "strategy": segments.strategy,
+        },
+        **({DIGESTS: dict(inputs.digests)} if inputs.digests else {}),
+    }
+
+
+def _by_path(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by where they are, as in `sampling.eta`, so that a difference has a name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and above + name != DIGESTS:
+            found |= _by_path(value, f"{above}{name}.")
+        else:
+            found[above + name] = value
+    return found

@@ -342,7 +342,7 @@ def test_a_video_from_a_single_file(
     assert set(pipeline.unet.motion_adapter.sites) == {s for s in pipeline.unet.motion_sites() if "mid_block" not in s}
     assert len(pipeline.tokenizer) < 100
     video = pipeline("a red circle", num_frames=2, height=32, width=32, num_inference_steps=1, seed=0)
-    assert (len(video), video.request["model"]) == (2, str(file))
+    assert (len(video), video.request["model"]["model"]) == (2, str(file))
     assert tuple(pipeline.vae.config["block_out_channels"]) == parts["vae"].config["block_out_channels"]
 
 
@@ -365,7 +365,7 @@ def test_a_video_from_a_single_file_of_stable_diffusion_xl(
     assert pipeline.tokenizer.pad_token_id != pipeline.tokenizer_2.pad_token_id
     assert pipeline.text_encoder_2.config.projection_dim == 32
     video = pipeline("a red circle", num_frames=2, height=32, width=32, num_inference_steps=1, seed=0)
-    assert (len(video), video.request["model"]) == (2, str(file))
+    assert (len(video), video.request["model"]["model"]) == (2, str(file))
     lacking = {key: value for key, value in sdxl.items() if not key.startswith("conditioner.embedders.1.")}
     with pytest.raises(ConfigError, match="together 80; this U-Net takes 128"):  # whose encoder is another one
         load_pipeline(save(lacking, tmp_path / "half.ckpt"), motion_adapter=motion, parts_from=sdxl_folder / "base")

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from muybridge.checkpoints.control_files import read_control
 from muybridge.checkpoints.ldm_names import ldm_names
+from muybridge.conditioning.kinds.control import Control
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines import AnimateDiffPipeline
-from muybridge.pipelines.controls import DenseControl
-from muybridge.service.arguments import animatediff_arguments
-from muybridge.service.requests import GenerateRequest
+from muybridge.pipelines.plan import Planner, batch_of
+from muybridge.request import GenerateRequest, Inputs
 from muybridge.video import Video
 
 LAYERS = 2
@@ -157,14 +157,20 @@ def test_a_control_for_another_image_model_is_refused(make_pipeline: Callable[..
         (make_control(), "its layers_per_block is 2, and the U-Net's is 1"),
     ):
         with pytest.raises(ConfigError, match=said):
-            pipeline("a red circle", num_frames=1, num_inference_steps=1, controls=[DenseControl(other, frames)])
+            pipeline(
+                "a red circle", num_frames=1, num_inference_steps=1, controls=[Control(model=other, frames=frames)]
+            )
 
 
 def test_a_request_may_name_a_file(make_pipeline: Callable[..., AnimateDiffPipeline], tmp_path: Path) -> None:
     model = saved(dict(make_control(layers_per_block=1).state_dict()), tmp_path / "control.safetensors")
     shown = Video(np.full((2, 16, 16, 3), 200, np.uint8)).save(tmp_path / "shown.mp4")
-    request = GenerateRequest.parse({"prompt": "x", "controls": [{"model": str(model), "frames": str(shown)}]})
+    request = GenerateRequest.from_flat(
+        {"prompt": "a red circle", "controls": [{"model": str(model), "frames": str(shown)}]}
+    )
     pipeline = make_pipeline()
     torch.nn.Module.to(pipeline.unet, torch.bfloat16)
-    found = animatediff_arguments(request, pipeline)["controls"][0].model
+    inputs = Inputs()
+    Planner(pipeline, request, inputs).plan(batch_of(request, None, None, 1), "latent", None, batched_guidance=True)
+    found: Any = inputs.once(("control", str(model)), lambda: None)
     assert (type(found), found.dtype) == (ControlNetModel, torch.bfloat16)

@@ -22,9 +22,9 @@ from transformers import (
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import published_keywords
-from muybridge.checkpoints.easyanimate import is_published_folder, load_parts
 from muybridge.demo.models import make_tokenizer
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.pipelines.easyanimate.folder import is_published_folder, load_parts
 from muybridge.pipelines.planning import plan_video
 from muybridge.runtime.plan import PlanSettings
 from muybridge.types import VideoShape

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from muybridge.checkpoints.easyanimate import is_published_folder
 from muybridge.checkpoints.lora import read_lora
 from muybridge.checkpoints.motion_files import read_motion, read_motion_config
 from muybridge.errors import CheckpointError
+from muybridge.pipelines.easyanimate.folder import is_published_folder
 from muybridge.service.inspection import inspect_path
 from muybridge.weights.files import read_weights
 from muybridge.weights.loading import named_class

@@ -15,10 +15,10 @@ from muybridge.checkpoints.image_prompt_files import read_image_prompt_adapter
 from muybridge.checkpoints.lora import read_lora
 from muybridge.checkpoints.motion_export import write_motion
 from muybridge.checkpoints.motion_files import read_motion
+from muybridge.conditioning.sparse_control import read_sparse_control
 from muybridge.errors import CheckpointError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines import load_pipeline
-from muybridge.pipelines.animatediff_conditions import read_sparse_control
 
 ONE = torch.ones(4, 4)
 STATES: dict[str, dict[str, torch.Tensor]] = {

@@ -21,7 +21,7 @@ from muybridge.checkpoints import locate
 from muybridge.checkpoints.vae_files import read_vae
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.service.requests import GenerateRequest
+from muybridge.request.generate_request import repeated
 
 LEVELS = 2
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -178,10 +178,10 @@ def test_a_video_is_decoded_by_the_vae_given_and_says_so(
 
     plain, video = make(), make(vae=path)
     assert not np.array_equal(plain.frames, video.frames)
-    assert (video.request["vae"], video.request["unrecorded"]) == (str(path), [])
-    again = GenerateRequest.from_embedded(video.request)
-    assert (again.vae, GenerateRequest.from_embedded(video.request, {"model": "x"}).vae) == (str(path), None)
-    assert np.array_equal(make(vae=again.vae).frames, video.frames)
+    assert (video.request["model"]["vae"], video.request["made"]["unrecorded"]) == (str(path), [])
+    again = repeated(video.request)
+    assert (again.model.vae, repeated(video.request, {"model": "x"}).model.vae) == (str(path), None)
+    assert np.array_equal(make(vae=again.model.vae).frames, video.frames)
 
 
 def test_a_single_file_without_a_vae_needs_none_elsewhere(

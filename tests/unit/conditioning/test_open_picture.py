@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from muybridge.conditioning import open_picture, pin_keyframes
+from muybridge.conditioning.pinned import pin_keyframes
 from muybridge.errors import ConfigError, InputFileError, ShapeError
+from muybridge.request.pictures import open_picture
 
 RED = (200, 30, 40)
 

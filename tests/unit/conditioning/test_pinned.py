@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from muybridge.conditioning import fit_size, open_picture, pin_keyframes, pin_video
-from muybridge.conditioning.sizes import ASPECT_BUCKETS_512
+from muybridge.conditioning.pinned import pin_keyframes, pin_video
 from muybridge.errors import ConfigError, InputFileError, ShapeError
+from muybridge.request.pictures import open_picture
+from muybridge.request.sizes import ASPECT_BUCKETS_512, fit_size
 
 RED, BLUE = Image.new("RGB", (20, 10), (200, 0, 0)), Image.new("RGBA", (8, 8), (0, 0, 200, 255))
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from muybridge.checkpoints.embeddings import Embedding
-from muybridge.conditioning.prompt_syntax import has_syntax, parse_prompt, plain_prompt, with_embeddings
 from muybridge.errors import ConfigError
+from muybridge.request.prompt_syntax import has_syntax, parse_prompt, plain_prompt, with_embeddings
 
 
 def parts(text: str) -> list[list[tuple[str, float]]]:

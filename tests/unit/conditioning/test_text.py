@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from muybridge.conditioning import encode_prompts
+from muybridge.conditioning.text import encode_prompts
 from muybridge.errors import ConfigError
 
 MAX_TOKENS, CONTENT = 24, 22

@@ -13,9 +13,10 @@ from torch import Tensor
 from muybridge.checkpoints import parts, read_model_index
 from muybridge.checkpoints.embeddings import Embedding
 from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
-from muybridge.conditioning import encode_prompts, encode_prompts_t5
-from muybridge.conditioning.prompt_syntax import parse_prompt, with_embeddings
+from muybridge.conditioning.t5 import encode_prompts_t5
+from muybridge.conditioning.text import encode_prompts
 from muybridge.conditioning.text_pair import encode_prompts_pair
+from muybridge.request.prompt_syntax import parse_prompt, with_embeddings
 
 MAX_TOKENS, CONTENT, WIDTH = 24, 22, 16
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from muybridge.errors import ConfigError
 from muybridge.files.validation import _MUST_BE, _OTHERWISE, YAML_ERRORS, describe_validation, yaml_problem
-from muybridge.service.requests import GenerateRequest
+from muybridge.request import GenerateRequest
 from muybridge.training.run_file import TrainingRun
 
 
@@ -31,22 +32,27 @@ def described(schema: type[BaseModel], values: Any) -> str:
         ({"prompt": {"x": "a"}}, "prompt: each name must be a whole number (given 'x')"),
         ({"prompt": {0: 1}}, "prompt.0: must be text (given 1)"),
         ({"prompt": {}}, "prompt: must not be empty"),
-        ({"num_frames": 1.5}, "num_frames: must be a whole number (given 1.5)"),
-        ({"motion_strength": "x"}, "motion_strength: must be a number or a list (given 'x')"),
-        ({"motion_strength": [1, "x"]}, "motion_strength.1: must be a number (given 'x')"),
-        ({"motion_strength": float("nan")}, "motion_strength: must be a finite number (given nan)"),
-        ({"keyframes": {"x": "a.png"}}, "keyframes: each name must be a whole number (given 'x')"),
-        ({"windows": 5}, "windows: must be settings with names, as 'name: value' (given 5)"),
-        ({"windows": {"schedule": "x"}}, "windows.schedule: must be 'standard', 'uniform' or 'looped' (given 'x')"),
-        ({"free_noise": "x"}, "free_noise: must be true or false (given 'x')"),
-        ({"image_prompt": "x"}, "image_prompt: must be a list (given 'x')"),
-        ({"controls": [{"model": "a"}]}, "controls.0.frames: is missing; give it"),
-        ({"guidance_scale": 1000}, "guidance_scale: must be below 1000 (given 1000)"),
-        ({"eta": 2}, "eta: must be at most 1 (given 2)"),
-        ({"seed": 10**5000}, "seed: must be below 9223372036854775808 (given a very long number)"),
+        ({"shape": {"num_frames": 1.5}}, "shape.num_frames: must be a whole number (given 1.5)"),
+        ({"motion": {"strength": "x"}}, "motion.strength: must be a number or a list (given 'x')"),
+        ({"motion": {"strength": [1, "x"]}}, "motion.strength.1: must be a number (given 'x')"),
+        ({"motion": {"strength": float("nan")}}, "motion.strength: must be a finite number (given nan)"),
+        ({"sampling": {"windows": 5}}, "sampling.windows: must be settings with names, as 'name: value' (given 5)"),
         (
-            {"scheduler": 5, "colour": 1},
-            "scheduler: must be text (given 5); colour: there is no such setting (given 1)",
+            {"sampling": {"windows": {"schedule": "x"}}},
+            "sampling.windows.schedule: must be 'standard', 'uniform' or 'looped' (given 'x')",
+        ),
+        ({"sampling": {"windows": {"sizes": 4}}}, "sampling.windows.sizes: there is no such setting (given 4)"),
+        ({"sampling": {"free_noise": "x"}}, "sampling.free_noise: must be true or false (given 'x')"),
+        ({"conditions": "x"}, "conditions: must be a list (given 'x')"),
+        ({"sampling": {"guidance_scale": 1000}}, "sampling.guidance_scale: must be below 1000 (given 1000)"),
+        ({"sampling": {"eta": 2}}, "sampling.eta: must be at most 1 (given 2)"),
+        (
+            {"sampling": {"seed": 10**5000}},
+            "sampling.seed: must be below 9223372036854775808 (given a very long number)",
+        ),
+        (
+            {"model": {"vae": 5}, "colour": 1},
+            "model.vae: must be text (given 5); colour: there is no such setting (given 1)",
         ),
     ],
 )
@@ -54,8 +60,24 @@ def test_requests(values: dict[str, Any], expected: str) -> None:
     assert described(GenerateRequest, {"prompt": "a", **values}) == expected
 
 
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({"kind": "edges"}, "conditions.0: kind must be one of control, image-prompt, keyframes"),
+        ({"pictures": {0: "a.png"}}, "conditions.0: kind must be one of control"),
+        ({"kind": "keyframes", "pictures": {"x": "a.png"}}, "pictures: each name must be a whole number (given 'x')"),
+        ({"kind": "control", "model": "a"}, "frames: is missing; give it"),
+        ({"kind": "control", "model": "a", "frames": "b", "colour": 1}, "colour: there is no such setting (given 1)"),
+    ],
+)
+def test_conditions(condition: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        GenerateRequest.parse({"prompt": "a", "conditions": [condition]})
+    assert expected in str(caught.value)
+
+
 def test_what_is_long_is_cut() -> None:
-    assert len(described(GenerateRequest, {"prompt": "a", "num_frames": "x" * 10000})) < 200
+    assert len(described(GenerateRequest, {"prompt": "a", "shape": {"num_frames": "x" * 10000}})) < 200
 
 
 @pytest.mark.parametrize(

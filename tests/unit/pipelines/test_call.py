@@ -11,7 +11,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from muybridge.conditioning import encode_prompts
+from muybridge.conditioning.text import encode_prompts
+from muybridge.request import Request
 from muybridge.sampling import draw_noise, scheduler_names, video_generators
 from muybridge.types import LatentShape
 from muybridge.video import Video
@@ -40,7 +41,7 @@ def test_several_give_a_list(pipeline: Any) -> None:
     videos = run(pipeline, [PROMPT, OTHER], num_videos_per_prompt=2)
 
     assert [video.request["prompt"] for video in videos] == [PROMPT, PROMPT, OTHER, OTHER]
-    assert [video.request["seed"] for video in videos] == [1, 2, 3, 4]
+    assert [video.request["sampling"]["seed"] for video in videos] == [1, 2, 3, 4]
     assert isinstance(run(pipeline, [PROMPT]), list)
     assert len(run(pipeline, num_videos_per_prompt=2)) == 2
     assert len(run(pipeline, (PROMPT,))) == 1
@@ -112,21 +113,17 @@ def test_a_solver_does_not_draw_the_starting_noise_again(pipeline: Any) -> None:
 def test_a_random_seed_is_recorded_and_repeats(pipeline: Any) -> None:
     first, second = run(pipeline, seed=None), run(pipeline, seed=None)
 
-    assert first.request["seed"] != second.request["seed"]
-    assert np.array_equal(run(pipeline, seed=first.request["seed"]).frames, first.frames)
+    assert first.request["sampling"]["seed"] != second.request["sampling"]["seed"]
+    assert np.array_equal(run(pipeline, seed=first.request["sampling"]["seed"]).frames, first.frames)
 
 
 def test_the_request_repeats_each_video(pipeline: Any) -> None:
     settings: dict[str, Any] = {"height": 8, "num_inference_steps": 2, "guidance_scale": 3.0, "eta": 0.5}
     videos = run(pipeline, [PROMPT, OTHER], negative_prompt=["green", "a cyan ring"], motion_strength=0.5, **settings)
-    arguments = {
-        "prompt", "negative_prompt", "num_frames", "height", "width", "num_inference_steps", "guidance_scale",
-        "scheduler", "seed", "eta", "motion_strength", "fps",
-    }  # fmt: skip
-
     for video in videos:
-        request = json.loads(json.dumps(video.request))
-        again = pipeline(**{name: request[name] for name in arguments})
+        record = json.loads(json.dumps(video.request))
+        request = Request.parse({name: record[name] for name in Request.model_fields if name in record})
+        again = pipeline.make(request)
         assert np.abs(again.frames.astype(int) - video.frames).max() <= 1
         assert again.request == video.request
     assert [video.request["negative_prompt"] for video in videos] == ["green", "a cyan ring"]
@@ -137,15 +134,15 @@ def test_the_request_says_what_it_cannot_repeat(pipeline: Any) -> None:
     noise = draw_noise(video_generators(1, 1), LatentShape(4, 4, 8, 8))
     given = run(pipeline, latents=noise, callback_on_step_end=lambda *_: None)
 
-    assert plain.request["unrecorded"] == []
-    assert plain.request["interrupted"] is False
-    assert plain.request["dtype"] == "float32"
-    assert set(plain.request["versions"]) == {"muybridge", "torch", "diffusers"}
-    assert given.request["unrecorded"] == ["latents", "callback_on_step_end"]
+    assert plain.request["made"]["unrecorded"] == []
+    assert plain.request["made"]["interrupted"] is False
+    assert plain.request["made"]["dtype"] == "float32"
+    assert set(plain.request["made"]["versions"]) == {"muybridge", "torch", "diffusers"}
+    assert given.request["made"]["unrecorded"] == ["latents", "callback_on_step_end"]
 
 
 def test_defaults_are_those_of_the_model(pipeline: Any) -> None:
-    request = run(pipeline).request
+    request = run(pipeline).request["sampling"]
 
     assert (request["num_inference_steps"], request["guidance_scale"]) == (3, 5.0)
     assert np.array_equal(run(pipeline).frames, run(pipeline, num_inference_steps=3, guidance_scale=5.0).frames)
@@ -170,7 +167,7 @@ def test_given_text_states_stand_for_the_prompts(pipeline: Any, scale: float) ->
     expected = run(pipeline, guidance_scale=scale, negative_prompt=negatives)
     assert np.array_equal(given[0].frames, expected.frames)
     assert given[0].request["prompt"] is None
-    assert "prompt_embeds" in given[0].request["unrecorded"]
+    assert "prompt_embeds" in given[0].request["made"]["unrecorded"]
 
 
 def test_the_prompts_matter(pipeline: Any) -> None:
@@ -222,7 +219,7 @@ def test_half_precision_runs(make_pipeline: Any) -> None:
 
     assert latents.dtype == torch.float32
     assert float((latents - expected).norm() / expected.norm()) < 0.2
-    assert run(pipeline).request["dtype"] == "bfloat16"
+    assert run(pipeline).request["made"]["dtype"] == "bfloat16"
 
 
 def test_long_prompts_run(pipeline: Any) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
+from muybridge.conditioning.kinds.control import Control
+from muybridge.conditioning.residuals import Influence
 from muybridge.errors import ConfigError, ShapeError
-from muybridge.pipelines.controls import DenseControl, Influence
 from muybridge.pipelines.prompts import read_texts
 from muybridge.video import Video
 
@@ -84,15 +85,16 @@ def test_a_source_video_is_kept_the_more_the_smaller_the_strength(pipeline: Any)
 def test_a_source_video_is_recorded_as_something_the_file_does_not_hold(pipeline: Any) -> None:
     video = pipeline(PROMPT, num_frames=4, seed=1, init_video=Video(make_frames(6), fps=8.0))
 
-    assert video.request["unrecorded"] == ["init_video"]
-    assert video.request["strength"] == 0.8
+    assert video.request["made"]["unrecorded"] == ["init_video"]
 
 
 def test_a_dense_control_is_the_control_net_on_every_frame(pipeline: Any, control_net: ControlNetModel) -> None:
     frames = make_frames()
     settings: dict[str, Any] = {"motion_strength": 0.0, "num_inference_steps": 1, "guidance_scale": 1.0}
     noise = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    made = latents_of(pipeline, controls=[DenseControl(control_net, frames, 0.7)], latents=noise, **settings)
+    made = latents_of(
+        pipeline, controls=[Control(model=control_net, frames=frames, strength=0.7)], latents=noise, **settings
+    )
 
     states = pipeline._encode(read_texts([PROMPT], None), False).positive
     pipeline.scheduler.set_timesteps(1)
@@ -116,12 +118,12 @@ def test_a_dense_control_is_the_control_net_on_every_frame(pipeline: Any, contro
 
 def test_several_controls_add_up_and_none_at_strength_zero(pipeline: Any, control_net: ControlNetModel) -> None:
     frames = make_frames()
-    half = DenseControl(control_net, frames, 0.5)
+    half = Control(model=control_net, frames=frames, strength=0.5)
 
-    twice, once = latents_of(pipeline, controls=[half, half]), DenseControl(control_net, frames, 1.0)
+    twice, once = latents_of(pipeline, controls=[half, half]), Control(model=control_net, frames=frames, strength=1.0)
 
     assert torch.allclose(twice, latents_of(pipeline, controls=[once]), atol=1e-4)
-    off = latents_of(pipeline, controls=[DenseControl(control_net, frames, 0.0)])
+    off = latents_of(pipeline, controls=[Control(model=control_net, frames=frames, strength=0.0)])
     assert torch.allclose(off, latents_of(pipeline), atol=1e-5)
 
 
@@ -168,4 +170,4 @@ def test_refused_before_any_work(pipeline: Any, options: dict[str, Any], error: 
 )
 def test_refused_controls(pipeline: Any, control_net: ControlNetModel, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        latents_of(pipeline, controls=[DenseControl(**{"model": control_net, "frames": make_frames(), **changes})])
+        latents_of(pipeline, controls=[Control(**{"model": control_net, "frames": make_frames(), **changes})])

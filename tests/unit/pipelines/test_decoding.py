@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from muybridge.errors import NonFiniteError
-from muybridge.pipelines.decoding import decode_frames, to_uint8
+from muybridge.vae.frames import decode_frames, to_uint8
 
 
 def latents(num_frames: int = 5) -> Tensor:

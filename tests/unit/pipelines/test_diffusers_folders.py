@@ -98,7 +98,7 @@ def test_a_video_model_gives_the_numbers_that_it_gives_there(theirs: tuple[Any, 
         ours = loaded.unet(sample, 500, text).sample
         expected = pipeline.unet(sample, 500, text.repeat_interleave(3, dim=0)).sample
     assert float((ours - expected).abs().max() / expected.abs().max()) < 1e-5
-    assert make(loaded).request["unrecorded"] == []
+    assert make(loaded).request["made"]["unrecorded"] == []
 
 
 def test_what_else_is_said_of_such_a_folder(theirs: tuple[Any, Path]) -> None:

@@ -90,7 +90,7 @@ def test_failing_to_save_leaves_the_pipeline_as_it_was(make_pipeline: Any, tmp_p
 def test_defaults_travel_with_the_model(make_pipeline: Any, tmp_path: Path) -> None:
     make_pipeline(default_steps=2, default_guidance=2.5).save_pretrained(tmp_path / "model")
 
-    request = run(AnimateDiffPipeline.from_pretrained(tmp_path / "model")).request
+    request = run(AnimateDiffPipeline.from_pretrained(tmp_path / "model")).request["sampling"]
 
     assert (request["num_inference_steps"], request["guidance_scale"]) == (2, 2.5)
 
@@ -143,7 +143,7 @@ def test_parts_given_are_used_instead_of_the_folders(pipeline: Any, folder: Path
 
     assert loaded.vae is pipeline.vae
     assert loaded.motion_adapter is None
-    assert run(loaded).request["model"] is None  # the folder alone would not make this video
+    assert run(loaded).request["model"]["model"] is None  # the folder alone would not make this video
 
 
 def test_an_unknown_part_is_refused(saved_pipeline: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_pipeline_is_saved_without_its_image_prompt_adapter(loaded: Any, tmp_p
 def test_the_request_says_that_a_picture_is_missing_from_it(loaded: Any) -> None:
     video = loaded(PROMPT, num_frames=2, seed=1, image_prompt=make_picture())
 
-    assert "image_prompt" in video.request["unrecorded"]
+    assert "image_prompt" in video.request["made"]["unrecorded"]
 
 
 @pytest.mark.parametrize("strength", [float("nan"), float("inf")])

@@ -52,10 +52,10 @@ def test_the_request_names_the_model_as_it_was_asked_for(saved_pipeline: Path) -
     loaded.set_progress_bar_config(disable=True)
 
     video = loaded("a red circle", num_frames=2, num_inference_steps=1, seed=1)
-    again = load_pipeline(video.request["model"])
+    again = load_pipeline(video.request["model"]["model"])
     again.set_progress_bar_config(disable=True)
 
-    assert video.request["model"] == str(saved_pipeline)
+    assert video.request["model"]["model"] == str(saved_pipeline)
     assert np.array_equal(video.frames, again("a red circle", num_frames=2, num_inference_steps=1, seed=1).frames)
 
 
@@ -69,8 +69,8 @@ def test_a_motion_adapter_takes_the_place_of_the_models_own(folder: Path) -> Non
     shutil.copytree(folder / "motion_adapter", adapter)
     loaded = load_pipeline(folder, motion_adapter=adapter)
     video = loaded("a red circle", num_frames=2, num_inference_steps=1, seed=0)
-    assert video.request["motion_adapter"] == str(adapter)
-    assert video.request["unrecorded"] == []
+    assert video.request["model"]["motion_adapter"] == str(adapter)
+    assert video.request["made"]["unrecorded"] == []
 
 
 def test_a_still_image_model_is_opened_with_a_motion_adapter(folder: Path) -> None:
@@ -94,4 +94,4 @@ def test_an_adapter_put_in_by_hand_is_said_not_to_be_recorded(saved_pipeline: Pa
     loaded = load_pipeline(saved_pipeline)
     loaded.remove_motion_adapter()
     video = loaded("a red circle", num_frames=1, num_inference_steps=1, seed=0)
-    assert video.request["unrecorded"] == ["another motion_adapter"]
+    assert video.request["made"]["unrecorded"] == ["another motion_adapter"]

@@ -96,7 +96,7 @@ def test_a_loaded_pipeline_makes_a_video(stills: Path, motion_file: Callable[...
     pipeline = load_pipeline(stills, motion_adapter=path)
     pipeline.set_progress_bar_config(disable=True)
     video = pipeline("a red circle", num_frames=2, seed=0)
-    assert (video.request["num_inference_steps"], video.request["guidance_scale"]) == (2, 1.0)
+    assert (video.request["sampling"]["num_inference_steps"], video.request["sampling"]["guidance_scale"]) == (2, 1.0)
     assert read_motion(path).variant.steps == 2
 
 

@@ -18,9 +18,9 @@ from muybridge.checkpoints.convert import convert_weights
 from muybridge.checkpoints.motion_export import write_motion
 from muybridge.errors import ConfigError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.request.generate_request import repeated
 from muybridge.sampling import make_scheduler, scheduler_names
 from muybridge.service.inspection import inspect_path
-from muybridge.service.requests import GenerateRequest
 
 MARK = torch.tensor([])
 ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
@@ -125,10 +125,10 @@ def test_a_word_overrides_what_is_said_and_is_recorded(
     assert pipeline.scheduler.config["prediction_type"] == "v_prediction"
     pipeline.set_progress_bar_config(disable=True)
     request = pipeline("a red circle", num_frames=2, num_inference_steps=1, seed=0).request
-    assert request["prediction"] == "v_prediction"
+    assert request["model"]["prediction"] == "v_prediction"
     assert request["unrecorded"] == []
-    assert GenerateRequest.from_embedded(request).prediction == "v_prediction"
-    assert GenerateRequest.from_embedded(request, {"model": "other"}).prediction is None
+    assert repeated(request).prediction == "v_prediction"
+    assert repeated(request, {"model": "other"}).prediction is None
     with pytest.raises(ConfigError, match=r"Unknown prediction 'velocty'\. Known: epsilon"):
         load_pipeline(made, prediction="velocty", **options)
 

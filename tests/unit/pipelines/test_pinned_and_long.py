@@ -187,8 +187,8 @@ def test_positions_beyond_those_of_training(make_pipeline: Any) -> None:
 def test_what_made_a_long_video_is_recorded(pipeline: Any) -> None:
     video = pipeline(PROMPT, num_frames=8, windows=WINDOWS, free_noise=True, num_inference_steps=1, seed=0)
 
-    assert video.request["windows"]["size"] == 4
-    assert video.request["free_noise"] is True
+    assert video.request["sampling"]["windows"]["size"] == 4
+    assert video.request["sampling"]["free_noise"] is True
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_tag_weighs_a_lora_for_one_call(make_pipeline: Callable[..., Any], lor
     pipeline.set_adapters("ink_wash_v2", 0.25)
 
     video = pipeline(PROMPT + " <lora:ink-wash.v2:0.8>", num_frames=1, num_inference_steps=1)
-    assert video.request["lora"] == {str(lora): 0.8}
+    assert video.request["model"]["loras"] == {str(lora): 0.8}
     assert torch.equal(latents_of(pipeline, PROMPT + "<lora:ink-wash.v2:0.8>"), strong)
     assert torch.equal(latents_of(pipeline, f"{PROMPT} <lora:ink_wash_v2:0>"), without)
     assert torch.equal(latents_of(pipeline), quarter)
@@ -164,8 +164,8 @@ def test_embeddings_are_loaded_named_and_taken_out(make_pipeline: Callable[..., 
     for prompt in ("a doll", "a <toy>", "a embedding:DOLL"):
         assert torch.equal(latents_of(pipeline, prompt), plain)
     video = pipeline("a", "a doll", num_frames=1, num_inference_steps=1)
-    assert video.request["embeddings"] == {path: "doll"}
-    assert pipeline("a", num_frames=1, num_inference_steps=1).request["embeddings"] is None
+    assert video.request["model"]["embeddings"] == {path: "doll"}
+    assert pipeline("a", num_frames=1, num_inference_steps=1).request["model"].get("embeddings") is None
     for again in ({}, {"name": "other"}):
         with pytest.raises(ConfigError, match="already"):
             pipeline.load_embedding(path, **again)

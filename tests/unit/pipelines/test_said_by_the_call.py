@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 from diffusers import LCMScheduler
+from PIL import Image
 
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints.motion_export import write_motion
+from muybridge.conditioning.sparse_control import read_sparse_control
 from muybridge.errors import CheckpointError, ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import load_pipeline
-from muybridge.pipelines.animatediff_conditions import read_sparse_control
+from muybridge.request import GenerateRequest
+from muybridge.request.generate_request import repeated
 from muybridge.sampling import FreeInit, WindowSettings
 from muybridge.service.generation import generate_file
-from muybridge.service.requests import GenerateRequest
 from muybridge.video import read_request, read_video
 
 PROMPT = "a red circle"
@@ -54,11 +56,11 @@ def test_a_guessed_variant_is_warned_of_and_can_be_said(saved_pipeline: Path, mo
 def test_what_was_said_is_recorded_and_repeated(saved_pipeline: Path, motion_file: Path, tmp_path: Path) -> None:
     values = {"model": str(saved_pipeline), "prompt": PROMPT, "num_frames": 2, "num_inference_steps": 1, "seed": 1}
     given = {"motion_adapter": str(motion_file), "motion_variant": "animatelcm"}
-    generate_file(GenerateRequest.parse({**values, **given}), tmp_path / "a.png", "cpu", show_progress=False)
+    generate_file(GenerateRequest.from_flat({**values, **given}), tmp_path / "a.png", show_progress=False)
     embedded = read_request(tmp_path / "a.png")
     assert embedded is not None
-    assert (embedded["motion_variant"], embedded["guidance_scale"]) == ("animatelcm", 2.0)
-    generate_file(GenerateRequest.from_embedded(embedded), tmp_path / "b.png", "cpu", show_progress=False)
+    assert (embedded["model"]["motion_variant"], embedded["sampling"]["guidance_scale"]) == ("animatelcm", 2.0)
+    generate_file(repeated(embedded), tmp_path / "b.png", show_progress=False)
     assert np.array_equal(read_video(tmp_path / "a.png").frames, read_video(tmp_path / "b.png").frames)
 
 
@@ -80,7 +82,10 @@ def test_a_motion_condition_reaches_modules_that_read_one(make_pipeline: Callabl
     both = latents(torch.stack([torch.ones(6), -torch.ones(6)]), num_videos_per_prompt=2)
     torch.testing.assert_close(both[:1], one, rtol=1e-3, atol=1e-4)
     assert latents(torch.ones(1, 6), windows=WindowSettings(size=2, overlap=1)).isfinite().all()
-    assert pipe(PROMPT, motion_condition=torch.ones(1, 6), **options).request["unrecorded"][0] == "motion_condition"
+    assert (
+        pipe(PROMPT, motion_condition=torch.ones(1, 6), **options).request["made"]["unrecorded"][0]
+        == "motion_condition"
+    )
     with pytest.raises(ShapeError, match=r"motion_condition must be \[1, d\], one a video"):
         latents(torch.ones(3, 6))
 
@@ -101,14 +106,16 @@ def test_a_control_that_a_short_pass_would_miss(make_pipeline: Callable[..., Any
     assert make(control_end=0.5).isfinite().all()
 
 
-def test_strengths_are_in_the_record(make_pipeline: Callable[..., Any]) -> None:
+def test_strengths_are_in_the_record(make_pipeline: Callable[..., Any], tmp_path: Path) -> None:
     pipe = make_pipeline()
     pipe.set_sparse_control(SparseControlModel.from_unet(pipe.unet, "rgb", TemporalConfig(num_heads=4)))
-    picture = np.full((16, 16, 3), 200, np.uint8)
+    picture = str(tmp_path / "a.png")
+    Image.new("RGB", (16, 16), "white").save(picture)
     options = {"num_frames": 2, "num_inference_steps": 2, "seed": 1}
-    video = pipe(PROMPT, keyframes={0: picture}, control_strength=0.5, control_end=0.5, **options)
-    assert (video.request["control_strength"], video.request["control_end"]) == (0.5, 0.5)
-    assert pipe(PROMPT, **options).request["control_strength"] is None
+    request = pipe(PROMPT, keyframes={0: picture}, control_strength=0.5, control_end=0.5, **options).request
+    assert request["conditions"] == [{"kind": "keyframes", "pictures": {0: picture}, "strength": 0.5, "end": 0.5}]
+    assert list(request["inputs"]) == [picture]
+    assert pipe(PROMPT, **options).request["conditions"] == []
 
 
 def test_a_sparse_control_and_an_image_prompt_adapter_can_lie_on_the_hub(saved_pipeline: Path, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def test_a_loaded_folder_runs_as_the_motion_module_was_made(sdxl: AnimateDiffPip
     assert sdxl.motion_adapter.numerics == "diffusers"
     video = sdxl(PROMPT, num_frames=2, num_inference_steps=1, seed=0)
     assert video.frames.shape == (2, 16, 16, 3)  # the size of the U-Net's latents times the VAE's factor
-    assert video.request["model"] == str(sdxl_folder / "base")
-    assert video.request["motion_adapter"] == str(sdxl_folder / "motion")
-    assert video.request["unrecorded"] == []
+    assert video.request["model"]["model"] == str(sdxl_folder / "base")
+    assert video.request["model"]["motion_adapter"] == str(sdxl_folder / "motion")
+    assert video.request["made"]["unrecorded"] == []
 
 
 def test_a_saved_pipeline_makes_the_same_video(sdxl: AnimateDiffPipeline, plain: Tensor, tmp_path: Path) -> None:
@@ -125,9 +125,10 @@ def test_sizes_are_those_of_the_video_by_default(sdxl: AnimateDiffPipeline, plai
     assert torch.equal(latents_of(sdxl, **same), plain)
 
 
-def test_sizes_are_recorded_as_something_the_file_does_not_hold(sdxl: AnimateDiffPipeline) -> None:
+def test_sizes_are_recorded(sdxl: AnimateDiffPipeline) -> None:
     video = sdxl(PROMPT, num_frames=1, num_inference_steps=1, original_size=(512, 512), target_size=(16, 8))
-    assert video.request["unrecorded"] == ["original_size", "target_size"]
+    sizes = {"kind": "picture-sizes", "original_size": [512, 512], "target_size": [16, 8]}
+    assert (video.request["conditions"], video.request["made"]["unrecorded"]) == ([sizes], [])
 
 
 def test_text_states_in_place_of_prompts(sdxl: AnimateDiffPipeline, plain: Tensor) -> None:

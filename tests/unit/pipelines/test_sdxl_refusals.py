@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from muybridge.backbones.unet.sparse_control import SparseControlModel
+from muybridge.conditioning.kinds.control import Control
 from muybridge.errors import CheckpointError, ConfigError, ShapeError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.pipelines.controls import DenseControl
 
 PROMPT = "a red circle moving left"
 STATES, POOLED = torch.zeros(1, 24, 32), torch.zeros(1, 12)
@@ -100,7 +100,7 @@ def test_controls_of_the_other_model(sdxl: Any, pipeline: Any) -> None:
         AnimateDiffPipeline(**{**sdxl.components, "keyframe_control": sparse})
     net = ControlNetModel(block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"))
     with pytest.raises(ConfigError, match="controls: ControlNets are supported with Stable Diffusion"):
-        sdxl(PROMPT, controls=[DenseControl(net, np.zeros((16, 16, 16, 3), np.uint8))])
+        sdxl(PROMPT, controls=[Control(model=net, frames=np.zeros((16, 16, 16, 3), np.uint8))])
 
 
 def test_an_image_prompt_adapter_of_the_other_model(sdxl: Any, tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muybridge.conditioning import size_like
-from muybridge.conditioning.sizes import stretch_of
 from muybridge.errors import ConfigError, ShapeError
-from muybridge.pipelines.source_video import Usual, follow, sources_of
+from muybridge.request.following import Usual, follow, followed_video
+from muybridge.request.sizes import size_like, stretch_of
 from muybridge.sampling import WindowSettings
 from muybridge.types import VideoShape
 from muybridge.video import Video
@@ -39,7 +38,12 @@ def usual(**changes: Any) -> Usual:
 def followed(*given: Any, asked: Any = NOTHING, fps: float | None = None, **changes: Any) -> tuple[Any, list[str]]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        found = follow(asked, fps, sources_of(given[0] if given else None, given[1:]), usual(**changes))
+        sources = [followed_video("The source video", each) for each in given[:1] if each is not None]
+        sources += [
+            followed_video(f"Control video {index}" if index else "The control video", each, may_be_pictures=True)
+            for index, each in enumerate(given[1:])
+        ]
+        found = follow(asked, fps, sources, usual(**changes))
     return found, [str(each.message) for each in said]
 
 
@@ -113,14 +117,14 @@ def test_sizes_of_the_shape_of_a_source(source: Any, asked: Any, own: Any, size:
 )
 def test_sources_that_are_no_videos(source: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        sources_of(source)
+        followed_video("The source video", source)
 
 
 def test_a_call_keeps_rate_shape_and_length(pipeline: Any) -> None:
     source = Video(black(6, 8, 32), fps=25)
     video = pipeline("a red circle", init_video=source, num_inference_steps=1, seed=1)
     assert (video.frames.shape, video.fps) == ((6, 8, 32, 3), 25.0)
-    assert {name: video.request[name] for name in ("num_frames", "height", "width", "fps")} == {
+    assert {name: video.request["shape"][name] for name in ("num_frames", "height", "width", "fps")} == {
         "num_frames": 6,
         "height": 8,
         "width": 32,

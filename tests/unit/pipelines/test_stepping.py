@@ -69,7 +69,7 @@ def test_interrupt_decodes_what_there_is(pipeline: Any) -> None:
     assert [step for step, _ in cut.steps] == [0, 1]
     assert torch.equal(latents, whole.latents[1])
     assert video.frames.shape == (2, 16, 16, 3)
-    assert video.request["interrupted"] is True
+    assert video.request["made"]["interrupted"] is True
 
 
 def test_a_replacement_counts_in_the_interrupted_step(pipeline: Any) -> None:

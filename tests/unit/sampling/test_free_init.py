@@ -12,7 +12,7 @@ from torch import Tensor
 
 from muybridge.errors import ConfigError
 from muybridge.sampling import FreeInit, denoise, denoise_repeatedly, draw_noise, make_scheduler, video_generators
-from muybridge.sampling.free_init import low_pass, mix_frequencies
+from muybridge.sampling.free_init import check_levels, low_pass, mix_frequencies
 from muybridge.sampling.schedulers import set_timesteps
 from muybridge.types import LatentShape
 
@@ -127,12 +127,12 @@ def test_a_control_that_short_passes_would_miss_is_refused(name: str) -> None:
     narrow = (float(whole[1]), float(whole[1]))
 
     for settings in (FreeInit(passes=3), FreeInit(passes=1, coarse_to_fine=True)):
-        settings.check_levels(scheduler, 12, [narrow])
+        check_levels(settings, scheduler, 12, [narrow])
     gradual = FreeInit(passes=3, coarse_to_fine=True)
-    gradual.check_levels(scheduler, 12, [(low, high)])
+    check_levels(gradual, scheduler, 12, [(low, high)])
     assert torch.equal(scheduler.timesteps, whole)
     with pytest.raises(ConfigError, match=r"Pass 1 of 3 of FreeInit has 4 of 12 steps.*Widen the range"):
-        gradual.check_levels(scheduler, 12, [(low, high), narrow])
+        check_levels(gradual, scheduler, 12, [(low, high), narrow])
     assert torch.equal(scheduler.timesteps, whole)
 
 

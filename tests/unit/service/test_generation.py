@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from muybridge.errors import ConfigError, OutputError
+from muybridge.request import GenerateRequest
 from muybridge.service.generation import generate_file, pick_device
-from muybridge.service.requests import GenerateRequest
 
-REQUEST = GenerateRequest.parse({"prompt": "a red circle", "model": "there is no such model"})
+FLAT = {"prompt": "a red circle", "model": "there is no such model"}
+REQUEST = GenerateRequest.from_flat(FLAT)
 
 
 def test_the_cpu_is_always_there():
@@ -31,7 +32,7 @@ def test_the_output_is_checked_before_the_model(tmp_path):
 
 
 def test_the_scheduler_is_checked_before_the_model(tmp_path):
-    request = GenerateRequest.parse({**REQUEST.model_dump(), "scheduler": "magic"})
+    request = GenerateRequest.from_flat({**FLAT, "scheduler": "magic"})
 
     with pytest.raises(ConfigError, match=r"'magic'.*ddim"):
         generate_file(request, tmp_path / "out.mp4")
@@ -44,7 +45,7 @@ def test_the_scheduler_is_checked_before_the_model(tmp_path):
     [("image_prompt_adapter", "image_prompt"), ("keyframe_control", "keyframes"), ("sketch_control", "sketches")],
 )
 def test_a_network_that_is_shown_nothing_is_refused_before_the_model(tmp_path, network, shown):
-    request = GenerateRequest.parse({**REQUEST.model_dump(), network: "a.safetensors"})
+    request = GenerateRequest.from_flat({**FLAT, network: "a.safetensors"})
 
     with pytest.raises(ConfigError, match=f"{network} has no effect without {shown}"):
         generate_file(request, tmp_path / "out.mp4")

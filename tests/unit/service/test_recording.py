@@ -16,9 +16,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from muybridge.backbones.unet.image_prompt import text_attention_blocks
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.service.generation import generate_file
-from muybridge.service.recording import check_inputs, input_digests, recorded_settings
-from muybridge.service.requests import GenerateRequest
+from muybridge.request import GenerateRequest, Inputs
+from muybridge.request.digests import digest_of
+from muybridge.request.generate_request import check_inputs, repeated
+from muybridge.service.generation import generate_file, open_inputs
 from muybridge.video import read_request, read_video
 
 TEXT, PROJECTED = 16, 24
@@ -61,7 +62,7 @@ def image_prompt_adapter(saved_pipeline: Path, tmp_path: Path) -> Path:
 def test_an_image_prompt_and_its_strength_are_recorded_and_repeated(
     saved_pipeline: Path, image_prompt_adapter: Path, picture: Path, tmp_path: Path
 ) -> None:
-    request = GenerateRequest.parse(
+    request = GenerateRequest.from_flat(
         {
             "model": str(saved_pipeline),
             "prompt": "a red circle",
@@ -73,72 +74,72 @@ def test_an_image_prompt_and_its_strength_are_recorded_and_repeated(
             "seed": 3,
         }
     )
-    generate_file(request, tmp_path / "a.png", "cpu", show_progress=False)
+    generate_file(request, tmp_path / "a.png", show_progress=False)
     embedded = read_request(tmp_path / "a.png")
     assert embedded is not None
-    assert embedded["image_prompt_strength"] == 0.4
-    assert embedded["unrecorded"] == []
+    assert embedded["conditions"] == [{"kind": "image-prompt", "pictures": [str(picture)], "strength": 0.4}]
+    assert embedded["made"]["unrecorded"] == []
 
-    again = GenerateRequest.from_embedded(embedded)
-    generate_file(again, tmp_path / "b.png", "cpu", show_progress=False)
-    weaker = GenerateRequest.from_embedded(embedded, {"image_prompt_strength": 0.1})
-    generate_file(weaker, tmp_path / "c.png", "cpu", show_progress=False)
+    again = repeated(embedded)
+    generate_file(again, tmp_path / "b.png", show_progress=False)
+    weaker = repeated(embedded, {"image_prompt_strength": 0.1})
+    generate_file(weaker, tmp_path / "c.png", show_progress=False)
 
     first, second, third = (read_video(tmp_path / f"{name}.png").frames for name in "abc")
     assert np.array_equal(first, second)
     assert not np.array_equal(first, third)
 
 
-def test_the_pipeline_s_word_comes_first_and_files_are_added(picture: Path) -> None:
-    request = GenerateRequest.parse(
+def test_a_record_gives_the_request_again(saved_pipeline: Path, picture: Path) -> None:
+    asked = GenerateRequest.from_flat(
         {
+            "model": str(saved_pipeline),
             "prompt": "a",
+            "init_video": str(picture.parent),
             "fit": 64,
-            "num_frames": 8,
-            "keyframes": {-1: str(picture)},
-            "keyframe_control": "control.ckpt",
-            "control_end": 0.5,
+            "num_inference_steps": 2,
+            "motion_strength": 0.5,
         }
     )
-    made = {
-        "prompt": "a",
-        "num_frames": 8,
-        "seed": 4,
-        "width": 64,
-        "height": 48,
-        "strength": None,
-        "unrecorded": ["keyframes", "latents", "another keyframe_control", "another vae"],
-    }
+    (picture.parent / "0000.png").write_bytes(picture.read_bytes())
+    picture.unlink()
+    pipeline = load_pipeline(saved_pipeline)
+    embedded = json.loads(json.dumps(pipeline.make(asked).request))
 
-    settings = recorded_settings(request, made, {"a.png": "0"})
+    again = repeated(embedded)
 
-    assert settings["unrecorded"] == ["latents", "another vae"]
-    assert (settings["control_end"], settings["keyframe_control"], settings["seed"]) == (0.5, "control.ckpt", 4)
-    assert (settings["width"], settings["height"], settings.get("fit")) == (64, 48, None)
-    assert settings["inputs"] == {"a.png": "0"}
-    in_file = json.loads(json.dumps(settings | {"unrecorded": []}))
-    assert GenerateRequest.from_embedded(in_file).keyframes == {-1: str(picture)}
+    assert again.model == asked.model
+    assert (again.shape.width, again.shape.height, again.shape.fit) == (64, 64, None)
+    assert again.sampling.seed == embedded["sampling"]["seed"]
+    assert (again.motion, again.sampling.num_inference_steps) == (asked.motion, 2)
+    assert again.conditions[0].plain() == {"kind": "source", "video": str(picture.parent), "strength": 0.5}
+    assert np.array_equal(pipeline.make(again).frames, pipeline.make(again).frames)
+    assert list(embedded["inputs"]) == [str(picture.parent)]
 
 
-def test_a_request_without_files_has_no_digests() -> None:
-    made = {"prompt": "a", "unrecorded": []}
-    assert "inputs" not in recorded_settings(GenerateRequest.parse({"prompt": "a"}), made, {})
+def test_a_request_without_files_has_no_digests(saved_pipeline: Path) -> None:
+    video = load_pipeline(saved_pipeline)("a", num_frames=1, num_inference_steps=1)
+    assert "inputs" not in video.request
+
+
+def opened(**values: object) -> Inputs:
+    return open_inputs(GenerateRequest.from_flat({"prompt": "a", **values}))
 
 
 def test_a_file_that_became_another_is_named(picture: Path, tmp_path: Path) -> None:
-    request = GenerateRequest.parse({"prompt": "a", "image_prompt": [str(picture)]})
-    embedded = {"inputs": input_digests(request)}
-    check_inputs(request, embedded)
+    embedded = {"inputs": opened(image_prompt=[str(picture)]).digests}
+    check_inputs(opened(image_prompt=[str(picture)]), embedded)
 
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(picture)
 
     with pytest.raises(ConfigError, match=r"style\.png is not the file any more"):
-        check_inputs(request, embedded)
+        check_inputs(opened(image_prompt=[str(picture)]), embedded)
+    check_inputs(opened(image_prompt=[str(picture)]), {})
     other = tmp_path / "other.png"
     picture.rename(other)
-    check_inputs(GenerateRequest.parse({"prompt": "a", "image_prompt": [str(other)]}), embedded)
-    check_inputs(request, embedded)  # missing: said when it is opened
-    check_inputs(request, {})
+    check_inputs(opened(image_prompt=[str(other)]), embedded)
+    with pytest.raises(InputFileError, match=r"style\.png"):
+        opened(image_prompt=[str(picture)])
 
 
 @pytest.mark.parametrize("named", ["pose", "pose.png"])  # either name reads what was saved as pose.png
@@ -147,20 +148,19 @@ def test_a_folder_that_became_another_is_named(picture: Path, tmp_path: Path, na
     folder.mkdir()
     for index in range(2):
         (folder / f"{index:04d}.png").write_bytes(picture.read_bytes())
-    request = GenerateRequest.parse({"prompt": "a", "init_video": str(tmp_path / named)})
-    embedded = {"inputs": input_digests(request)}
+    embedded = {"inputs": opened(init_video=str(tmp_path / named)).digests}
     (folder / ".directory").touch()  # of a file manager; not read
-    check_inputs(request, embedded)
+    check_inputs(opened(init_video=str(tmp_path / named)), embedded)
 
     for change in (
-        lambda: (folder / "0001.png").write_bytes(b"another"),
+        lambda: Image.new("RGB", (16, 16)).save(folder / "0001.png"),
         lambda: (folder / "0001.png").rename(folder / "0002.png"),
         (folder / "0002.png").unlink,
     ):
         change()
         with pytest.raises(ConfigError, match=f"{named} is not the file any more"):
-            check_inputs(request, embedded)
-        embedded = {"inputs": input_digests(request)}
+            check_inputs(opened(init_video=str(tmp_path / named)), embedded)
+        embedded = {"inputs": opened(init_video=str(tmp_path / named)).digests}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -170,8 +170,8 @@ def test_a_picture_replaced_or_lost_while_the_video_is_made(
     """The digest is that of what was read, and the video is not lost with the picture."""
     values = {"model": str(saved_pipeline), "prompt": "a", "image_prompt": [str(picture)], "num_frames": 2}
     values |= {"image_prompt_adapter": str(image_prompt_adapter), "num_inference_steps": 1, "seed": 3}
-    request = GenerateRequest.parse(values)
-    before = input_digests(request)
+    request = GenerateRequest.from_flat(values)
+    before = open_inputs(request).digests
 
     def replace(*_: object) -> None:
         if picture.is_file():
@@ -180,7 +180,7 @@ def test_a_picture_replaced_or_lost_while_the_video_is_made(
 
     hook = register_module_forward_pre_hook(replace)  # from the first network that runs on
     try:
-        generate_file(request, tmp_path / "a.png", "cpu", show_progress=False)
+        generate_file(request, tmp_path / "a.png", show_progress=False)
     finally:
         hook.remove()
 
@@ -194,19 +194,18 @@ def test_a_picture_replaced_or_lost_while_the_video_is_made(
 def test_a_name_that_no_file_can_have_is_said(tmp_path: Path, name: str) -> None:
     (tmp_path / "loop.png").mkdir()
     (tmp_path / "loop.png" / "0000.png").mkdir()
-    request = GenerateRequest.parse({"prompt": "a", "keyframes": {0: str(tmp_path / name)}})
     with pytest.raises(InputFileError, match=r"cannot be read \((File name too long|Is a directory)\)") as caught:
-        check_inputs(request, {"inputs": {}})
+        digest_of(str(tmp_path / name))
     assert len(str(caught.value)) < 300
 
 
 def test_what_was_said_of_one_adapter_is_not_said_of_the_next() -> None:
     embedded = {"model": "m", "prompt": "p", "motion_adapter": "a.ckpt", "motion_variant": "animatelcm"}
-    assert GenerateRequest.from_embedded(embedded).motion_variant == "animatelcm"
-    assert GenerateRequest.from_embedded(embedded, {"motion_adapter": "b.ckpt"}).motion_variant is None
+    assert repeated(embedded).model.motion_variant == "animatelcm"
+    assert repeated(embedded, {"motion_adapter": "b.ckpt"}).model.motion_variant is None
 
 
 def test_a_variant_needs_an_adapter(tmp_path: Path) -> None:
-    request = GenerateRequest.parse({"prompt": "a", "motion_variant": "animatelcm"})
+    request = GenerateRequest.from_flat({"prompt": "a", "motion_variant": "animatelcm"})
     with pytest.raises(ConfigError, match="give motion_adapter too"):
         generate_file(request, tmp_path / "a.mp4")

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from muybridge.errors import ConfigError
-from muybridge.service.requests import GenerateRequest
+from muybridge.request import GenerateRequest
+from muybridge.request.generate_request import repeated
 
 EMBEDDED = {
     "motion_adapter": None,
@@ -32,17 +33,17 @@ EMBEDDED = {
 
 
 def test_a_prompt_is_enough():
-    request = GenerateRequest.parse({"prompt": "a red circle"})
+    request = GenerateRequest.from_flat({"prompt": "a red circle"})
 
-    assert request.model == "demo/animatediff"
-    assert request.num_frames is None  # the pipeline's default
-    assert request.seed is None
+    assert request.model.model == "demo/animatediff"
+    assert request.shape.num_frames is None  # the pipeline's default
+    assert request.sampling.seed is None
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "prompt: is missing; give it"),
+        ({}, "prompt: is missing. Give one"),
         ({"prompt": {}}, "prompt: must not be empty"),
         ({"num_frames": 0}, r"num_frames: .*1 \(given 0\)"),
         ({"num_frames": "many"}, "num_frames"),
@@ -52,47 +53,53 @@ def test_a_prompt_is_enough():
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"fps": 0}, "fps"),
-        ({"motion_strength": float("nan")}, "motion_strength"),
-        ({"colour": "red"}, "colour: there is no such setting"),
-        ({"fps": 0, "eta": 3}, "eta.*; fps|fps.*; eta"),
+        ({"motion_strength": float("nan")}, "motion.strength"),
+        ({"colour": "red"}, "no argument 'colour'"),
+        ({"keyframe": {0: "a.png"}}, "did you mean 'keyframes'"),
+        ({"fps": 0, "eta": 3}, "shape.fps.*; sampling.eta"),
     ],
 )
 def test_what_is_wrong_is_named(values, message):
     given = values if not values or "prompt" in values else {"prompt": "a red circle", **values}
 
     with pytest.raises(ConfigError, match=message) as caught:
-        GenerateRequest.parse(given)
+        GenerateRequest.from_flat(given)
 
     assert "\n" not in str(caught.value)
 
 
 def test_requests_do_not_change():
-    request = GenerateRequest.parse({"prompt": "a red circle"})
+    request = GenerateRequest.from_flat({"prompt": "a red circle"})
 
     with pytest.raises(ValidationError, match="frozen"):
         request.seed = 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_request_of_a_file_is_repeated_whole():
-    request = GenerateRequest.from_embedded(EMBEDDED)
+    request = repeated(EMBEDDED)
 
-    recorded = {name: value for name, value in EMBEDDED.items() if name in GenerateRequest.model_fields}
-    assert request.model_dump(exclude_none=True) == {k: v for k, v in recorded.items() if v is not None}
+    assert request.plain() == {
+        "model": {"model": "demo/animatediff"},
+        "prompt": "a red circle",
+        "shape": {"num_frames": 4, "height": 64, "width": 32, "fps": 12.0},
+        "sampling": {"seed": 5, "num_inference_steps": 3, "guidance_scale": 2.0},
+        "motion": {"strength": 0.5},
+    }
 
 
 def test_changes_go_over_what_the_file_says():
-    request = GenerateRequest.from_embedded(EMBEDDED, {"seed": 6, "model": "other"})
+    request = repeated(EMBEDDED, {"seed": 6, "model": "other"})
 
-    assert (request.seed, request.model, request.fps) == (6, "other", 12.0)
+    assert (request.sampling.seed, request.model.model, request.shape.fps) == (6, "other", 12.0)
 
 
 def test_where_the_rest_of_one_model_comes_from_says_nothing_of_another():
     embedded = {**EMBEDDED, "model": "one.safetensors", "parts_from": "sd15"}
 
-    assert GenerateRequest.from_embedded(embedded, {"seed": 6}).parts_from == "sd15"
-    assert GenerateRequest.from_embedded(embedded, {"model": "other"}).parts_from is None
-    changed = GenerateRequest.from_embedded(embedded, {"model": "two.safetensors", "parts_from": "mine"})
-    assert changed.parts_from == "mine"
+    assert repeated(embedded, {"seed": 6}).model.parts_from == "sd15"
+    assert repeated(embedded, {"model": "other"}).model.parts_from is None
+    changed = repeated(embedded, {"model": "two.safetensors", "parts_from": "mine"})
+    assert changed.model.parts_from == "mine"
 
 
 @pytest.mark.parametrize(
@@ -108,13 +115,13 @@ def test_where_the_rest_of_one_model_comes_from_says_nothing_of_another():
 )
 def test_a_file_that_cannot_be_repeated_says_why(embedded, message):
     with pytest.raises(ConfigError, match=message):
-        GenerateRequest.from_embedded(embedded)
+        repeated(embedded)
 
 
 def test_what_the_file_lacks_can_be_given():
-    request = GenerateRequest.from_embedded({**EMBEDDED, "model": None, "prompt": None}, {"model": "m", "prompt": "p"})
+    request = repeated({**EMBEDDED, "model": None, "prompt": None}, {"model": "m", "prompt": "p"})
 
-    assert (request.model, request.prompt) == ("m", "p")
+    assert (request.model.model, request.prompt) == ("m", "p")
 
 
 @pytest.mark.parametrize(
@@ -122,17 +129,17 @@ def test_what_the_file_lacks_can_be_given():
 )
 def test_what_cannot_be_repeated_exactly_is_refused(change, reason):
     with pytest.raises(ConfigError, match=reason):
-        GenerateRequest.from_embedded(EMBEDDED | change)
+        repeated(EMBEDDED | change)
 
 
 def test_a_new_size_takes_the_place_of_fitting_and_fitting_that_of_a_size():
     fitted = {"model": "demo/easyanimate", "prompt": "x", "keyframes": {"0": "a.png"}, "fit": 64}
     sized = {**fitted, "fit": None, "width": 64, "height": 48}
 
-    request = GenerateRequest.from_embedded(fitted, {"width": 32, "height": 48})
-    assert (request.fit, request.width, request.height) == (None, 32, 48)
-    request = GenerateRequest.from_embedded(sized, {"fit": 128})
-    assert (request.fit, request.width, request.height) == (128, None, None)
+    request = repeated(fitted, {"width": 32, "height": 48})
+    assert (request.shape.fit, request.shape.width, request.shape.height) == (None, 32, 48)
+    request = repeated(sized, {"fit": 128})
+    assert (request.shape.fit, request.shape.width, request.shape.height) == (128, None, None)
 
 
 @pytest.mark.parametrize(
@@ -151,12 +158,12 @@ def test_a_new_size_takes_the_place_of_fitting_and_fitting_that_of_a_size():
 )
 def test_words_from_before_there_was_syntax_stay_words(embedded, changes, is_plain):
     """A record that does not say how its words are read is from when they were all plain."""
-    request = GenerateRequest.from_embedded({"model": "m", **embedded}, changes)
+    request = repeated({"model": "m", **embedded}, changes)
     assert request.plain_prompt is is_plain
     assert request.reads_syntax is (not is_plain and "(" in str(request.prompt))
 
 
 def test_empty_prompts_are_prompts():
-    assert GenerateRequest.parse({"prompt": ""}).prompt == ""
-    assert GenerateRequest.parse({"prompt": {0: "", 8: "a"}}).prompt == {0: "", 8: "a"}
-    assert GenerateRequest.from_embedded({"model": "m", "prompt": "", "negative_prompt": ""}).negative_prompt == ""
+    assert GenerateRequest.from_flat({"prompt": ""}).prompt == ""
+    assert GenerateRequest.from_flat({"prompt": {0: "", 8: "a"}}).prompt == {0: "", 8: "a"}
+    assert repeated({"model": "m", "prompt": "", "negative_prompt": ""}).negative_prompt == ""

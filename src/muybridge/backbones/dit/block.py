@@ -20,8 +20,9 @@ class Conditions:
 
     Attributes:
         modulation: `[b, 6, c]` from the timestep: shift, scale and gate of the attention, then of the feed-forward.
-        text: `[b, n, c]`, text tokens and then image tokens.
-        text_bias: `[b, n]` added to the scores of the attention to `text`, or None where every token counts.
+        text: `[b, n, c]`, text tokens and then image tokens; `[b, f, n, c]` where each frame has its own.
+        text_bias: `[b, n]` or `[b, f, n]`, added to the scores of the attention to `text`, or None where every token
+            counts.
         motion: handed to the motion module.
     """
 
@@ -83,14 +84,29 @@ class TransformerBlock(nn.Module):
         return result
 
     def _train(self, tokens: Tensor, given: Conditions, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
-        tokens = tokens + self.attn2(tokens.flatten(1, 2), given.text, given.text_bias).view(tokens.shape)
+        if given.text.ndim == 4:
+            attended = self.attn2(tokens.flatten(0, 1), *_folded(given, slice(None)))
+        else:
+            attended = self.attn2(tokens.flatten(1, 2), given.text, given.text_bias)
+        tokens = tokens + attended.view(tokens.shape)
         return tokens + gate * self.ff(modulated_norm(tokens, shift, scale, self.eps))
 
     def _infer_(self, tokens: Tensor, given: Conditions, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         batch, frames, places, _ = tokens.shape
-        key, value = self.attn2.keys_and_values([given.text], given.text.shape[1])
+        by_frame = given.text.ndim == 4
+        shared = None if by_frame else self.attn2.keys_and_values([given.text], given.text.shape[1])
         for some in pieces(frames, batch * places):
             part = tokens[:, some]
-            part.add_(self.attn2.attend(part.flatten(1, 2), key, value, given.text_bias).view(part.shape))
+            if shared is None:
+                attended = self.attn2(part.flatten(0, 1), *_folded(given, some))
+            else:
+                attended = self.attn2.attend(part.flatten(1, 2), *shared, given.text_bias)
+            part.add_(attended.view(part.shape))
             part.addcmul_(self.ff(modulated_norm(part, shift, scale, self.eps)), gate)
         return tokens
+
+
+def _folded(given: Conditions, frames: slice) -> tuple[Tensor, Tensor | None]:
+    """Text and bias of some frames, each frame a row of the batch."""
+    bias = None if given.text_bias is None else given.text_bias[:, frames].flatten(0, 1)
+    return given.text[:, frames].flatten(0, 1), bias

@@ -164,8 +164,9 @@ class Transformer3DModel(MotionHost):
         Args:
             hidden_states: noisy latents `[b, c, f, h, w]`; height and width multiples of `patch_size`.
             timestep: one for all, or `[b]`; may be fractional.
-            encoder_hidden_states: text states `[b, n, d]`, shared by the frames of a video.
-            encoder_attention_mask: `[b, n]`, 1 for tokens that count, 0 for padding; None counts all.
+            encoder_hidden_states: text states `[b, n, d]`, shared by the frames of a video, or `[b, f, n, d]` with a
+                text for each latent frame; motion modules are told the mean of these.
+            encoder_attention_mask: `[b, n]` or `[b, f, n]`, 1 for tokens that count, 0 for padding; None counts all.
             inpaint_latents: latents of mask and masked video `[b, c', f, h, w]`, for models that have channels for it.
             clip_encoder_hidden_states: an image embedding a video, `[b, e]`.
             clip_attention_mask: `[b, clip_tokens]`, 0 where a video has no image; None counts all.
@@ -197,7 +198,12 @@ class Transformer3DModel(MotionHost):
             text=text,
             text_bias=bias,
             motion=self.motion_context(
-                hidden_states.shape[2], frame_positions, embedded, text, motion_strength, motion_condition
+                hidden_states.shape[2],
+                frame_positions,
+                embedded,
+                text if text.ndim == 3 else text.mean(dim=1),
+                motion_strength,
+                motion_condition,
             ),
         )
         features = self._blocks(self.pos_embed(hidden_states), conditions)
@@ -225,14 +231,19 @@ class Transformer3DModel(MotionHost):
     def _text(
         self, text: Tensor, text_mask: Tensor | None, clip: Tensor | None, clip_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """All tokens that the blocks attend to `[b, n, c]`, and what is added to their scores `[b, n]`."""
+        """All tokens that the blocks attend to `[b, n, c]`, and what is added to their scores `[b, n]`.
+
+        Where each frame has a text of its own, `[b, f, n, c]` and `[b, f, n]`.
+        """
         tokens = self.caption_projection(text)
         if clip is not None and self.clip_projection is not None:
-            images = self.clip_projection(clip.to(tokens.dtype)).unflatten(1, (-1, tokens.shape[2]))
+            images = self.clip_projection(clip.to(tokens.dtype)).unflatten(1, (-1, tokens.shape[-1]))
             if text_mask is not None or clip_mask is not None:
-                text_mask = _mask_or_ones(text_mask, tokens)
-                text_mask = torch.cat((text_mask, _mask_or_ones(clip_mask, images)), dim=1)
-            tokens = torch.cat((tokens, images), dim=1)
+                own = _mask_or_ones(clip_mask, images)
+                own = own if tokens.ndim == 3 else own[:, None].expand(-1, tokens.shape[1], -1)
+                text_mask = torch.cat((_mask_or_ones(text_mask, tokens), own), dim=-1)
+            images = images if tokens.ndim == 3 else images[:, None].expand(-1, tokens.shape[1], -1, -1)
+            tokens = torch.cat((tokens, images), dim=-2)
         bias = None if text_mask is None else (1 - text_mask.to(tokens.dtype)) * _DROPPED
         return tokens, bias
 
@@ -262,14 +273,18 @@ class Transformer3DModel(MotionHost):
             raise ShapeError(f"Latents must have a height and width that {size} divides; given {latents.shape[3:]}.")
         if inpaint is not None and inpaint.shape[2:] != latents.shape[2:]:
             raise ShapeError(f"inpaint_latents must be {latents.shape[2:]} in f, h, w; given {inpaint.shape[2:]}.")
-        if text.ndim != 3 or len(text) != len(latents):
+        if (
+            text.ndim not in (3, 4)
+            or len(text) != len(latents)
+            or (text.ndim == 4 and text.shape[1] != latents.shape[2])
+        ):
             raise ShapeError(
-                f"encoder_hidden_states must be [{len(latents)}, n, d], one text for each video; given "
-                f"{tuple(text.shape)}."
+                f"encoder_hidden_states must be [{len(latents)}, n, d], one text for each video, or "
+                f"[{len(latents)}, {latents.shape[2]}, n, d], one for each latent frame; given {tuple(text.shape)}."
             )
         if clip is not None and self.clip_projection is None:
             raise ConfigError("This model takes no image embedding; leave clip_encoder_hidden_states out.")
 
 
 def _mask_or_ones(mask: Tensor | None, tokens: Tensor) -> Tensor:
-    return tokens.new_ones(tokens.shape[:2]) if mask is None else mask.to(tokens.dtype)
+    return tokens.new_ones(tokens.shape[:-1]) if mask is None else mask.to(tokens.dtype)

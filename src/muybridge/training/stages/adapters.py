@@ -14,7 +14,7 @@ from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import MotionSettings, PipelineStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
-    from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
+    from muybridge.pipelines import VideoPipeline
 
 _FRAMES_OF_UNET, _WHOLE_CLIPS_OF_UNET = 8, 0.25
 
@@ -71,7 +71,7 @@ class MotionAdapterStage(PipelineStage):
             batches = data.whole_clips(wanted)
         return StageWork(method, batches, lambda: {"motion_adapter": adapter})
 
-    def pipeline(self, run: RunSettings, output: Path) -> AnimateDiffPipeline | EasyAnimatePipeline:
+    def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained on, with the motion modules that came of it.
 
         Its default steps and guidance stay, unless the run file gives some.

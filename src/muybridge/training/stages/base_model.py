@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 
 from muybridge.checkpoints import locate_model
 from muybridge.errors import ConfigError
-from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
+from muybridge.pipelines import AnimateDiffPipeline, VideoPipeline, load_pipeline
 
 
 def check_base(model: str) -> None:
@@ -21,7 +21,7 @@ def check_base(model: str) -> None:
         locate_model(model)
 
 
-def load_base(model: str) -> AnimateDiffPipeline | EasyAnimatePipeline:
+def load_base(model: str) -> VideoPipeline:
     """Load a shipped model, a folder, or a hub id, as something to train on.
 
     Raises:
@@ -47,6 +47,6 @@ def load_unet_base(model: str) -> AnimateDiffPipeline:
     return base
 
 
-def training_scheduler(base: AnimateDiffPipeline | EasyAnimatePipeline) -> DDIMScheduler:
+def training_scheduler(base: VideoPipeline) -> DDIMScheduler:
     """The noise levels of a model, whatever solver it runs with."""
     return DDIMScheduler.from_config(base.scheduler.config)  # type: ignore[return-value]

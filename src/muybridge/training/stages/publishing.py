@@ -9,10 +9,10 @@ from diffusers import ConfigMixin
 from torch import nn
 
 from muybridge.files.new_folder import replaced_folder
-from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
+from muybridge.pipelines import VideoPipeline
 
 
-def publish_pipeline(pipeline: AnimateDiffPipeline | EasyAnimatePipeline, folder: Path) -> Path:
+def publish_pipeline(pipeline: VideoPipeline, folder: Path) -> Path:
     """Write a pipeline in half precision; a folder that is there is replaced.
 
     Raises:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 if TYPE_CHECKING:
     from torch import nn
 
-    from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
+    from muybridge.pipelines import VideoPipeline
     from muybridge.training.data import BatchSource, TrainingData
 
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
@@ -147,7 +147,7 @@ class PipelineStage(LastStage):
         return publish_pipeline(self.pipeline(run, output), output / "model")
 
     @abstractmethod
-    def pipeline(self, run: RunSettings, output: Path) -> AnimateDiffPipeline | EasyAnimatePipeline:
+    def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """Put the parts in `output` together."""
 
 

@@ -1,0 +1,59 @@
+"""A picture of every frame (edges, depth, a pose) that a ControlNet makes the video follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from muybridge.request.condition import Condition, register_condition
+from muybridge.request.following import Followed, followed_video
+from muybridge.request.inputs import Inputs
+
+if TYPE_CHECKING:
+    from muybridge.conditioning.prepared import Parts, Prepared, Task
+    from muybridge.request.request import Request
+
+
+@register_condition("control")
+class Control(Condition):
+    """A ControlNet, and what it is shown."""
+
+    keywords = ("controls",)
+    of_one_call = True
+    needs = frozenset({"controls"})
+
+    model: Any
+    """The network, made for the same image model: a file or folder, here or on the hub, or a `ControlNetModel`."""
+    frames: Any
+    """A video file, a folder of pictures, a `Video`, `uint8 [f, h, w, 3]`, or a picture for each frame; stretched to
+    the size of the video."""
+    strength: float = 1.0
+    """How much of what it says is added."""
+    start: float = 0.0
+    """From which share of the steps on, 0 to 1."""
+    end: float = 1.0
+    """Until which share of the steps."""
+
+    @classmethod
+    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+        """Of `controls`: conditions of this kind, or values of the same names."""
+        return [each if isinstance(each, Condition) else cls(**each) for each in given["controls"]]
+
+    def call_values(self) -> dict[str, Any]:
+        """`controls`, of this one."""
+        return {"controls": [self.model_dump(exclude_defaults=True)]}
+
+    def open(self, inputs: Inputs, request: Request) -> None:
+        """Open what it is shown."""
+        inputs.video(self.frames, request.shape.num_frames)
+
+    def followed(self, inputs: Inputs) -> Sequence[Followed]:
+        """Length, size and rate of what it is shown."""
+        return [followed_video("The control video", inputs.video(self.frames, None), may_be_pictures=True)]
+
+    def prepare(self, parts: Parts, task: Task) -> Prepared:
+        """The ControlNet beside the backbone."""
+        from muybridge.conditioning.dense_control import dense_control
+        from muybridge.conditioning.prepared import Prepared
+
+        return Prepared(controls=(dense_control(self, parts, task),))

@@ -1,0 +1,1 @@
+"""AnimateDiff: everything that is true of this family alone."""

@@ -1,0 +1,1 @@
+"""EasyAnimate: everything that is true of this family alone."""

@@ -1,0 +1,73 @@
+"""What a video says about how it was made: a request that gives it again, and what was special about the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+
+from muybridge.request.condition import plain_value
+from muybridge.version import __version__
+
+if TYPE_CHECKING:
+    from muybridge.pipelines.base import PipelineBase
+    from muybridge.pipelines.plan import Plan
+
+
+def recorded(pipeline: PipelineBase, plan: Plan) -> dict[str, Any]:
+    """A request as `Request.plain` has it, with the model beside it, and under `made` what only holds for this run."""
+    request = plan.request
+    sampling = {
+        name: value for name, value in request.sampling.model_dump(warnings=False).items() if value not in (None, False)
+    }
+    record: dict[str, Any] = {
+        "model": _model(pipeline, plan),
+        "prompt": None,
+        **request.plain(),
+        "shape": {name: value for name, value in request.shape.model_dump(warnings=False).items() if value is not None},
+        "sampling": plain_value(sampling),
+    }
+    # Said even where it is as by default, since files of before it was there say nothing.
+    record["plain_prompt"] = request.plain_prompt
+    shown = [plain for each in request.conditions if (plain := _condition(each, plan)) is not None]
+    record["conditions"] = shown
+    backbone: Any = pipeline.backbone
+    in_memory = [name for each in request.conditions if each.plain() is None for name in each.names()]
+    if plan.callback is not None:
+        in_memory.append("callback_on_step_end")
+    if pipeline.has_unrecorded_lora:
+        in_memory.append("how its LoRAs were read")
+    record["made"] = {
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "versions": {"muybridge": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+        "interrupted": pipeline._interrupt,
+        "unrecorded": [*in_memory, *pipeline._changed_parts()],
+    }
+    if plan.task.inputs.digests:
+        record["inputs"] = dict(plan.task.inputs.digests)
+    return record
+
+
+def _model(pipeline: PipelineBase, plan: Plan) -> dict[str, Any]:
+    kinds = {each.kind for each in plan.request.conditions}
+    networks = {role: path for role, path in pipeline._network_files.items() if _is_used(role, kinds)}
+    found = {
+        "model": pipeline.model_name,
+        **pipeline._loaded_with,
+        "loras": pipeline.lora_settings,
+        "embeddings": plan.texts.embeddings,
+        "networks": networks,
+    }
+    return {name: value for name, value in found.items() if value or name == "model"}
+
+
+def _is_used(role: str, kinds: set[str]) -> bool:
+    return role.replace("_", "-") in kinds or (role == "image_encoder" and "image-prompt" in kinds)
+
+
+def _condition(condition: Any, plan: Plan) -> dict[str, Any] | None:
+    plain = condition.plain()
+    if plain is not None and condition.kind == "source" and plain.get("strength") is None:
+        plain["strength"] = len(plan.task.timesteps) / len(plan.solver.timesteps)
+    return plain
