@@ -67,3 +67,8 @@ def python_of(page: str) -> list[Block]:
 def shell_of(page: str) -> list[Block]:
     """The blocks of the shell."""
     return [block for block in blocks_of(page) if block.kind in {"console", "bash", "sh", "shell"}]
+
+
+def prose_of(page: str) -> str:
+    """A page without its blocks."""
+    return _BLOCK.sub("", (DOCS / page).read_text(encoding="utf-8"))

@@ -123,19 +123,19 @@ def _make_pipeline() -> AnimateDiffPipeline:
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
+    vae: dict[str, Any] = {
+        "block_out_channels": (32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
     unet = UNet3DConditionModel.from_unet2d(_make_unet())
     return AnimateDiffPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=8,
-        ).eval(),
+        vae=AutoencoderKL(**vae).eval(),
         text_encoder=CLIPTextModel(CLIPTextConfig(**text)).eval(),
         tokenizer=tokenizer,
         unet=unet,
         motion_adapter=MotionAdapter.for_sites(unet.motion_sites().values(), config=TemporalConfig()),
-        scheduler=make_scheduler("ddim"),
+        scheduler=make_scheduler("ddim"),  # type: ignore[arg-type]
         default_steps=2,
         default_guidance=5.0,
     )
