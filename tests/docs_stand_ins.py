@@ -37,10 +37,14 @@ class StandIns:
     def __init__(self, text: str, folder: Path) -> None:
         self._text = text
         self._folder = folder
-        torch.manual_seed(0)
 
     def write(self) -> None:
         """Write all of them."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self._write()
+
+    def _write(self) -> None:
         for name in PICTURES:
             self._make(name, _write_picture)
         for name in CLIPS:
