@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from muybridge.checkpoints import locate_model, read_model_index
-from muybridge.checkpoints.skeleton import skeleton_parts
+from muybridge.checkpoints import locate_model
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
-from muybridge.errors import CheckpointError
-from muybridge.pipelines.animatediff.network import ControlledUNet
-from muybridge.pipelines.easyanimate.folder import is_published_folder
+from muybridge.pipelines.families import family_of_folder, unsupported
+from muybridge.pipelines.skeleton import skeleton_parts
+from muybridge.pipelines.stages import Stage
 from muybridge.runtime.plan import CHOICES, PlannedRun, PlanSettings, StageNeed, plan_runs
-from muybridge.sampling import Guidance
-from muybridge.types import ScaleFactors, VideoShape
-from muybridge.vae import decode_images
-from muybridge.vae.magvit import encode_frames
-
-_T5_TOKENS = 120
-_VAE_FRAMES = 8  # that an image VAE decodes at once
+from muybridge.types import VideoShape
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,7 @@ class VideoPlan:
     """What was planned.
 
     Attributes:
-        family: "AnimateDiffPipeline" or "EasyAnimatePipeline".
+        family: name of it.
         shape: of the video.
         runs: from what costs nothing to what costs most.
     """
@@ -47,7 +40,7 @@ class VideoPlan:
 
 def plan_video(
     model: str | os.PathLike[str],
-    shape: VideoShape,
+    shape: VideoShape | None = None,
     num_steps: int = 25,
     guided: bool = True,
     device: str = "cuda",
@@ -61,7 +54,7 @@ def plan_video(
 
     Args:
         model: a shipped model, a folder, or a hub id.
-        shape: of the video.
+        shape: of the video; by default of one that a call names none for.
         num_steps: denoising steps; they matter for the cost of offloading only.
         guided: whether there is guidance, which has two branches.
         device: where it is to run, "cpu" or any other, such as "cuda": kernels on a CPU need less between layers. It
@@ -73,23 +66,21 @@ def plan_video(
         ShapeError: a size or number of frames that the model cannot make.
     """
     folder = locate_model(model)
-    family = "EasyAnimatePipeline"
-    if not is_published_folder(folder):
-        family = str(read_model_index(folder).get("_class_name"))
-        if family.startswith("AnimateDiff"):  # as diffusers saves them for other tasks too
-            family = "AnimateDiffPipeline"
-    stages_of = {"AnimateDiffPipeline": _animatediff, "EasyAnimatePipeline": _easyanimate}.get(family)
-    if stages_of is None:
-        raise CheckpointError(f"{folder} is a {family}; planned can be AnimateDiffPipeline and EasyAnimatePipeline.")
+    found = family_of_folder(folder)
+    if not found.recognised.makes_videos:
+        raise unsupported(folder, found.recognised.class_name)
+    planning = found.family.planning
+    video = planning.shape(folder) if shape is None else shape
+    makers = planning.makers(folder)
 
     on_cpu = device == "cpu"
     # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
     with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
 
         @cache
-        def stages_in(dtype: str) -> tuple[int, Mapping[str, _Stage]]:
-            parts = skeleton_parts(folder, family, getattr(torch, dtype), "cpu" if on_cpu else "meta")
-            return sum(_weight_bytes(part) for part in parts.values()), stages_of(parts, shape, guided)
+        def stages_in(dtype: str) -> tuple[int, Mapping[str, Stage]]:
+            parts = skeleton_parts(folder, makers, getattr(torch, dtype), "cpu" if on_cpu else "meta")
+            return sum(_weight_bytes(part) for part in parts.values()), planning.stages(parts, video, guided)
 
         @cache
         def need(name: str, dtype: str, *deciding: tuple[str, Any]) -> StageNeed:
@@ -102,153 +93,10 @@ def plan_video(
                 for name, stage in stages.items()
             }
 
-        return VideoPlan(family, shape, plan_runs(count, num_steps, choices))
+        return VideoPlan(found.family.name, video, plan_runs(count, num_steps, choices))
 
 
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """A stage of making a video.
-
-    Attributes:
-        parts: that work in it.
-        run: it, under some settings.
-        decided_by: the settings besides precision that change what it needs.
-    """
-
-    parts: Sequence[nn.Module]
-    run: Callable[[PlanSettings], Any]
-    decided_by: tuple[str, ...] = ()
-
-
-def _animatediff(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, _Stage]:
-    unet, vae, text_encoder = parts["unet"], parts["vae"], parts["text_encoder"]
-    if "motion_adapter" in parts:
-        unet.set_motion_adapter(parts["motion_adapter"])
-    spatial = 2 ** (len(vae.config["block_out_channels"]) - 1)
-    latent = ScaleFactors(spatial).latent_shape(shape, unet.in_channels)
-    tokens, width = text_encoder.config.max_position_embeddings, unet.config["cross_attention_dim"]
-    branches = 2 if guided else 1
-    controls = [part for name, part in parts.items() if name.endswith("_control")]
-    second = parts.get("text_encoder_2")
-    encoders = [text_encoder] if second is None else [text_encoder, second]
-
-    def encode(_: PlanSettings) -> None:
-        for encoder in encoders:
-            encoder(input_ids=_ids(branches, tokens))
-
-    def denoise(settings: PlanSettings) -> Tensor:
-        latents = _empty(1, latent.channels, latent.num_latent_frames, latent.height, latent.width)
-        states = {"encoder_hidden_states": _empty(1, tokens, width, dtype=unet.dtype)}
-        if second is not None:
-            states["text_embeds"] = _empty(1, second.config.projection_dim, dtype=unet.dtype)
-            states["time_ids"] = _empty(1, 6)
-        predict = ControlledUNet(unet)
-        guidance = Guidance(predict, states, states if guided else None, 7.5, settings.guidance == "batched")
-        return guidance(latents, _empty())
-
-    def decode(settings: PlanSettings) -> Tensor:
-        _set_tiling(vae, settings.tiled_vae)
-        frames = min(_VAE_FRAMES, latent.num_latent_frames)
-        return decode_images(vae, _empty(frames, latent.channels, latent.height, latent.width))
-
-    return {
-        "text": _Stage(encoders, encode),
-        "denoise": _Stage([unet, *controls], denoise, ("guidance",)),
-        "decode": _Stage([vae], decode, ("tiled_vae",)),
-    }
-
-
-def _easyanimate(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, _Stage]:
-    transformer, vae, text_encoder = parts["transformer"], parts["vae"], parts["text_encoder"]
-    config, factor = transformer.config, vae.spatial_factor
-    frames = vae.num_latent_frames(shape.num_frames)
-    latent = (frames, ScaleFactors(factor).latent_shape(shape, 1).height, shape.width // factor)
-    takes_pictures = config["in_channels"] > config["latent_channels"]
-    image_encoder = None if config["clip_channels"] is None else parts.get("image_encoder")
-
-    def encode(_: PlanSettings) -> None:
-        text_encoder(input_ids=_ids(2 if guided else 1, _T5_TOKENS))
-
-    def look(_: PlanSettings) -> None:
-        side = parts["image_encoder"].config.image_size
-        parts["image_encoder"](_empty(1, 3, side, side, dtype=vae.dtype))
-
-    def conditions(settings: PlanSettings) -> Any:
-        # What is encoded is the mask, and the video with black where it is to be made; both piece by piece.
-        _set_tiling(vae, settings.tiled_vae)
-        return [torch.cat(list(encode_frames(vae, _pixels(vae, shape), shape.num_frames)), dim=2) for _ in range(2)]
-
-    def denoise(settings: PlanSettings) -> Tensor:
-        with_picture = image_encoder is not None
-        return _transformer_step(transformer, latent, with_picture, guided, settings.guidance == "batched")
-
-    def decode(settings: PlanSettings) -> None:
-        _set_tiling(vae, settings.tiled_vae)
-        for _ in vae.decode_chunks(_empty(1, config["latent_channels"], *latent, dtype=vae.dtype)):
-            pass
-
-    stages = {
-        "text": _Stage([text_encoder], encode),
-        "denoise": _Stage([transformer], denoise, ("guidance",)),
-        "decode": _Stage([vae], decode, ("tiled_vae",)),
-    }
-    if takes_pictures:
-        stages["conditions"] = _Stage([vae], conditions, ("tiled_vae",))
-    if image_encoder is not None:
-        stages["picture"] = _Stage([image_encoder], look)
-    return stages
-
-
-def _pixels(vae: Any, shape: VideoShape) -> Iterator[Tensor]:
-    count = vae.shape.frames_per_chunk or shape.num_frames
-    for start in range(0, shape.num_frames, count):
-        pixels = _empty(1, 3, min(count, shape.num_frames - start), shape.height, shape.width)
-        yield torch.where(pixels > 0.5, -1.0, pixels).to(vae.dtype)
-
-
-def _set_tiling(vae: Any, wanted: bool) -> None:
-    if wanted:
-        vae.enable_tiling()
-    else:
-        vae.disable_tiling()
-
-
-def _transformer_step(
-    transformer: Any, latent: tuple[int, int, int], with_picture: bool, guided: bool, batched: bool
-) -> Tensor:
-    """One step of EasyAnimate's transformer under guidance."""
-    config, dtype = transformer.config, transformer.dtype
-    inputs = _transformer_inputs(transformer, latent, with_picture)
-    sizes: dict[str, Tensor] = {}
-    if transformer.transformer_config.has_size_condition:
-        sizes = {"resolution": _empty(1, 2), "aspect_ratio": _empty(1, 1)}
-
-    def predict(latents: Tensor, timestep: Tensor, /, **given: Tensor) -> Tensor:
-        own = {name: given.pop(name) for name in sizes}
-        prediction = transformer(latents.to(dtype), timestep, **given, added_cond_kwargs=own).sample
-        return prediction[:, : config["latent_channels"]].float()
-
-    both = {**inputs, **sizes}
-    guidance = Guidance(predict, both, both if guided else None, 6.0, batched)
-    return guidance(_empty(1, config["latent_channels"], *latent), _empty())
-
-
-def _transformer_inputs(transformer: Any, latent: tuple[int, int, int], with_picture: bool) -> dict[str, Tensor]:
-    """What one branch of EasyAnimate's transformer is told beside the latents and their size."""
-    config, dtype = transformer.config, transformer.dtype
-    inputs = {
-        "encoder_hidden_states": _empty(1, _T5_TOKENS, config["caption_channels"], dtype=dtype),
-        "encoder_attention_mask": _empty(1, _T5_TOKENS, dtype=dtype),
-    }
-    if config["in_channels"] > config["latent_channels"]:
-        inputs["inpaint_latents"] = _empty(1, config["in_channels"] - config["latent_channels"], *latent)
-    if with_picture:  # that of the first keyframe becomes tokens behind those of the text
-        inputs["clip_encoder_hidden_states"] = _empty(1, config["clip_channels"], dtype=dtype)
-        inputs["clip_attention_mask"] = _empty(1, config["clip_tokens"], dtype=dtype)
-    return inputs
-
-
-def _need(stage: _Stage, settings: PlanSettings) -> StageNeed:
+def _need(stage: Stage, settings: PlanSettings) -> StageNeed:
     with torch.no_grad(), TensorMemory() as memory, CountOnce(stage.parts, memory):
         stage.run(settings)
     layers = [_weight_bytes(module) for part in stage.parts for module in part.modules() if not list(module.children())]
@@ -258,11 +106,3 @@ def _need(stage: _Stage, settings: PlanSettings) -> StageNeed:
 def _weight_bytes(part: nn.Module) -> int:
     tensors = {id(tensor): tensor for tensor in [*part.parameters(), *part.buffers()]}
     return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.empty(shape, dtype=dtype)
-
-
-def _ids(count: int, tokens: int) -> Tensor:
-    return torch.zeros(count, tokens, dtype=torch.long)

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from muybridge.checkpoints.base_export import image_unet
 from muybridge.checkpoints.motion_export import write_motion
-from muybridge.checkpoints.skeleton import skeleton_parts
+from muybridge.pipelines.animatediff.planning import part_makers
+from muybridge.pipelines.skeleton import skeleton_parts
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
@@ -105,7 +106,7 @@ def test_what_else_is_said_of_such_a_folder(theirs: tuple[Any, Path]) -> None:
     folder = theirs[1]
     found = inspect_path(folder)
     assert (found["kind"], found["variant"], found["notes"]) == ("pipeline", "animatediff", [])
-    assert "motion_adapter" not in skeleton_parts(folder, "AnimateDiffPipeline", torch.float32)
+    assert "motion_adapter" not in skeleton_parts(folder, part_makers(folder), torch.float32)
     planned = plan_video(folder, VideoShape(2, 16, 16), choices=CHOICES[:1])
     assert planned.family == "AnimateDiffPipeline"
 

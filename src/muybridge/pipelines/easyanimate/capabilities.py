@@ -13,6 +13,7 @@ from muybridge.vae import AutoencoderKLMagvit
 Profile = Literal["reference", "clean"]
 PROFILES = ("reference", "clean")
 USUAL_SIZE = (384, 672)
+NUM_FRAMES = 144
 FPS = 24.0
 _TAKES = frozenset({"prompt travel", "text masks", "windows"})
 

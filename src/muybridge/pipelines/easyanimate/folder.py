@@ -18,11 +18,13 @@ from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.pipelines.family import Recognised
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.loading import load_folder, require_finite
 
+_CLASS_NAME = "EasyAnimatePipeline"
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
 _SETTINGS = (
     "default_size",
@@ -45,6 +47,25 @@ def is_published_folder(folder: Path) -> bool:
         return is_published(read_json_object(path, "the settings of a transformer"))
     except CheckpointError:
         return False
+
+
+def recognised_folder(folder: Path, index: Mapping[str, Any]) -> Recognised | None:
+    """An EasyAnimate, as published or as this package writes it; None for other families."""
+    if is_published_folder(folder) or index.get("_class_name") == _CLASS_NAME:
+        return Recognised("pipeline", "easyanimate", _CLASS_NAME)
+    return None
+
+
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """Settings of the pipeline that a folder says, by their names there.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    if is_published_folder(folder):
+        return {"default_size": _DEFAULT_SIZES.get(_base_resolution(folder) or 0)}
+    index = parts.read_model_index(folder)
+    return {name: index[name] for name in _SETTINGS if name in index}
 
 
 def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,10 +93,7 @@ def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Ma
         loaders["image_encoder"] = lambda: _load_image_encoder(folder, dtype)
         loaders["image_processor"] = lambda: _load_image_processor(folder)
     loaded = {name: components[name] if name in components else load() for name, load in loaders.items()}
-    settings = {name: index[name] for name in _SETTINGS if name in index}
-    if published:
-        settings["default_size"] = _DEFAULT_SIZES.get(_base_resolution(folder) or 0)
-    return {**components, **loaded, **settings}
+    return {**components, **loaded, **saved_settings(folder)}
 
 
 def load_own_vae(name: str | os.PathLike[str], model: Path, dtype: torch.dtype) -> AutoencoderKLMagvit:
