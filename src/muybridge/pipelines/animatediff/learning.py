@@ -28,4 +28,4 @@ def told(networks: Networks, batch: Mapping[str, Tensor]) -> dict[str, Any]:
 def check(networks: Networks) -> None:
     """Raises ConfigError for Stable Diffusion XL."""
     if UNetConfig.from_keywords(networks.backbone.config).addition is not None:
-        raise ConfigError("The model is Stable Diffusion XL, which is not trained here; give base a 1.5 model.")
+        raise ConfigError("This is Stable Diffusion XL, which is not trained here; give base a 1.5 model.")
