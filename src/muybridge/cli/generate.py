@@ -30,7 +30,7 @@ _PROMPT_FILE_FLAGS = tuple(Flag(files.option, name, Path, files.help) for name, 
 
 
 @with_flags((*FLAGS, *_PROMPT_FILE_FLAGS))
-def generate(  # noqa: PLR0913  # a request comes from flags, from files, or from both
+def generate(  # a request comes from flags, from files, or from both
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="What to show.")] = None,
     output_path: Annotated[

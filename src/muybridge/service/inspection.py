@@ -154,7 +154,9 @@ def _model_folder(folder: Path) -> dict[str, Any]:
 
 def _network(name: Any) -> tuple[str, str] | None:
     """Kind and variant of a network by its class, where a family has such networks."""
-    return next((family.recognise.networks[name] for family in known_families() if name in family.recognise.networks), None)
+    return next(
+        (family.recognise.networks[name] for family in known_families() if name in family.recognise.networks), None
+    )
 
 
 def _folder_weights(folder: Path) -> dict[str, Tensor]:

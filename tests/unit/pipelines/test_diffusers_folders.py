@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from muybridge.checkpoints.base_export import image_unet
 from muybridge.checkpoints.motion_export import write_motion
-from muybridge.pipelines.animatediff.planning import part_makers
-from muybridge.pipelines.skeleton import skeleton_parts
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines.animatediff.planning import part_makers
 from muybridge.pipelines.planning import plan_video
+from muybridge.pipelines.skeleton import skeleton_parts
 from muybridge.runtime.plan import CHOICES
 from muybridge.service.inspection import inspect_path
 from muybridge.types import VideoShape

@@ -19,7 +19,14 @@ from muybridge.conditioning.t5 import MAX_TOKENS, encode_prompts_t5
 from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError, NonFiniteError
 from muybridge.pipelines.base import Network, Told, require
-from muybridge.pipelines.easyanimate.capabilities import NUM_FRAMES, PROFILES, Profile, capabilities, usual_of, warn_of_size
+from muybridge.pipelines.easyanimate.capabilities import (
+    NUM_FRAMES,
+    PROFILES,
+    Profile,
+    capabilities,
+    usual_of,
+    warn_of_size,
+)
 from muybridge.pipelines.easyanimate.family import FAMILY
 from muybridge.pipelines.easyanimate.folder import load_parts
 from muybridge.pipelines.easyanimate.network import finite_states, overflowed, transformer_network

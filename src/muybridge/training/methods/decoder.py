@@ -54,8 +54,8 @@ class VideoDecoderMethod(nn.Module):
     the decoder has a part in denoising, as in LTX-Video (HaCohen et al., 2024), here without a noise level to tell it
     how large. Encoder and transformer stay as they are, so latents mean what they meant.
 
-    Batches: `pixels [b, f, 3, h, w]` in [-1, 1], `input_ids` and `attention_mask [b, n]`, and `unknown [b, f]`, true for
-    frames that are to be made.
+    Batches: `pixels [b, f, 3, h, w]` in [-1, 1], `input_ids [b, n]`, `attention_mask [b, n]`, and `unknown [b, f]`,
+    true for frames that are to be made.
     """
 
     empty_ids: Tensor

@@ -58,9 +58,7 @@ class MotionAdapterStage(PipelineStage):
             frames = self.num_frames or how.frames
             batches = data.clips(replace(wanted, num_frames=frames, whole_clip_share=share))
         elif self.num_frames is not None or self.whole_clip_share is not None:
-            raise ConfigError(
-                f"{self.base} is trained on whole clips; leave num_frames and whole_clip_share out."
-            )
+            raise ConfigError(f"{self.base} is trained on whole clips; leave num_frames and whole_clip_share out.")
         else:
             batches = data.whole_clips(wanted)
         return StageWork(method, batches, lambda: {"motion_adapter": adapter})

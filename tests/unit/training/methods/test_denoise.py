@@ -14,8 +14,8 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.motion.registry import make_config
-from muybridge.training.methods.adapters import MotionMethod
 from muybridge.pipelines.animatediff.family import FAMILY
+from muybridge.training.methods.adapters import MotionMethod
 from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod, TrainedNetworks
 
 TEXT: dict[str, Any] = {
@@ -225,5 +225,5 @@ def test_without_an_adapter_there_is_nothing_to_train():
 
     with pytest.raises(ConfigError, match="set_motion_adapter"):
         MotionMethod(
-        TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), FAMILY.training
-    )
+            TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), FAMILY.training
+        )

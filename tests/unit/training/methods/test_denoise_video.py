@@ -15,8 +15,8 @@ from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter
 from muybridge.pipelines.easyanimate.family import FAMILY
 from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective, TrainedNetworks
-from muybridge.vae.magvit.batches import encode_given, encode_videos
 from muybridge.vae import AutoencoderKLMagvit
+from muybridge.vae.magvit.batches import encode_given, encode_videos
 
 
 @pytest.fixture(autouse=True)
