@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from muybridge.request.condition import Condition, register_condition
+from muybridge.request.condition import Asked, Condition, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("control")
@@ -43,7 +42,7 @@ class Control(Condition):
         """`controls`, of this one."""
         return {"controls": [self.model_dump(exclude_defaults=True)]}
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open what it is shown."""
         inputs.video(self.frames, request.shape.num_frames)
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.request.condition import Asked, Call, Condition, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("source")
@@ -39,7 +38,7 @@ class Source(Condition):
         """`init_video` and `strength`."""
         return {"init_video": self.video, **({} if self.strength is None else {"strength": self.strength})}
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open the video."""
         inputs.video(self.video, request.shape.num_frames)
 
