@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
 
 from muybridge.errors import ConfigError
 from muybridge.files.validation import describe_validation
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "muybridge.conditions"
 """Of entry points from the name of a kind to its class: `edges = "my_package.edges:Edges"`."""
 _OWN_KINDS = "muybridge.conditioning.kinds"
+
+
+Shown = Annotated[Any, WithJsonSchema({"type": "string"})]
+"""A picture, a video, a network: a path, or an object in memory."""
+InMemory = Annotated[Any, WithJsonSchema({})]
+"""A tensor; it lives in memory only, so no file can hold it."""
 
 
 @dataclass(frozen=True)

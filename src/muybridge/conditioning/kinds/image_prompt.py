@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Asked, Call, Condition, register_condition
+from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class ImagePrompt(Condition):
     keywords = ("image_prompt", "image_prompt_strength")
     needs = frozenset({"image prompt"})
 
-    pictures: tuple[Any, ...]
+    pictures: tuple[Shown, ...]
     """Files, Pillow images or `uint8 [h, w, 3]`."""
     strength: float = 1.0
     """How much they count beside the text; 0 is the text alone."""

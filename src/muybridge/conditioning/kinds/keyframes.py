@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Asked, Call, Condition, register_condition
+from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Keyframes(Condition):
 
     keywords = ("keyframes", "control_strength", "control_start", "control_end")
 
-    pictures: dict[int, Any]
+    pictures: dict[int, Shown]
     """Files, Pillow images or `uint8 [h, w, 3]`."""
     strength: float = 1.0
     """How much they count; for a SparseCtrl."""

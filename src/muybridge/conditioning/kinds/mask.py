@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muybridge.errors import ConfigError, ShapeError
-from muybridge.request.condition import Asked, Condition, register_condition
+from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Mask(Condition):
     keywords = ("mask",)
     of_one_call = True
 
-    mask: Any
+    mask: Shown
     """A file, a Pillow image, or `[h, w]` or `[f, h, w]` in which more than half of the range (255, 1, True) is white.
     """
 

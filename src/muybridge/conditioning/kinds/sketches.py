@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.conditioning.kinds.keyframes import call_values_of, influence_of_call, sparse_prepared
-from muybridge.request.condition import Asked, Condition, register_condition
+from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Sketches(Condition):
     of_one_call = True
     needs = frozenset({"sketches"})
 
-    pictures: dict[int, Any]
+    pictures: dict[int, Shown]
     """Files, Pillow images or `uint8 [h, w, 3]`."""
     strength: float = 1.0
     """How much they count."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Asked, Call, Condition, register_condition
+from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
 
@@ -21,7 +21,7 @@ class Source(Condition):
     keywords = ("init_video", "strength")
     of_one_call = True
 
-    video: Any
+    video: Shown
     """A file, a folder of pictures, a `Video`, or `uint8 [f, h, w, 3]`."""
     strength: float | None = None
     """The share of the noise levels that is run through, above 0 to 1: how far it may change. With a mask 1, which
