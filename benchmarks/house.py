@@ -19,7 +19,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "muybridge"
 FAMILY = re.compile(r"animate_?diff|easy_?animate", re.IGNORECASE)
 ROOMS_WITHOUT_FAMILIES = ("service", "cli", "training", "runtime", "longvideo", "authoring")
-_SAVED = ("ConfigMixin", "ModelMixin", "VideoPipeline", "ImagePromptHost", "PretrainedConfig")
+_SAVED = ("ConfigMixin", "ModelMixin", "MotionHost", "VideoPipeline", "ImagePromptHost")
 
 
 @dataclass(frozen=True)

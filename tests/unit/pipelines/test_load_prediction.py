@@ -126,7 +126,7 @@ def test_a_word_overrides_what_is_said_and_is_recorded(
     pipeline.set_progress_bar_config(disable=True)
     request = pipeline("a red circle", num_frames=2, num_inference_steps=1, seed=0).request
     assert request["model"]["prediction"] == "v_prediction"
-    assert request["unrecorded"] == []
+    assert request["made"]["unrecorded"] == []
     assert repeated(request).model.prediction == "v_prediction"
     assert repeated(request, {"model": "other"}).model.prediction is None
     with pytest.raises(ConfigError, match=r"Unknown prediction 'velocty'\. Known: epsilon"):

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
@@ -17,8 +18,7 @@ from muybridge.weights.folder_files import read_folder_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
 
-if TYPE_CHECKING:
-    from muybridge.backbones.dit.model import Transformer3DModel
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 PUBLISHED_KEYS = KeyMap(
     strip_prefixes=("module.",),
@@ -133,8 +133,8 @@ def _refuse_foreign(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ..
 
 
 def load_published(
-    cls: type[Transformer3DModel], folder: str | os.PathLike[str] | None, options: Mapping[str, Any]
-) -> Transformer3DModel | None:
+    cls: type[ModelT], folder: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> ModelT | None:
     """Load a folder of the original's, or return None where it is something else.
 
     Raises:
