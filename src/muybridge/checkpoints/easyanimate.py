@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
@@ -20,8 +19,7 @@ from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
-from muybridge.weights.folder_files import find_folder_files
-from muybridge.weights.loading import load_folder, require_finite
+from muybridge.weights.loading import Whole, load_folder
 
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
 _SETTINGS = (
@@ -34,6 +32,8 @@ _SETTINGS = (
     "known_frames",
     "profile",
 )
+_CLIP = Whole("CLIPModel", ("text_", "logit_scale"))
+"""What the published folder of the image encoder holds; its text tower is not wanted."""
 _DEFAULT_SIZES = {512: (384, 672), 768: (576, 1008), 960: (720, 1248)}
 """Height and width that a published model was shown at, by the base resolution in the name of its folder."""
 
@@ -153,21 +153,8 @@ def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
 
 def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     path = parts.part_folder(folder, "image_encoder")
-    options = {**find_folder_files(path).options, "dtype": dtype, "output_loading_info": True}
-    # The published folder holds the whole of CLIP, of which the text tower is not wanted.
-    try:
-        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"The CLIP image encoder cannot be loaded from {path}: a file of it is missing or damaged, or describes "
-            "another network. Get the folder again."
-        ) from error
-    model, info = loaded
-    foreign = [k for k in map(str, info["unexpected_keys"]) if not re.match(r"text_|logit_scale|.*position_ids$", k)]
-    if wrong := sorted(map(str, info["missing_keys"])) + sorted(foreign):
-        raise CheckpointError(f"{path} does not hold a CLIP image encoder: {', '.join(wrong[:3])}.")
-    require_finite(model.named_parameters(), str(path))
-    return model
+    loader = CLIPVisionModelWithProjection.from_pretrained
+    return load_folder(loader, path, "CLIPVisionModelWithProjection", {"dtype": dtype}, _CLIP)
 
 
 def _load_image_processor(folder: Path) -> Any:

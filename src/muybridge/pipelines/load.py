@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from muybridge.checkpoints import locate_model, parts, read_model_index
-from muybridge.checkpoints.base_models import base_model_from_weights
+from muybridge.checkpoints.base_models import base_model_from_weights, precision_of_parts
 from muybridge.checkpoints.easyanimate import is_published_folder, load_own_vae
 from muybridge.checkpoints.lacking_parts import load_lacking
 from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
@@ -169,7 +169,7 @@ def _makes_videos(folder: Path, index: dict[str, Any], brings_motion: bool) -> b
 
 
 def _from_file(path: Path, wishes: _Wishes) -> AnimateDiffPipeline:
-    motion, state = wishes.motion, read_weights(path)
+    motion, state = wishes.motion, read_weights(path, precision_of_parts(wishes.dtype))
     require_kind(state, "base-model", str(path), path.name)
     if motion is None:
         raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")

@@ -147,9 +147,8 @@ def load_published(
     config = read_json_object(path / "config.json", "the settings of a transformer")
     if not is_published(config):
         return None
-    state = apply_key_map(PUBLISHED_KEYS, read_folder_weights(path))
+    state = apply_key_map(PUBLISHED_KEYS, read_folder_weights(path, options.get("torch_dtype")))
     with torch.device("meta"):
         model = cls(**published_keywords(config))
-    dtype = options.get("torch_dtype")
-    load_strictly(model, {k: v if dtype is None else v.to(dtype) for k, v in state.items()}, str(path), assign=True)
+    load_strictly(model, state, str(path), assign=True)
     return model.eval()
