@@ -138,11 +138,10 @@ def _read_whole(
     state = {key: value for file in files.files for key, value in read_weights(file, _kept_precise(cls, dtype)).items()}
     if hasattr(cls, "config_class"):  # of transformers
         config = cls.config_class.from_pretrained(folder)
-        name = config.name_or_path
         model, info = loader(
             None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
         )
-        model.name_or_path = model.config.name_or_path = name
+        model.name_or_path = model.config.name_or_path = str(folder)
         return model, info
     settings = cls.load_config(folder)
     with init_empty_weights():
