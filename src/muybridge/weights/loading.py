@@ -19,7 +19,6 @@ from muybridge.files.json_settings import read_json_object
 from muybridge.weights.files import read_weights
 from muybridge.weights.folder_files import FolderFiles, find_folder_files
 from muybridge.weights.names import listed
-from muybridge.weights.precision import Precision
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 _PLAIN_OPTIONS = {"dtype", "torch_dtype", "variant", "subfolder", "use_safetensors", "low_cpu_mem_usage"}
@@ -108,7 +107,7 @@ def load_folder(
     dtype = options.get("dtype") or options.get("torch_dtype")
     try:
         if files is not None and plain and isinstance(dtype, torch.dtype):
-            model, info = _read_whole(loader, path, files, dtype)
+            model, info = _read_whole(loader, path, files, dtype, () if whole is None else whole.other_keys)
         else:
             # So that the libraries name wrong shapes like missing keys, instead of stopping in words of their own.
             options = {"ignore_mismatched_sizes": True, **options}
@@ -129,13 +128,20 @@ def load_folder(
 
 
 def _read_whole(
-    loader: Callable[..., Any], folder: Path, files: FolderFiles, dtype: torch.dtype
+    loader: Callable[..., Any], folder: Path, files: FolderFiles, dtype: torch.dtype, left_out: tuple[str, ...]
 ) -> tuple[Any, Mapping[str, Any]]:
     """The model whose `from_pretrained` is given, and what of the folder's weights did not fit, as libraries say it."""
+
+    def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
+        dtypes = {key: torch.float32 if precise & set(key.split(".")) else dtype for key in state}
+        return {key: wish for key, wish in dtypes.items() if not key.startswith(left_out)}
+
     cls = cast("Any", loader).__self__
     if misnamed := files.misnamed():
         raise CheckpointError(misnamed)
-    state = {key: value for file in files.files for key, value in read_weights(file, _kept_precise(cls, dtype)).items()}
+    precise = _kept_precise(cls, dtype)
+    every = (item for file in files.files for item in read_weights(file, precision).items())
+    state = {key: value for key, value in every if not key.startswith(left_out)}
     if hasattr(cls, "config_class"):  # of transformers
         config = cls.config_class.from_pretrained(folder)
         model, info = loader(
@@ -161,18 +167,14 @@ def _read_whole(
     return model.eval(), info
 
 
-def _kept_precise(cls: Any, dtype: torch.dtype) -> Precision:
-    """All weights in `dtype`, but in float32 those that a library keeps in it beside half precision."""
+def _kept_precise(cls: Any, dtype: torch.dtype) -> set[str]:
+    """Names of the layers that a library keeps in float32 beside half precision."""
     names: set[str] = set()
     if dtype is torch.float16:
         names |= set(getattr(cls, "_keep_in_fp32_modules", None) or ())
     if dtype in (torch.float16, torch.bfloat16):
         names |= set(getattr(cls, "_keep_in_fp32_modules_strict", None) or ())
-
-    def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
-        return {key: torch.float32 if names & set(key.split(".")) else dtype for key in state}
-
-    return precision if names else dtype
+    return names
 
 
 def _reason(files: FolderFiles | None) -> str:

@@ -16,6 +16,7 @@ from muybridge.motion import ModuleSpec, hybrid_preset
 from muybridge.weights.folder_files import read_folder_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
+from muybridge.weights.precision import Precision
 
 if TYPE_CHECKING:
     from muybridge.backbones.dit.model import Transformer3DModel
@@ -147,8 +148,15 @@ def load_published(
     config = read_json_object(path / "config.json", "the settings of a transformer")
     if not is_published(config):
         return None
-    state = apply_key_map(PUBLISHED_KEYS, read_folder_weights(path, options.get("torch_dtype")))
+    state = apply_key_map(PUBLISHED_KEYS, read_folder_weights(path, _precision(options.get("torch_dtype"))))
     with torch.device("meta"):
         model = cls(**published_keywords(config))
     load_strictly(model, state, str(path), assign=True)
     return model.eval()
+
+
+def _precision(dtype: torch.dtype | None) -> Precision:
+    """Position tables, a sixth of a published file, are neither wanted nor read."""
+    if dtype is None:
+        return None
+    return lambda state: dict.fromkeys((key for key in state if PUBLISHED_KEYS.rename(key) is not None), dtype)
