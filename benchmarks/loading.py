@@ -55,7 +55,8 @@ def measure_loading(name: str, folder: Path, dtype: str) -> dict[str, Any]:
     case = CASES[name]
     beside = {argument: folder / found for argument, found in case.beside.items()}
     before, started = peak_bytes(), time.perf_counter()
-    pipeline = load_pipeline(folder / case.model, torch_dtype=DTYPES[dtype], **beside)  # type: ignore[arg-type]
+    load: Any = load_pipeline
+    pipeline = load(folder / case.model, torch_dtype=DTYPES[dtype], **beside)
     seconds, peak = time.perf_counter() - started, peak_bytes()
     parts, seen = {}, set()
     for network in networks(pipeline):
@@ -64,7 +65,7 @@ def measure_loading(name: str, folder: Path, dtype: str) -> dict[str, Any]:
         seen |= set(map(id, found))
     largest, whole = max(parts.values()), sum(parts.values())
     started = time.perf_counter()
-    latents: Any = pipeline("a red circle", **case.size, num_inference_steps=1, output_type="latent", seed=0)
+    latents = pipeline("a red circle", **case.size, num_inference_steps=1, output_type="latent", seed=0)
     return {
         "dtype": dtype,
         "part_bytes": parts,

@@ -282,4 +282,4 @@ def _write_safetensors(path: Path, state: Mapping[str, Tensor], dtype: torch.dty
         for name, value in state.items():
             weight = torch.empty(value.shape, dtype=dtype)
             set_random_(name, weight, generator)
-            file.write(weight.view(-1).view(torch.uint8).numpy())
+            file.write(weight.view(-1).view(torch.uint8).numpy().data)
