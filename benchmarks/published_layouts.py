@@ -175,8 +175,8 @@ def write_stable_diffusion(folder: Path, settings: Settings, weights: bool = Tru
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def write_single_file(path: Path, settings: Settings) -> None:
-    """Stable Diffusion 1.5 in one file of the original's names, in float32."""
+def write_single_file(path: Path, settings: Settings, weights: bool = True) -> None:
+    """Stable Diffusion 1.5 in one file of the original's names, in float32; without weights a file with a hole."""
     unet, vae, text = _stable_diffusion(settings)
     state = {f"model.diffusion_model.{_ldm_unet_name(name, unet)}": value for name, value in unet.state_dict().items()}
     for name, value in vae.state_dict().items():
@@ -187,17 +187,25 @@ def write_single_file(path: Path, settings: Settings) -> None:
         state[f"first_stage_model.{new}"] = value[:, :, None, None] if is_convolution else value
     for name, value in text.state_dict().items():
         state[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
-    _write_safetensors(path, state, torch.float32)
+    _write_safetensors(path, state, torch.float32, weights)
 
 
 def write_motion_file(path: Path, settings: Settings) -> None:
     """AnimateDiff's motion modules, version 3, as a pickle of the original's names in float32."""
-    with torch.device("meta"):
-        sites = UNet3DConditionModel(**settings.backbone).motion_sites().values()
-    adapter = MotionAdapter.for_sites([site for site in sites if not site.name.startswith("mid_block")])
+    adapter = on_meta(_motion_adapter, settings).to_empty(device="cpu")
     randomise_(adapter)
     with new_file(path) as temporary:
         torch.save({"state_dict": original_weights(adapter)}, temporary)
+
+
+def write_adapter_settings(folder: Path, settings: Settings) -> None:
+    """The same modules as the folder of an adapter without its weights."""
+    on_meta(_motion_adapter, settings).save_config(folder)
+
+
+def _motion_adapter(settings: Settings) -> MotionAdapter:
+    sites = UNet3DConditionModel(**settings.backbone).motion_sites().values()
+    return MotionAdapter.for_sites([site for site in sites if not site.name.startswith("mid_block")])
 
 
 def _stable_diffusion(settings: Settings) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel]:
@@ -267,7 +275,7 @@ def _write_shards(folder: Path, model: Any, dtype: torch.dtype | None) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def _write_safetensors(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def _write_safetensors(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype, weights: bool = True) -> None:
     """A file of random weights of these names and shapes, one tensor in memory at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -279,7 +287,8 @@ def _write_safetensors(path: Path, state: Mapping[str, Tensor], dtype: torch.dty
     generator = torch.Generator().manual_seed(0)
     with new_file(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, value in state.items():
+        file.truncate(file.tell() + end)
+        for name, value in state.items() if weights else ():
             weight = torch.empty(value.shape, dtype=dtype)
             set_random_(name, weight, generator)
             file.write(weight.view(-1).view(torch.uint8).numpy().data)

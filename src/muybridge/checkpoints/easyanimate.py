@@ -17,6 +17,7 @@ from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.loading import Whole, load_folder
@@ -32,6 +33,8 @@ _SETTINGS = (
     "known_frames",
     "profile",
 )
+USUAL_SIZE, USUAL_FRAMES = (384, 672), 144
+"""Height, width and frames of a model that does not say."""
 _CLIP = Whole("CLIPModel", ("text_", "logit_scale"))
 """What the published folder of the image encoder holds; its text tower is not wanted."""
 _DEFAULT_SIZES = {512: (384, 672), 768: (576, 1008), 960: (720, 1248)}
@@ -76,6 +79,20 @@ def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Ma
     if published:
         settings["default_size"] = _DEFAULT_SIZES.get(_base_resolution(folder) or 0)
     return {**components, **loaded, **settings}
+
+
+def usual_shape(folder: Path) -> VideoShape:
+    """The video that the model in a folder makes by default.
+
+    Raises:
+        CheckpointError: what the folder says of its parts cannot be read.
+    """
+    if is_published_folder(folder):
+        size, frames = _DEFAULT_SIZES.get(_base_resolution(folder) or 0), None
+    else:
+        index = parts.read_model_index(folder)
+        size, frames = index.get("default_size"), index.get("default_num_frames")
+    return VideoShape(frames or USUAL_FRAMES, *(size or USUAL_SIZE))
 
 
 def load_own_vae(name: str | os.PathLike[str], model: Path, dtype: torch.dtype) -> AutoencoderKLMagvit:

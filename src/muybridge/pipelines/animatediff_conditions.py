@@ -29,7 +29,7 @@ from muybridge.weights.files import read_weights
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-_NUM_FRAMES, _FPS = 16, 8.0
+USUAL_FRAMES, _FPS = 16, 8.0
 
 ResidualsOf = Callable[[Tensor, Tensor, Tensor, Tensor], Residuals]
 """(latents, timestep, text states, the condition `[b, c, f, h, w]`) -> what is added to the U-Net."""
@@ -236,7 +236,7 @@ def usual_of(unet: UNet3DConditionModel, factors: ScaleFactors, windows: object 
     sample_size = unet.config["sample_size"]
     side = sample_size * factors.spatial if isinstance(sample_size, int) else None
     size = None if side is None else (side, side)
-    return Usual(_NUM_FRAMES, size, _FPS, factors.spatial, lambda most: most, windows is None, _longer_by_windows)
+    return Usual(USUAL_FRAMES, size, _FPS, factors.spatial, lambda most: most, windows is None, _longer_by_windows)
 
 
 def _longer_by_windows(num_frames: int) -> str:

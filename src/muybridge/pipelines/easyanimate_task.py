@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from muybridge.checkpoints.easyanimate import USUAL_SIZE
 from muybridge.conditioning import Picture, PinnedVideo, nothing_pinned, pin_keyframes, pin_video
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.pipelines.base import require
@@ -21,7 +22,6 @@ from muybridge.video import Video
 
 Profile = Literal["reference", "clean"]
 PROFILES = ("reference", "clean")
-USUAL_SIZE = (384, 672)
 FPS = 24.0
 
 

@@ -221,7 +221,7 @@ def is_finite(tensor: Tensor) -> bool:
     """Whether every value is a number."""
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.dtype in _WITHOUT_INFINITY:
         return True
-    if tensor.numel() == 0:
+    if tensor.numel() == 0 or tensor.is_meta:
         return True
     # torch cannot test 8-bit floats themselves.
     tensor = tensor if tensor.element_size() > 1 else tensor.float()
