@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -25,12 +27,19 @@ from muybridge.backbones.dit.published import is_published, published_keywords
 from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
 from muybridge.backbones.unet.sparse_control import SparseControlModel
+from muybridge.checkpoints.base_models import base_model_from_weights
+from muybridge.checkpoints.locate import locate_model, locate_weights
+from muybridge.checkpoints.motion_files import read_motion_config, sites_in_config
 from muybridge.checkpoints.parts import class_of_part, part_folder
+from muybridge.checkpoints.prediction import without_marks
 from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion import MotionAdapter
+from muybridge.motion.reading import plan_motion
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
+from muybridge.weights.files import read_weights
+from muybridge.weights.folder_files import read_folder_weights
 
 
 def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:
@@ -67,6 +76,66 @@ def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = 
                 "not go together. Get it again."
             ) from error
     return parts
+
+
+def read_outlines(path: Path) -> dict[str, Tensor]:
+    """The names, shapes and precisions of a weight file, or of the files of a folder, as tensors without numbers.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    reader = read_folder_weights if path.is_dir() else read_weights
+    # With a rule that asks for nothing: so pickles too are mapped into memory, and not read.
+    return {key: torch.empty_like(value, device="meta") for key, value in reader(path, lambda _: {}).items()}
+
+
+def skeleton_of_file(
+    outlines: Mapping[str, Tensor], source: str, dtype: torch.dtype, parts_from: str | os.PathLike[str] | None
+) -> dict[str, nn.Module]:
+    """Build every network of an image model in one file, on the meta device.
+
+    Args:
+        outlines: what `read_outlines` gave of it.
+        source: its name, for messages.
+        dtype: of the weights that are not there.
+        parts_from: a folder or hub id with what the file lacks.
+
+    Raises:
+        CheckpointError: no such image model, or one that lacks a network while `parts_from` is not given.
+    """
+    base = base_model_from_weights(without_marks(outlines), source, dtype=dtype)
+    present = base.components()
+    needed = ["vae", "text_encoder", *(["text_encoder_2"] if base.variant == "base-sdxl" else [])]
+    if lacking := [name for name in needed if name not in present]:
+        if parts_from is None:
+            raise CheckpointError(f"{source} has no {' and no '.join(lacking)}; name a folder with parts_from.")
+        folder = locate_model(parts_from, lacking)
+        with torch.device("meta"), _default_dtype(dtype):
+            present |= {name: _ANIMATEDIFF[name](part_folder(folder, name)).eval() for name in lacking}
+    return present
+
+
+def skeleton_adapter(settings: Mapping[str, Any], dtype: torch.dtype, device: str = "meta") -> MotionAdapter:
+    """Build what `adapter_settings` described, as `skeleton_parts` does the rest."""
+    with torch.device(device), _default_dtype(dtype):
+        return MotionAdapter(**settings).eval()
+
+
+def adapter_settings(path: str | os.PathLike[str], variant: str | None = None) -> dict[str, Any]:
+    """What builds a motion adapter without its weights, of any file or folder that `read_motion` reads.
+
+    Raises:
+        CheckpointError: it cannot be read, or is something else.
+    """
+    found, name, expected = locate_weights(path), Path(path).name, None
+    if found.is_dir():
+        config = read_motion_config(found)
+        if "modules_by_site" in config:
+            return {key: config[key] for key in ("modules_by_site", "numerics") if key in config}
+        expected = sites_in_config(config)
+    with warnings.catch_warnings(action="ignore"):  # loading gives them
+        plan = plan_motion(read_outlines(found), name, variant=variant, expected=expected)
+    return {"modules_by_site": plan.modules_by_site, "numerics": plan.variant.numerics}
 
 
 @contextmanager

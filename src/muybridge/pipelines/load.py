@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from muybridge.checkpoints import locate_model, parts, read_model_index
-from muybridge.checkpoints.base_models import base_model_from_weights
+from muybridge.checkpoints.base_models import base_model_from_weights, precision_of_parts
 from muybridge.checkpoints.lacking_parts import load_lacking
 from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
 from muybridge.checkpoints.places import require_kind
@@ -30,8 +31,11 @@ from muybridge.pipelines.animatediff.pipeline import AnimateDiffPipeline
 from muybridge.pipelines.easyanimate.folder import is_published_folder, load_own_vae
 from muybridge.pipelines.easyanimate.pipeline import EasyAnimatePipeline
 from muybridge.pipelines.make import VideoPipeline
+from muybridge.pipelines.placing import Wish, find_place, put
+from muybridge.pipelines.planning import PartsBeside
 from muybridge.request import ModelChoice
 from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler, with_settings
+from muybridge.types import VideoShape
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 
 _UNETS = ("UNet2DConditionModel", "UNetMotionModel", "UNet3DConditionModel")
@@ -51,23 +55,29 @@ class _Wishes:
     prediction: str | None
 
 
-def load_pipeline(
+def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides over memory goes by keyword
     model: str | os.PathLike[str] = "demo/animatediff",
-    torch_dtype: torch.dtype = torch.float32,
+    torch_dtype: torch.dtype | str = torch.float32,
     motion_adapter: str | os.PathLike[str] | None = None,
     parts_from: str | os.PathLike[str] | None = None,
     motion_variant: str | None = None,
     vae: str | os.PathLike[str] | None = None,
     prediction: str | None = None,
+    *,
+    memory: int | str | None = None,
+    speed: str | Sequence[str] = (),
+    device: str | torch.device | None = None,
+    shape: VideoShape | None = None,
 ) -> AnimateDiffPipeline | EasyAnimatePipeline:
-    """Load a pipeline on the CPU; `.to(device)` moves it.
+    """Load a pipeline: on the CPU, from where `.to(device)` moves it, unless `device` or `memory` say otherwise.
 
     Args:
         model: a shipped demo ("demo/animatediff"), a folder, or a hub id; folders may be of diffusers' AnimateDiff
             pipelines. With `motion_adapter` also Stable Diffusion 1.5 or XL, as a folder, a hub id or a single file; it
             then runs with the noise levels, steps and guidance that the motion modules were made for, and what it
             predicts, as its file or folder says it.
-        torch_dtype: of all networks.
+        torch_dtype: of all networks, also by name. "auto" is bfloat16 where a card multiplies it and float16 where it
+            does not, and float32 on a CPU.
         motion_adapter: a motion module file or the folder of an adapter, here or on the hub, in any layout that
             `checkpoints.motion_files.read_motion` knows, to use instead of the model's own. A model that has motion
             modules of its own keeps its noise levels, unless the new ones are distilled and run with no others.
@@ -79,9 +89,18 @@ def load_pipeline(
             `checkpoints.vae_files.read_vae`. For EasyAnimate the folder of one of its own.
         prediction: what the model predicts, where it is not said beside it, or wrongly: "epsilon", "v" or "sample".
 
+        memory: what the device may use: bytes, or text as in "12GB"; "auto" for what is free on it now (a CPU has
+            nothing to fit then), "max" for all of it. The cheapest settings that fit are chosen before a weight is
+            read, and applied; the precision asked for is kept. The pipeline says them in `placement`, and
+            `runtime.placement.describe` in words.
+        speed: names of optimizations to apply (`runtime.options.OPTIMIZATIONS`).
+        device: where to run; with `memory` by default the accelerator that there is.
+        shape: of the videos that `memory` is to be enough for; by default what the model makes by default.
+
     Raises:
         CheckpointError: no such model or adapter, a family that is not known, or parts that are missing or damaged.
-        ConfigError: parts that do not fit each other, or an argument that has no effect on this model.
+        ConfigError: parts that do not fit each other, an argument that has no effect on this model, or memory in which
+            nothing fits; names the least that would do.
 
     Warns:
         UserWarning: what is taken instead of what is said.
@@ -96,20 +115,24 @@ def load_pipeline(
     if parts_from is not None and not is_file:
         raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
     folder = None if is_file else locate_model(model)
+    if shape is not None and memory is None:
+        raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
+    beside = PartsBeside(motion_adapter, motion_variant, parts_from)
+    place = find_place(model, Wish(torch_dtype, memory, speed, device, shape), beside)
+    dtype = place.dtype
     pipeline: AnimateDiffPipeline | EasyAnimatePipeline
     if folder is not None and _is_easyanimate(folder):
         if motion_adapter is not None:
             raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
-        pipeline = _easyanimate(model, folder, torch_dtype, vae, asked)
+        pipeline = _easyanimate(model, folder, dtype, vae, asked)
     else:
-        motion = (
-            None if motion_adapter is None else read_motion(motion_adapter, dtype=torch_dtype, variant=motion_variant)
-        )
-        wishes = _Wishes(str(model), torch_dtype, motion, Path(motion_adapter or "").name, parts_from, vae, asked)
+        motion = None if motion_adapter is None else read_motion(motion_adapter, dtype=dtype, variant=motion_variant)
+        wishes = _Wishes(str(model), dtype, motion, Path(motion_adapter or "").name, parts_from, vae, asked)
         pipeline = _from_file(path, wishes) if folder is None else _from_folder(folder, wishes)
     given = {"motion_adapter": motion_adapter, "parts_from": parts_from, "vae": vae}
     named = {name: None if place is None else str(place) for name, place in given.items()}
     pipeline.remember_parts(str(model), {**named, "motion_variant": motion_variant, "prediction": asked})
+    put(pipeline, place)
     return pipeline
 
 
@@ -195,7 +218,7 @@ def _makes_videos(folder: Path, index: dict[str, Any], brings_motion: bool) -> b
 
 
 def _from_file(path: Path, wishes: _Wishes) -> AnimateDiffPipeline:
-    motion, state = wishes.motion, read_weights(path)
+    motion, state = wishes.motion, read_weights(path, precision_of_parts(wishes.dtype))
     require_kind(state, "base-model", str(path), path.name)
     if motion is None:
         raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")

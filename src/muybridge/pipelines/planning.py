@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,17 +15,27 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from muybridge.checkpoints import locate_model, read_model_index
-from muybridge.checkpoints.skeleton import skeleton_parts
+from muybridge.checkpoints.parts import unet_settings
+from muybridge.checkpoints.skeleton import (
+    adapter_settings,
+    read_outlines,
+    skeleton_adapter,
+    skeleton_of_file,
+    skeleton_parts,
+)
+from muybridge.checkpoints.vae_files import own_vae_settings
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import CheckpointError
+from muybridge.pipelines.animatediff.capabilities import USUAL_FRAMES
 from muybridge.pipelines.animatediff.network import ControlledUNet
-from muybridge.pipelines.easyanimate.folder import is_published_folder
+from muybridge.pipelines.easyanimate.folder import is_published_folder, usual_shape
 from muybridge.runtime.plan import CHOICES, PlannedRun, PlanSettings, StageNeed, plan_runs
 from muybridge.sampling import Guidance
 from muybridge.types import ScaleFactors, VideoShape
 from muybridge.vae import decode_images
 from muybridge.vae.magvit import encode_frames
+from muybridge.vae.pieces import set_exact_pieces
 
 _T5_TOKENS = 120
 _VAE_FRAMES = 8  # that an image VAE decodes at once
@@ -45,13 +56,25 @@ class VideoPlan:
     runs: list[PlannedRun]
 
 
+@dataclass(frozen=True)
+class PartsBeside:
+    """What is loaded with a model, as arguments of `load_pipeline`."""
+
+    motion_adapter: str | os.PathLike[str] | None = None
+    motion_variant: str | None = None
+    parts_from: str | os.PathLike[str] | None = None
+
+
 def plan_video(
     model: str | os.PathLike[str],
-    shape: VideoShape,
+    shape: VideoShape | None = None,
     num_steps: int = 25,
     guided: bool = True,
     device: str = "cuda",
     choices: tuple[PlanSettings, ...] = CHOICES,
+    beside: PartsBeside | None = None,
+    *,
+    enough: int | None = None,
 ) -> VideoPlan:
     """Predict the peak of every stage under different settings; no weight is loaded, or needs to be there.
 
@@ -60,36 +83,39 @@ def plan_video(
     SparseCtrl in the folder counts with its weights, not with what it needs when there are keyframes or sketches.
 
     Args:
-        model: a shipped model, a folder, or a hub id.
-        shape: of the video.
+        model: a shipped model, a folder, or a hub id; with a motion adapter beside it also an image model, as a folder
+            or a single file.
+        shape: of the video; by default what the model makes by default.
         num_steps: denoising steps; they matter for the cost of offloading only.
         guided: whether there is guidance, which has two branches.
         device: where it is to run, "cpu" or any other, such as "cuda": kernels on a CPU need less between layers. It
-            does not have to be here.
+            does not have to be here. Single files are planned as for a card.
         choices: settings to plan for.
+        beside: what is loaded with the model.
+        enough: bytes; settings behind the first that takes no more are not planned.
 
     Raises:
         CheckpointError: no such model, a family that is not known, or settings that describe no network.
         ShapeError: a size or number of frames that the model cannot make.
     """
-    folder = locate_model(model)
-    family = "EasyAnimatePipeline"
-    if not is_published_folder(folder):
-        family = str(read_model_index(folder).get("_class_name"))
-        if family.startswith("AnimateDiff"):  # as diffusers saves them for other tasks too
-            family = "AnimateDiffPipeline"
-    stages_of = {"AnimateDiffPipeline": _animatediff, "EasyAnimatePipeline": _easyanimate}.get(family)
+    beside = beside or PartsBeside()
+    source = _source(model, beside)
+    stages_of = {"AnimateDiffPipeline": _animatediff, "EasyAnimatePipeline": _easyanimate}.get(source.family)
     if stages_of is None:
-        raise CheckpointError(f"{folder} is a {family}; planned can be AnimateDiffPipeline and EasyAnimatePipeline.")
+        raise CheckpointError(
+            f"{model} is a {source.family}; planned can be AnimateDiffPipeline and EasyAnimatePipeline, and an image "
+            "model with a motion adapter."
+        )
+    wanted = shape or source.usual
 
-    on_cpu = device == "cpu"
+    on_cpu = device == "cpu" and not source.is_file
     # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
     with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
 
         @cache
         def stages_in(dtype: str) -> tuple[int, Mapping[str, _Stage]]:
-            parts = skeleton_parts(folder, family, getattr(torch, dtype), "cpu" if on_cpu else "meta")
-            return sum(_weight_bytes(part) for part in parts.values()), stages_of(parts, shape, guided)
+            parts = source.make(getattr(torch, dtype), "cpu" if on_cpu else "meta")
+            return sum(_weight_bytes(part) for part in parts.values()), stages_of(parts, wanted, guided)
 
         @cache
         def need(name: str, dtype: str, *deciding: tuple[str, Any]) -> StageNeed:
@@ -102,7 +128,60 @@ def plan_video(
                 for name, stage in stages.items()
             }
 
-        return VideoPlan(family, shape, plan_runs(count, num_steps, choices))
+        return VideoPlan(source.family, wanted, plan_runs(count, num_steps, choices, enough))
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """A model that nothing is loaded of.
+
+    Attributes:
+        family: its pipeline.
+        make: precision and device -> its networks without numbers.
+        usual: the video that it makes by default.
+        is_file: whether it is a single file.
+    """
+
+    family: str
+    make: Callable[[torch.dtype, str], dict[str, Any]]
+    usual: VideoShape
+    is_file: bool = False
+
+
+def _source(model: str | os.PathLike[str], beside: PartsBeside) -> _Source:
+    # Files are read here, since under a `FakeTensorMode` they cannot be.
+    adapter = None
+    if beside.motion_adapter is not None:
+        adapter = adapter_settings(beside.motion_adapter, beside.motion_variant)
+
+    def whole(parts: dict[str, Any], dtype: torch.dtype, on: str) -> dict[str, Any]:
+        return parts if adapter is None else {**parts, "motion_adapter": skeleton_adapter(adapter, dtype, on)}
+
+    if Path(model).is_file():
+        outlines, name = read_outlines(Path(model)), str(model)
+
+        def make(dtype: torch.dtype, on: str) -> dict[str, Any]:
+            return whole(skeleton_of_file(outlines, name, dtype, beside.parts_from), dtype, on)
+
+        side = 1024 if "conditioner.embedders.1.model.text_projection" in outlines else 512
+        return _Source("AnimateDiffPipeline", make, VideoShape(USUAL_FRAMES, side, side), is_file=True)
+    folder = locate_model(model)
+    family = "EasyAnimatePipeline"
+    if not is_published_folder(folder):
+        family = str(read_model_index(folder).get("_class_name"))
+        if family.startswith("AnimateDiff") or (adapter is not None and family.startswith("StableDiffusion")):
+            family = "AnimateDiffPipeline"  # diffusers saves them for other tasks too
+    usual = usual_shape(folder) if family == "EasyAnimatePipeline" else _usual_of_unet(folder)
+    return _Source(family, lambda dtype, on: whole(skeleton_parts(folder, family, dtype, on), dtype, on), usual)
+
+
+def _usual_of_unet(folder: Path) -> VideoShape:
+    side = unet_settings(folder).get("sample_size")
+    levels = own_vae_settings(folder).get("block_out_channels")
+    if not isinstance(side, int) or not isinstance(levels, list):
+        return VideoShape(USUAL_FRAMES, 512, 512)
+    pixels = side * 2 ** (len(levels) - 1)
+    return VideoShape(USUAL_FRAMES, pixels, pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +226,7 @@ def _animatediff(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> d
         return guidance(latents, _empty())
 
     def decode(settings: PlanSettings) -> Tensor:
-        _set_tiling(vae, settings.tiled_vae)
+        set_exact_pieces(vae, settings.tiled_vae)
         frames = min(_VAE_FRAMES, latent.num_latent_frames)
         return decode_images(vae, _empty(frames, latent.channels, latent.height, latent.width))
 
@@ -175,7 +254,7 @@ def _easyanimate(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> d
 
     def conditions(settings: PlanSettings) -> Any:
         # What is encoded is the mask, and the video with black where it is to be made; both piece by piece.
-        _set_tiling(vae, settings.tiled_vae)
+        set_exact_pieces(vae, settings.tiled_vae)
         return [torch.cat(list(encode_frames(vae, _pixels(vae, shape), shape.num_frames)), dim=2) for _ in range(2)]
 
     def denoise(settings: PlanSettings) -> Tensor:
@@ -183,7 +262,7 @@ def _easyanimate(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> d
         return _transformer_step(transformer, latent, with_picture, guided, settings.guidance == "batched")
 
     def decode(settings: PlanSettings) -> None:
-        _set_tiling(vae, settings.tiled_vae)
+        set_exact_pieces(vae, settings.tiled_vae)
         for _ in vae.decode_chunks(_empty(1, config["latent_channels"], *latent, dtype=vae.dtype)):
             pass
 
@@ -204,13 +283,6 @@ def _pixels(vae: Any, shape: VideoShape) -> Iterator[Tensor]:
     for start in range(0, shape.num_frames, count):
         pixels = _empty(1, 3, min(count, shape.num_frames - start), shape.height, shape.width)
         yield torch.where(pixels > 0.5, -1.0, pixels).to(vae.dtype)
-
-
-def _set_tiling(vae: Any, wanted: bool) -> None:
-    if wanted:
-        vae.enable_tiling()
-    else:
-        vae.disable_tiling()
 
 
 def _transformer_step(

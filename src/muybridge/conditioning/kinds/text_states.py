@@ -20,17 +20,17 @@ class TextStates(Condition):
 
     keywords = ("prompt_embeds", "negative_prompt_embeds", *_POOLED, *_MASKS)
 
-    prompt_embeds: InMemory | None = None
+    prompt_embeds: InMemory = None
     """`[b, n, d]`."""
-    negative_prompt_embeds: InMemory | None = None
+    negative_prompt_embeds: InMemory = None
     """Likewise; both as long as each other."""
-    pooled_prompt_embeds: InMemory | None = None
+    pooled_prompt_embeds: InMemory = None
     """Of SDXL, each prompt as one vector `[b, d]`."""
-    negative_pooled_prompt_embeds: InMemory | None = None
+    negative_pooled_prompt_embeds: InMemory = None
     """Likewise."""
-    prompt_mask: InMemory | None = None
+    prompt_mask: InMemory = None
     """Of T5, `[b, n]`, 1 for tokens that count; by default all."""
-    negative_prompt_mask: InMemory | None = None
+    negative_prompt_mask: InMemory = None
     """Likewise."""
 
     def check(self, call: Call) -> None:
