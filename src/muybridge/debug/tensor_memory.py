@@ -139,8 +139,13 @@ def _without_numbers(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         return None
     if func._schema.is_mutable:
         return first
-    fits = all(_goes_with(value, first) for value in args[1:] if isinstance(value, Tensor))
+    fits = _is_dense(first) and all(_goes_with(value, first) for value in args[1:] if isinstance(value, Tensor))
     return torch.empty_strided(first.shape, first.stride(), dtype=first.dtype, device="meta") if fits else None
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether it fills the memory from its first to its last number; the results of others are laid out anew."""
+    return sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1 == x.numel()
 
 
 def _goes_with(other: Tensor, first: Tensor) -> bool:

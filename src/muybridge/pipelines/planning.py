@@ -253,9 +253,11 @@ def _easyanimate(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> d
         parts["image_encoder"](_empty(1, 3, side, side, dtype=vae.dtype))
 
     def conditions(settings: PlanSettings) -> Any:
-        # What is encoded is the mask, and the video with black where it is to be made; both piece by piece.
+        # What is encoded is the mask, and the video with black where it is to be made; both piece by piece. Only the
+        # second is run: it is like the first, whose latents are there then.
         set_exact_pieces(vae, settings.tiled_vae)
-        return [torch.cat(list(encode_frames(vae, _pixels(vae, shape), shape.num_frames)), dim=2) for _ in range(2)]
+        first = _empty(1, 2 * config["latent_channels"], *latent, dtype=vae.dtype)
+        return first, torch.cat(list(encode_frames(vae, _pixels(vae, shape), shape.num_frames)), dim=2)
 
     def denoise(settings: PlanSettings) -> Tensor:
         with_picture = image_encoder is not None

@@ -140,7 +140,7 @@ def results_on_meta(dtype: torch.dtype) -> list[torch.Tensor]:
         *(x.clone().add_(bias), x.clone().mul_(column), turned.clone().sub_(1), x > 0, spread * 2, spread + picture),
         *(torch.addcmul(x, bias, bias), torch.lerp(x, x, 0.5), torch.addmm(bias, x[0], x.new_empty(8, 8)), x.rsqrt()),
         *(F.layer_norm(x, (8,)), F.layer_norm(turned, (6,)), F.layer_norm(x, (6, 8), x.new_empty(6, 8))),
-        torch.add(x, x, alpha=2),
+        *(torch.add(x, x, alpha=2), F.gelu(x[..., :4]), x[:, :3] * 2, x.expand(2, 6, 8) + 1, x[:1].expand(2, 6, 8) * 2),
     ]
 
 
