@@ -2,6 +2,8 @@
 
     python benchmarks/full_size.py [--device meta | cuda] [--case easyanimate-v3:384x672x144] [--json] [--write]
     python benchmarks/full_size.py --tiny
+    python benchmarks/full_size.py --build DIR [--family easyanimate]
+    python benchmarks/full_size.py --load DIR [--write]
 
 Making a video has three stages: text (a prompt and a negative one), denoise (one step, with guidance) and decode (the
 whole video, as a stream). Each is measured with nothing but its own network on the device, as offloading has it.
@@ -9,6 +11,9 @@ whole video, as a stream). Each is measured with nothing but its own network on 
 `--device meta` needs no card and allocates no weights: it counts operations, weights and the memory of activations.
 `--device cuda` measures; the floor is the time that the counted operations would take at the rate of a large matrix
 product on the same card. `--tiny` runs all of it with tiny networks, on a CPU too.
+
+`--build` writes both families as they are published, with random weights, about 30 GB; `--load` then loads each of them
+in a process of its own in bfloat16, says what that took of the host's memory, and makes one step of a small video.
 """
 
 from __future__ import annotations
@@ -19,12 +24,15 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+import loading
 import networks
+import published_layouts
 from measuring import (
     DTYPES,
     activation_peak,
@@ -241,6 +249,24 @@ def _measure_way(stage: Stage, network: nn.Module, way: str, device: torch.devic
     return {"activation_peak_bytes": peak, "seconds": statistics.median(seconds)}
 
 
+def load_all(folder: Path, dtype: str) -> dict[str, Any]:
+    """What loading takes, for every layout that is in the folder."""
+    there = [name for name, case in loading.CASES.items() if (folder / case.model).exists()]
+    return {name: loading.in_fresh_process(name, folder, dtype) for name in there}
+
+
+def print_loading(cases: dict[str, Any]) -> None:
+    """A line for each layout."""
+    for name, figures in cases.items():
+        whole, largest = sum(figures["part_bytes"].values()), max(figures["part_bytes"].values())
+        print(
+            f"{name}: {whole / 1e9:.3g} GB of weights, the largest part {largest / 1e9:.3g} GB; loaded in "
+            f"{figures['load_seconds']:.1f} s with {(figures['peak_bytes'] - figures['before_bytes']) / 1e9:.3g} GB at "
+            f"most, {figures['ratio']:.2f} of the largest part beside the others; a step of {figures['step']} took "
+            f"{figures['step_seconds']:.1f} s"
+        )
+
+
 def print_table(report: dict[str, Any]) -> None:
     """A line for each way of each stage."""
     for name, case in report["cases"].items():
@@ -262,6 +288,18 @@ def _summary(figures: dict[str, Any]) -> str:
     return text
 
 
+def _report_loading(arguments: argparse.Namespace) -> None:
+    cases = load_all(arguments.load, arguments.dtype or "bfloat16")
+    about = {"machine": machine(torch.device("cpu")), "note": arguments.note, "tiny": arguments.tiny}
+    report = {"benchmark": "full_size --load", **about, "cases": cases}
+    if arguments.write:
+        sys.stderr.write(f"{write_results('full_size-load', report)}\n")
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        print_loading(cases)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Both families at their published sizes, with random weights.")
@@ -272,8 +310,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/full_size-DEVICE.json too")
+    parser.add_argument("--build", metavar="DIR", type=Path, help="write both families as they are published")
+    parser.add_argument("--family", choices=list(published_layouts.FULL_SIZE_BYTES), help="the only one to build")
+    parser.add_argument("--load", metavar="DIR", type=Path, help="measure loading what --build wrote")
     parser.add_argument("--note", default="", help="what else there is to say about the machine; kept in the results")
     arguments = parser.parse_args(argv)
+    if arguments.build is not None:
+        for family in [arguments.family] if arguments.family else published_layouts.FULL_SIZE_BYTES:
+            published_layouts.build(arguments.build, family, arguments.tiny)
+        return
+    if arguments.load is not None:
+        _report_loading(arguments)
+        return
     cases = arguments.case or (TINY if arguments.tiny else PUBLISHED)
     for name in cases:
         if name.partition(":")[0] not in FAMILIES or len(name.partition(":")[2].split("x")) != 3:

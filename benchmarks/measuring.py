@@ -149,10 +149,15 @@ def randomise_(module: nn.Module, seed: int = 0) -> None:
             continue
         if weight.device not in generators:
             generators[weight.device] = torch.Generator(weight.device).manual_seed(seed)
-        bound = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.1
-        weight.uniform_(-bound, bound, generator=generators[weight.device])
-        if weight.ndim == 1 and name.endswith("weight"):
-            weight.add_(1.0)
+        set_random_(name, weight, generators[weight.device])
+
+
+def set_random_(name: str, weight: Tensor, generator: torch.Generator) -> None:
+    """Overwrite one weight with noise of the usual size for its name and shape."""
+    bound = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.1
+    weight.uniform_(-bound, bound, generator=generator)
+    if weight.ndim == 1 and name.endswith("weight"):
+        weight.add_(1.0)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

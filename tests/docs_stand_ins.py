@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,8 @@ class StandIns:
             self._make(name, _write_picture)
         for name in CLIPS:
             self._make(name, _write_clip)
+        if (shown := re.search(r"^```yaml\n(.*?)^```", self._text, re.MULTILINE | re.DOTALL)) is not None:
+            self._make("red.yaml", lambda path: path.write_text(shown.group(1)))
         for name in EASYANIMATE:
             self._make(name, lambda path: path.symlink_to(locate_model("demo/easyanimate")))
         self._make("animatediff-sparsectrl-rgb", lambda path: path.symlink_to(_demo_control()))

@@ -66,7 +66,8 @@ def added(inputs: Inputs) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def ours(model: UNet3DConditionModel, inputs: Inputs) -> Tensor:
-    return model.eval()(timestep=torch.tensor(500), **inputs).sample
+    own = {name: value for name, value in inputs.items() if name not in added(inputs)}
+    return model.eval()(timestep=torch.tensor(500), **own, added_cond_kwargs=added(inputs)).sample
 
 
 def test_pictures(inputs: Inputs) -> None:
@@ -123,9 +124,9 @@ def test_conditions_that_are_missing_or_not_wanted(inputs: Inputs) -> None:
     with pytest.raises(ConfigError, match="needs text_embeds and time_ids"):
         model(sample, 500, text)
     with pytest.raises(ConfigError, match="needs text_embeds and time_ids"):
-        model(sample, 500, text, text_embeds=inputs["text_embeds"])
+        model(sample, 500, text, added_cond_kwargs={"text_embeds": inputs["text_embeds"]})
     with pytest.raises(ConfigError, match="this U-Net has none of them"):
-        plain(sample, 500, text, **added(inputs))
+        plain(sample, 500, text, added_cond_kwargs=added(inputs))
 
 
 @pytest.mark.parametrize("change", [{"addition_embed_type": "image"}, {"addition_time_embed_dim": None}])

@@ -21,10 +21,13 @@ from transformers import (
 )
 
 from muybridge.backbones.dit import Transformer3DModel
-from muybridge.conditioning.pinned import PinnedVideo, nothing_pinned
+from muybridge.conditioning.kinds.start_noise import StartNoise
+from muybridge.conditioning.kinds.text_states import TextStates
+from muybridge.conditioning.pinned import PinnedVideo
+from muybridge.conditioning.prepared import Prepared
 from muybridge.conditioning.text import EncodedPrompts
 from muybridge.pipelines import EasyAnimatePipeline
-from muybridge.pipelines.easyanimate import Task
+from muybridge.request import Condition, Request, Sampling, Shape, register_condition
 from muybridge.sampling import make_plain_scheduler
 from muybridge.sampling.schedulers import EASYANIMATE_BETAS
 from muybridge.vae import AutoencoderKLMagvit
@@ -85,13 +88,45 @@ def encoded(pipeline: EasyAnimatePipeline, tensors: dict[str, Tensor]) -> Encode
     return EncodedPrompts(states["prompt"], states["negative"], *masks)
 
 
-def task_of(tensors: dict[str, Tensor], run: dict[str, Any]) -> Task:
-    pinned = nothing_pinned(16, 48, 64)
+@register_condition("recorded-pixels")
+class RecordedPixels(Condition):
+    """Pixels that were recorded with the case."""
+
+    pinned: Any
+
+    def prepare(self, parts: Any, task: Any) -> Prepared:
+        """As they are."""
+        del parts, task
+        return Prepared(pinned=self.pinned)
+
+
+def request_of(tensors: dict[str, Tensor], run: dict[str, Any], text: EncodedPrompts) -> Request:
+    conditions: list[Condition] = [
+        TextStates(
+            prompt_embeds=text.positive,
+            negative_prompt_embeds=text.negative,
+            prompt_mask=text.positive_mask,
+            negative_prompt_mask=text.negative_mask,
+        ),
+        StartNoise(latents=tensors["inputs/latents"]),
+    ]
     if run["mode"] == "i2v":
         frames = (tensors["inputs/video"][0] * 255).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
         picture = Image.fromarray(tensors["inputs/clip_image_uint8"].numpy())
         pinned = PinnedVideo(frames, tensors["inputs/mask_video"][0, 0].numpy() > 127, picture)
-    return Task(16, 48, 64, pinned, 1.0, "reference", run["clip_apply_ratio"])
+        conditions.append(RecordedPixels(pinned=pinned))
+    return Request(
+        shape=Shape(num_frames=16, height=48, width=64),
+        sampling=Sampling(
+            seed=0,
+            num_inference_steps=run["steps"],
+            guidance_scale=run["guidance_scale"],
+            scheduler=SOLVERS[run["scheduler"]],
+            clip_apply_ratio=run["clip_apply_ratio"],
+            profile="reference",
+        ),
+        conditions=tuple(conditions),
+    )
 
 
 def test_text_states_equal_the_original(pipeline: EasyAnimatePipeline, case: Any) -> None:
@@ -120,26 +155,13 @@ def test_runs_equal_the_original(pipeline: EasyAnimatePipeline, case: Any, name:
         first.append(output.sample)
         masks.append(given.get("clip_attention_mask"))
 
-    common = pipeline._common(
-        run["steps"],
-        run["guidance_scale"],
-        0,
-        num_videos_per_prompt=1,
-        scheduler=SOLVERS[run["scheduler"]],
-        eta=0.0,
-        motion_strength=1.0,
-        fps=24.0,
-        output_type="pt",
-        batched_guidance=True,
-        callback=keep,
-    )
-    task = task_of(tensors, run)
+    request = request_of(tensors, run, encoded(pipeline, tensors))
     hook = pipeline.transformer.register_forward_hook(watch, with_kwargs=True)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             # diffusers' Euler hands an array of one number to numpy where it wants a number.
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="diffusers")
-            latents = pipeline._make(task, common, encoded(pipeline, tensors), tensors["inputs/latents"])
+            video = pipeline.make(request, output_type="pt", callback_on_step_end=keep)
     finally:
         hook.remove()
     assert np.allclose(timesteps, expected["timesteps"].numpy())
@@ -149,5 +171,4 @@ def test_runs_equal_the_original(pipeline: EasyAnimatePipeline, case: Any, name:
         wanted = expected["clip_attention_mask_each_step"]
         assert all(torch.equal(mask, row.view_as(mask)) for mask, row in zip(masks, wanted, strict=True))
     if "video" in expected:
-        video = pipeline._finish(latents, common, {}, pipeline._decoder(task, common.seed))
         assert error(video.transpose(1, 2), expected["video"].view_as(video.transpose(1, 2))) <= 1e-3

@@ -236,3 +236,25 @@ def test_full_size_counts_from_any_folder(tmp_path: Path) -> None:
     least = 2 * 2 * 128 * 28 * 38 * 1152**2
     assert least < case["denoise"]["flops"] < 2 * least
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_is_built_as_published_loads_and_makes_a_step(
+    full_size: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full_size.main(["--build", str(tmp_path), "--tiny"])
+    (tmp_path / "v1-5-pruned-emaonly.safetensors").unlink()  # whose settings only full size tells
+    capsys.readouterr()
+    full_size.main(["--load", str(tmp_path), "--json"])
+    cases = json.loads(capsys.readouterr().out)["cases"]
+    assert cases.keys() == {"easyanimate", "animatediff-folder"}
+    assert all(case["finite"] and case["peak_bytes"] >= case["before_bytes"] for case in cases.values())
+
+
+def test_more_than_the_disk_has_is_refused(
+    full_size: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(full_size.published_layouts.FULL_SIZE_BYTES, "easyanimate", 10**18)
+    with pytest.raises(SystemExit, match="more than there is"):
+        full_size.main(["--build", str(tmp_path), "--family", "easyanimate"])
+    assert not list(tmp_path.iterdir())

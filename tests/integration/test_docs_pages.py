@@ -20,9 +20,11 @@ from tests.docs_pages import DOCS, PAGES, Block, blocks_of, prose_of, python_of,
 from tests.docs_stand_ins import StandIns
 
 import muybridge
-from muybridge import AnimateDiffPipeline, EasyAnimatePipeline, load_pipeline
+from muybridge import load_pipeline
 from muybridge.cli.main import app, main
 from muybridge.motion import registry
+from muybridge.pipelines import VideoPipeline
+from muybridge.pipelines.call import CallSettings
 from muybridge.training.run_file import load_run
 
 # Several videos, checks or models to make; the rest takes a second.
@@ -106,7 +108,7 @@ def check_keywords(call: ast.Call, known: dict[str, Any]) -> None:
         target = getattr(owner, call.func.attr) if owner is not None else None
     given = {keyword.arg for keyword in call.keywords if keyword.arg is not None}
     if isinstance(call.func, ast.Name) and call.func.id == "pipe":
-        allowed = keywords_of(AnimateDiffPipeline.__call__) | keywords_of(EasyAnimatePipeline.__call__)
+        allowed = keywords_of(VideoPipeline.__call__) | set(CallSettings.__annotations__)
         assert given <= allowed, (call.lineno, given - allowed)
     elif target is not None:
         parameters = inspect.signature(target).parameters.values()

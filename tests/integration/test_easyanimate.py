@@ -25,6 +25,9 @@ PROMPT = "a red circle moving left"
 PipelineMaker = Callable[..., EasyAnimatePipeline]
 
 
+BLACK = np.zeros((32, 32, 3), np.uint8)
+
+
 @pytest.fixture(scope="module")
 def pipeline(make_easyanimate: PipelineMaker) -> EasyAnimatePipeline:
     return make_easyanimate()
@@ -117,7 +120,11 @@ def test_profiles_differ_in_smoothing(pipeline: EasyAnimatePipeline) -> None:
     [
         ({"num_frames": 12}, ShapeError, r"multiple of 8.*given 12"),
         ({"width": 36}, ShapeError, r"multiples of 8; given 36x32.*(32x32|40x32)"),
-        ({"keyframes": {0: np.zeros((32, 32, 3), np.uint8)}, "init_video": np.zeros((8, 32, 32, 3), np.uint8)}, ConfigError, "not both"),
+        (
+            {"keyframes": {0: np.zeros((32, 32, 3), np.uint8)}, "init_video": np.zeros((8, 32, 32, 3), np.uint8)},
+            ConfigError,
+            "not both",
+        ),
         ({"mask": np.zeros((32, 32))}, ConfigError, "init_video"),
         ({"strength": 0.5}, ConfigError, "init_video"),
         ({"init_video": np.zeros((4, 32, 32, 3), np.uint8)}, ShapeError, "4 frames"),
@@ -127,7 +134,7 @@ def test_profiles_differ_in_smoothing(pipeline: EasyAnimatePipeline) -> None:
             "black everywhere",
         ),
         ({"init_video": np.zeros((8, 32, 32, 3), np.uint8), "mask": np.ones((9, 9))}, ShapeError, r"\[9, 9\]|9, 9"),
-        ({"keyframes": {9: "a"}}, ShapeError, "outside the video, which has 8"),
+        ({"keyframes": {9: BLACK}}, ShapeError, "outside the video, which has 8"),
         ({"profile": "fast"}, ConfigError, "reference"),
         ({"clip_apply_ratio": 2.0}, ConfigError, "between 0 and 1"),
     ],

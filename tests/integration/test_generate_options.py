@@ -121,3 +121,40 @@ def test_refused(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], m
     status, err = run(capsys, PROMPT, *SHORT, "--frames", "4", *options)
     assert status == 2
     assert message in err
+
+
+def test_any_setting_can_be_set_and_a_whole_request_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "request.yaml").write_text(
+        "prompt: a red circle\n"
+        "shape: {num_frames: 4, width: 16, height: 16}\n"
+        "sampling: {seed: 3, num_inference_steps: 1, eta: 0.5}\n"
+    )
+    assert run(capsys, "--request", "request.yaml", "-o", "a.mp4")[0] == 0
+    assert run(capsys, PROMPT, *SHORT, "--frames", "4", "--set", "sampling.eta=0.5", "-o", "b.mp4")[0] == 0
+    assert np.array_equal(made(here / "a.mp4"), made(here / "b.mp4"))
+    status, err = run(capsys, "--request", "request.yaml", "--seed", "4", "--set", "shape.fps=5", "-o", "c.mp4")
+    assert status == 0, err
+    request = read_request(here / "c.mp4")
+    assert request is not None
+    assert (request["sampling"]["seed"], request["sampling"]["eta"], request["shape"]["fps"]) == (4, 0.5, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "sampling.etta=1"), "sampling.etta: there is no such setting"),
+        (("--set", "eta"), "--set takes NAME=VALUE, as in sampling.eta=0.5; given 'eta'"),
+        (("--set", "conditions.edges.x=1"), "kind must be one of control, image-prompt, keyframes"),
+        (("--request", "none.yaml"), "none.yaml cannot be read: No such file or directory"),
+        (("--request", "list.yaml"), "list.yaml is no request"),
+        (("--request", "wrong.yaml"), "colour: there is no such setting"),
+        (("--request", "list.yaml", "--like", "a.mp4"), "both say what to make; give one"),
+    ],
+)
+def test_requests_that_are_none(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    (here / "list.yaml").write_text("- a\n")
+    (here / "wrong.yaml").write_text("prompt: a\ncolour: red\n")
+    status, err = run(capsys, PROMPT, *arguments)
+    assert (status, message in err) == (2, True), err

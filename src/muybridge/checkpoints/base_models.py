@@ -32,6 +32,7 @@ from muybridge.checkpoints.vae_files import SD15_SCALE, SDXL_SCALE, vae_from_wei
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.weights.files import read_weights
 from muybridge.weights.names import listed
+from muybridge.weights.precision import Precision
 
 _OPEN_CLIP = "conditioner.embedders.1.model."
 _EMA_KEYS = 100  # as diffusers counts them before it believes that there are averaged weights
@@ -84,7 +85,30 @@ def read_base_model(
         ConfigError: `averaged` for a file that has no averaged weights.
     """
     path = Path(path)
-    return base_model_from_weights(read_weights(path), str(path), dtype=dtype, averaged=averaged)
+    state = read_weights(path, precision_of_parts(dtype, averaged))
+    return base_model_from_weights(state, str(path), dtype=dtype, averaged=averaged)
+
+
+def precision_of_parts(dtype: torch.dtype | None, averaged: bool = False) -> Precision:
+    """How `read_weights` reads a single file for `base_model_from_weights`, which then has nothing to convert.
+
+    Weights that are not used stay as they are stored, and where that is cheap are not read.
+    """
+    if dtype is None:
+        return None
+
+    def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
+        names = {key: key.removeprefix("module.") for key in state}
+        plain = {name: state[key] for key, name in names.items()}
+        left_out = () if averaged or unified_unet(plain)[1] == "averaged" else AVERAGED_PREFIX
+        precise = VAE_PREFIXES if detect_weights(plain).variant == "base-sdxl" else ()
+        return {
+            key: torch.float32 if name.startswith(precise) else dtype
+            for key, name in names.items()
+            if not name.startswith(left_out)
+        }
+
+    return precision
 
 
 def base_model_from_weights(

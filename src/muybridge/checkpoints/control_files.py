@@ -66,7 +66,7 @@ def read_control(name: str | os.PathLike[str], dtype: torch.dtype | None = torch
             f"There is no ControlNet {name}: no such file or folder here. Give the folder of one, a file, or its "
             "place on the hub, as in organisation/repository."
         )
-    return control_from_weights(read_weights(path), str(path), dtype)
+    return control_from_weights(read_weights(path, dtype), str(path), dtype)
 
 
 def control_from_weights(state: Mapping[str, Tensor], source: str, dtype: torch.dtype | None) -> ControlNetModel:

@@ -87,7 +87,7 @@ def read_motion(
     if found.is_dir():
         return _read_folder(found, name, dtype, numerics, variant)
     return adapter_from_weights(
-        read_weights(found), name, dtype=dtype, numerics=numerics, num_heads=num_heads, variant=variant
+        read_weights(found, dtype), name, dtype=dtype, numerics=numerics, num_heads=num_heads, variant=variant
     )
 
 
@@ -155,7 +155,7 @@ def _read_folder(
         "trained_frames": config.get("motion_max_seq_length", 32),
     }
     return adapter_from_weights(
-        read_folder_weights(folder),
+        read_folder_weights(folder, dtype),
         name,
         dtype=dtype,
         numerics=numerics,

@@ -79,7 +79,7 @@ def read_vae(
         vae = _read_folder(path, dtype)
     else:
         scale = expected["scaling_factor"]
-        vae = vae_from_weights(read_weights(path), str(path), dtype, scale=scale, is_sdxl=is_sdxl)
+        vae = vae_from_weights(read_weights(path, dtype), str(path), dtype, scale=scale, is_sdxl=is_sdxl)
     _check_latents(vae, expected, str(path))
     return vae
 

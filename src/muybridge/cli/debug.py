@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muybridge.cli.console import Json, output, print_json
+from muybridge.cli.flags import Flag, with_flags
 from muybridge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,49 +17,45 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look inside a model while it makes a video.")
 
-Model = Annotated[str, typer.Option(help="A shipped model, a folder, or a hub id.")]
-Prompt = Annotated[str, typer.Option(help="What to show.")]
-Frames = Annotated[int | None, typer.Option(help="Number of frames.", min=1)]
-Width = Annotated[int | None, typer.Option(help="In pixels.", min=1)]
-Height = Annotated[int | None, typer.Option(help="In pixels.", min=1)]
-Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
-Seed = Annotated[int, typer.Option(help="Of the noise.", min=0)]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Folder = Annotated[Path, typer.Option("-o", "--output", help="The folder for reports.")]
 
-_MODEL, _PROMPT = "demo/animatediff", "a red circle moving left"
+
+def _run_flags(steps: int) -> list[Flag]:
+    """The settings of a run, which every command here has; `steps` is its default."""
+    return [
+        Flag("model", "model", str, "A shipped model, a folder, or a hub id.", default="demo/animatediff"),
+        Flag("prompt", "prompt", str, "What to show.", default="a red circle moving left"),
+        Flag("frames", "num_frames", int, "Number of frames.", least=1),
+        Flag("width", "width", int, "In pixels.", least=1),
+        Flag("height", "height", int, "In pixels.", least=1),
+        Flag("steps", "steps", int, "Denoising steps.", default=steps, least=1),
+        Flag("seed", "seed", int, "Of the noise.", default=0, least=0),
+        Flag("device", "device", str, "cpu, cuda, cuda:1, ...; by default the best there is."),
+        Flag("dtype", "dtype", str, "float32, bfloat16 or float16.", default="float32"),
+    ]
 
 
-def _run(**values: Any) -> DebugRun:
+def _run(values: Mapping[str, Any]) -> DebugRun:
     from muybridge.service.debugging import DebugRun
 
-    values["num_frames"] = values.pop("frames")
     return DebugRun(**values)
 
 
 @app.command()
-def anomaly(  # noqa: PLR0913  # the settings of a run, each a flag, and those of the tool
-    model: Model = _MODEL,
-    prompt: Prompt = _PROMPT,
-    frames: Frames = None,
-    width: Width = None,
-    height: Height = None,
-    steps: Steps = 4,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
+@with_flags(_run_flags(4))
+def anomaly(
     folder: Folder = Path("debug"),
     train: Annotated[int | None, typer.Option(help="Also so many steps of training, backward too.", min=1)] = None,
     autograd: Annotated[bool, typer.Option(help="With --train: autograd's anomaly mode as well; slow.")] = False,
     replay: Annotated[
         Path | None, typer.Option(help="The .json of an anomaly found before: run that one call again, in --model.")
     ] = None,
+    **given: Any,
 ) -> None:
     """Stop at the first NaN, infinite or overflowing value and name the layer; exit code 2 if there is one."""
     from muybridge.service import debugging
 
-    run = _run(**_settings(locals()))
+    run = _run(given)
     if replay is not None:
         if train is not None or autograd:
             raise ConfigError("--replay runs one saved call again; leave --train and --autograd out.")
@@ -75,27 +73,20 @@ def anomaly(  # noqa: PLR0913  # the settings of a run, each a flag, and those o
 
 
 @app.command()
-def gradients(  # noqa: PLR0913  # likewise
-    model: Model = _MODEL,
-    prompt: Prompt = _PROMPT,
-    frames: Frames = None,
-    width: Width = None,
-    height: Height = None,
-    steps: Steps = 4,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
+@with_flags(_run_flags(4))
+def gradients(
     folder: Folder = Path("debug"),
     train: Annotated[int, typer.Option(help="Training steps to look at.", min=1)] = 4,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
     everything: Annotated[bool, typer.Option("--all", help="Train all, not the motion modules only.")] = False,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Train a little, on a video of the model's own, and show the gradients of each block."""
     from muybridge.service import debugging
 
     training = debugging.TrainingRun(train, learning_rate, everything)
-    report = debugging.gradient_run(_run(**_settings(locals())), training, folder)
+    report = debugging.gradient_run(_run(given), training, folder)
     if as_json:
         print_json({"steps": report.steps, "verdicts": {each.name: each.verdict for each in report.weights}})
     else:
@@ -103,21 +94,14 @@ def gradients(  # noqa: PLR0913  # likewise
 
 
 @app.command()
-def memory(  # noqa: PLR0913  # likewise
-    model: Model = _MODEL,
-    prompt: Prompt = _PROMPT,
-    frames: Frames = None,
-    width: Width = None,
-    height: Height = None,
-    steps: Steps = 2,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
+@with_flags(_run_flags(2))
+def memory(
     folder: Folder = Path("debug"),
     measure: Annotated[str, typer.Option(help="tensors (exact), or device: what the allocator or system says.")] = (
         "tensors"
     ),
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Show the modules that need most memory, and draw it over time."""
     from dataclasses import asdict
@@ -126,7 +110,7 @@ def memory(  # noqa: PLR0913  # likewise
 
     if measure not in ("tensors", "device"):
         raise ConfigError(f"--measure must be tensors or device; given {measure!r}.")
-    report = debugging.memory_run(_run(**_settings(locals())), folder, measure)
+    report = debugging.memory_run(_run(given), folder, measure)
     if as_json:
         modules = [asdict(module) for module in report.modules]
         print_json({"measure": report.measure, "peak_bytes": report.peak_bytes, "modules": modules})
@@ -137,17 +121,9 @@ def memory(  # noqa: PLR0913  # likewise
 
 
 @app.command()
-def probe(  # noqa: PLR0913  # likewise
+@with_flags(_run_flags(2))
+def probe(
     pattern: Annotated[list[str] | None, typer.Argument(help="Names of modules, with * and ?.")] = None,
-    model: Model = _MODEL,
-    prompt: Prompt = _PROMPT,
-    frames: Frames = None,
-    width: Width = None,
-    height: Height = None,
-    steps: Steps = 2,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
     path: Annotated[Path, typer.Option("-o", "--output", help="The recording; .json and .safetensors.")] = Path(
         "debug/probe"
     ),
@@ -155,13 +131,14 @@ def probe(  # noqa: PLR0913  # likewise
     against: Annotated[Path | None, typer.Option(help="Compare with this recording.")] = None,
     tolerance: Annotated[float, typer.Option(help="Relative difference that is allowed.", min=0)] = 0.0,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Record what modules receive and give, and find where two runs first differ."""
     from dataclasses import asdict
 
     from muybridge.service import debugging
 
-    saved, count, silent = debugging.probe_run(_run(**_settings(locals())), pattern or ["*"], path, full)
+    saved, count, silent = debugging.probe_run(_run(given), pattern or ["*"], path, full)
     found = None if against is None else debugging.compare_runs(against, saved, tolerance)
     if as_json:
         difference = None if found is None else asdict(found)
@@ -173,24 +150,17 @@ def probe(  # noqa: PLR0913  # likewise
 
 
 @app.command()
-def attention(  # noqa: PLR0913  # likewise
+@with_flags(_run_flags(4))
+def attention(
     sites: Annotated[list[str] | None, typer.Argument(help="Names of motion modules, with * and ?.")] = None,
-    model: Model = _MODEL,
-    prompt: Prompt = _PROMPT,
-    frames: Frames = None,
-    width: Width = None,
-    height: Height = None,
-    steps: Steps = 4,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
     folder: Folder = Path("debug/attention"),
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Draw which frame looks at which, for each motion site."""
     from muybridge.service import debugging
 
-    files = debugging.attention_run(_run(**_settings(locals())), folder, sites or ["*"])
+    files = debugging.attention_run(_run(given), folder, sites or ["*"])
     if as_json:
         print_json({"files": [str(path) for path in files]})
         return
@@ -199,33 +169,21 @@ def attention(  # noqa: PLR0913  # likewise
 
 
 @app.command()
-def profile(  # noqa: PLR0913  # likewise
-    model: Model = _MODEL,
-    prompt: Prompt = _PROMPT,
-    frames: Frames = None,
-    width: Width = None,
-    height: Height = None,
-    steps: Steps = 2,
-    seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "float32",
+@with_flags(_run_flags(2))
+def profile(
     folder: Folder = Path("debug"),
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Show the modules that take most time, and trace every stage."""
     from dataclasses import asdict
 
     from muybridge.service import debugging
 
-    report = debugging.profile_run(_run(**_settings(locals())), folder)
+    report = debugging.profile_run(_run(given), folder)
     if as_json:
         print_json({"stage_seconds": report.stage_seconds, "modules": [asdict(each) for each in report.top()]})
         return
     output.print(f"{report}")
     for paths in report.traces.values():
         output.print("\n".join(str(path) for path in paths))
-
-
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    names = ("model", "prompt", "frames", "width", "height", "steps", "seed", "device", "dtype")
-    return {name: given[name] for name in names}

@@ -22,6 +22,8 @@ class Flag:
         help: what it does.
         metavar: what its value looks like.
         panel: heading in the help; None for the everyday ones.
+        default: what it is where it is not given; None, or False of a switch, where it then stays away.
+        least: the smallest value allowed.
     """
 
     option: str
@@ -30,19 +32,21 @@ class Flag:
     help: str
     metavar: str | None = None
     panel: str | None = None
+    default: str | int | float | None = None
+    least: int | None = None
 
     def parameter(self) -> inspect.Parameter:
         """As a parameter of a command."""
-        is_switch = self.type is bool and not self.name.startswith("plain")
-        word = f"--{self.option}"
-        info = typer.Option(word, help=self.help, metavar=self.metavar, rich_help_panel=self.panel)
-        if self.name == "plain_prompt":
-            info = typer.Option(f"{word}/--no-{self.option}", help=self.help, rich_help_panel=self.panel)
+        is_pair = self.name == "plain_prompt"  # --no-plain-prompt takes it back
+        word = f"--{self.option}/--no-{self.option}" if is_pair else f"--{self.option}"
+        info = typer.Option(word, help=self.help, metavar=self.metavar, rich_help_panel=self.panel, min=self.least)
+        kind, default = self.type, self.default
+        if kind is bool and not is_pair:
+            default = False
+        elif default is None:
+            kind = self.type | None
         return inspect.Parameter(
-            self.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False if is_switch else None,
-            annotation=Annotated[bool if is_switch else self.type | None, info],
+            self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
         )
 
 

@@ -186,7 +186,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
             UserWarning: as of `plan_motion`.
         """
         name = Path(path).name
-        plan = plan_motion(read_weights(path), name, numerics=numerics, num_heads=num_heads, variant=variant)
+        plan = plan_motion(read_weights(path, dtype), name, numerics=numerics, num_heads=num_heads, variant=variant)
         return cls.of_plan(plan, name, dtype)
 
     @classmethod

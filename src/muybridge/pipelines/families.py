@@ -40,6 +40,25 @@ def known_families() -> list[Family]:
     return [*built_in_families(), *_offered_families()]
 
 
+def family_of(place: Path, brings_motion: bool) -> Family:
+    """The family of a model that is to make videos.
+
+    Args:
+        place: its file or folder.
+        brings_motion: whether a motion adapter comes with it, which makes videos of an image model.
+
+    Raises:
+        CheckpointError: no family knows it, or it makes still pictures.
+        ConfigError: as of `family_of_folder`.
+    """
+    if place.is_file():
+        return family_of_file(place)
+    found = family_of_folder(place)
+    if not (found.recognised.makes_videos or brings_motion):
+        raise _unsupported(place, found.recognised.class_name)
+    return found.family
+
+
 def family_of_folder(folder: Path) -> Found:
     """The family of a model's folder.
 
@@ -53,7 +72,7 @@ def family_of_folder(folder: Path) -> Found:
 
     found = recognised_folder(folder)
     if found is None:
-        raise unsupported(folder, read_model_index(folder).get("_class_name"))
+        raise _unsupported(folder, read_model_index(folder).get("_class_name"))
     return found
 
 
@@ -78,7 +97,7 @@ def family_of_file(path: Path) -> Family:
     raise CheckpointError(f"{path} is no model of a family that is known here; supported: {_supported()}.")
 
 
-def unsupported(folder: Path, name: object) -> CheckpointError:
+def _unsupported(folder: Path, name: object) -> CheckpointError:
     """The error for a folder whose class of pipeline, `name`, makes no videos here, with what does."""
     return CheckpointError(f"{folder} is a {name}; supported: {_supported()}.")
 

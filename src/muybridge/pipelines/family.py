@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import os
 
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from muybridge.motion import MotionHost
-    from muybridge.pipelines.make import VideoPipeline
+    from muybridge.pipelines.skeleton import Skeleton
     from muybridge.pipelines.stages import Stage
     from muybridge.types import VideoShape
 
@@ -85,7 +85,6 @@ class Wishes:
     Attributes:
         model: what it was called.
         place: the file or folder that it is.
-        dtype: of all networks.
         motion_adapter: a motion adapter, here or on the hub.
         motion_variant: what that is.
         parts_from: what has the parts that a single file lacks.
@@ -95,7 +94,6 @@ class Wishes:
 
     model: str | os.PathLike[str]
     place: Path
-    dtype: torch.dtype
     motion_adapter: str | os.PathLike[str] | None = None
     motion_variant: str | None = None
     parts_from: str | os.PathLike[str] | None = None
@@ -108,15 +106,12 @@ class Planning:
     """What a plan of memory needs of a family; see `plan_video`.
 
     Attributes:
-        makers: of a model's folder: for each part that it has, what makes that network of the part's folder from
-            settings alone, in torch's default precision and on its default device.
+        skeleton: of what is to be loaded: its networks without their weights.
         stages: of these networks, the shape of a video and whether there is guidance: the stages of making it.
-        shape: of a model's folder: what is made of a call that names no shape.
     """
 
-    makers: Callable[[Path], Mapping[str, Callable[[Path], nn.Module]]]
+    skeleton: Callable[[Wishes], Skeleton]
     stages: Callable[[Mapping[str, Any], VideoShape, bool], Mapping[str, Stage]]
-    shape: Callable[[Path], VideoShape]
 
 
 @dataclass(frozen=True)
@@ -248,7 +243,7 @@ class Family:
         name: class name of its pipelines, as `model_index.json` has it.
         supported: what of it can be loaded, for a list in a sentence.
         recognise: how its models are told from others.
-        load: makes a pipeline on the CPU.
+        load: makes a `VideoPipeline` on the CPU, with all networks in a precision.
         planning: what plans of memory need.
         lora: how LoRAs name its layers.
         training: how its models learn; None where they are not trained here.
@@ -259,7 +254,7 @@ class Family:
     name: str
     supported: str
     recognise: Recognition
-    load: Callable[[Wishes], VideoPipeline]
+    load: Callable[[Wishes, torch.dtype], Any]
     planning: Planning
     lora: LoraTargets = field(default_factory=LoraTargets)
     training: Training | None = None

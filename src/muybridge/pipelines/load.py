@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,30 +11,39 @@ import torch
 from muybridge.checkpoints import locate_model
 from muybridge.checkpoints.prediction import prediction_type
 from muybridge.errors import CheckpointError, ConfigError
-from muybridge.pipelines.families import family_of_file, family_of_folder, unsupported
-from muybridge.pipelines.family import Family, Wishes
+from muybridge.pipelines.families import family_of
+from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.make import VideoPipeline
+from muybridge.pipelines.placing import Wish, find_place, put
+from muybridge.pipelines.planning import PartsBeside
 from muybridge.request import ModelChoice
+from muybridge.types import VideoShape
 from muybridge.weights.files import WEIGHT_SUFFIXES
 
 
-def load_pipeline(
+def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides over memory goes by keyword
     model: str | os.PathLike[str] = "demo/animatediff",
-    torch_dtype: torch.dtype = torch.float32,
+    torch_dtype: torch.dtype | str = torch.float32,
     motion_adapter: str | os.PathLike[str] | None = None,
     parts_from: str | os.PathLike[str] | None = None,
     motion_variant: str | None = None,
     vae: str | os.PathLike[str] | None = None,
     prediction: str | None = None,
+    *,
+    memory: int | str | None = None,
+    speed: str | Sequence[str] = (),
+    device: str | torch.device | None = None,
+    shape: VideoShape | None = None,
 ) -> VideoPipeline:
-    """Load a pipeline on the CPU; `.to(device)` moves it.
+    """Load a pipeline: on the CPU, from where `.to(device)` moves it, unless `device` or `memory` say otherwise.
 
     Args:
         model: a shipped demo ("demo/animatediff"), a folder, or a hub id; folders may be of diffusers' AnimateDiff
             pipelines. With `motion_adapter` also Stable Diffusion 1.5 or XL, as a folder, a hub id or a single file; it
             then runs with the noise levels, steps and guidance that the motion modules were made for, and what it
             predicts, as its file or folder says it.
-        torch_dtype: of all networks.
+        torch_dtype: of all networks, also by name. "auto" is bfloat16 where a card multiplies it and float16 where it
+            does not, and float32 on a CPU.
         motion_adapter: a motion module file or the folder of an adapter, here or on the hub, in any layout that
             `checkpoints.motion_files.read_motion` knows, to use instead of the model's own. A model that has motion
             modules of its own keeps its noise levels, unless the new ones are distilled and run with no others.
@@ -45,9 +55,18 @@ def load_pipeline(
             `checkpoints.vae_files.read_vae`. For EasyAnimate the folder of one of its own.
         prediction: what the model predicts, where it is not said beside it, or wrongly: "epsilon", "v" or "sample".
 
+        memory: what the device may use: bytes, or text as in "12GB"; "auto" for what is free on it now (a CPU has
+            nothing to fit then), "max" for all of it. The cheapest settings that fit are chosen before a weight is
+            read, and applied; the precision asked for is kept. The pipeline says them in `placement`, and
+            `runtime.placement.describe` in words.
+        speed: names of optimizations to apply (`runtime.options.OPTIMIZATIONS`).
+        device: where to run; with `memory` by default the accelerator that there is.
+        shape: of the videos that `memory` is to be enough for; by default what the model makes by default.
+
     Raises:
         CheckpointError: no such model or adapter, a family that is not known, or parts that are missing or damaged.
-        ConfigError: parts that do not fit each other, or an argument that has no effect on this model.
+        ConfigError: parts that do not fit each other, an argument that has no effect on this model, or memory in which
+            nothing fits; names the least that would do.
 
     Warns:
         UserWarning: what is taken instead of what is said.
@@ -60,13 +79,18 @@ def load_pipeline(
         raise CheckpointError(f"There is no weight file {path}.")
     if parts_from is not None and not path.is_file():
         raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
-    place = path if path.is_file() else locate_model(model)
-    family = family_of_file(place) if place.is_file() else _family(place, motion_adapter is not None)
-    wishes = Wishes(model, place, torch_dtype, motion_adapter, motion_variant, parts_from, vae, asked)
-    pipeline = family.load(wishes)
+    if shape is not None and memory is None:
+        raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
+    located = path if path.is_file() else locate_model(model)
+    family = family_of(located, motion_adapter is not None)
+    beside = PartsBeside(motion_adapter, motion_variant, parts_from)
+    place = find_place(model, Wish(torch_dtype, memory, speed, device, shape), beside)
+    wishes = Wishes(model, located, motion_adapter, motion_variant, parts_from, vae, asked)
+    pipeline: VideoPipeline = family.load(wishes, place.dtype)
     given = {"motion_adapter": motion_adapter, "parts_from": parts_from, "vae": vae}
-    named = {name: None if place is None else str(place) for name, place in given.items()}
+    named = {name: None if each is None else str(each) for name, each in given.items()}
     pipeline.remember_parts(str(model), {**named, "motion_variant": motion_variant, "prediction": asked})
+    put(pipeline, place)
     return pipeline
 
 
@@ -92,10 +116,3 @@ def load_choice(choice: ModelChoice) -> VideoPipeline:
     for role, path in choice.networks.items():
         pipeline.load_network(role, path, choice.networks)
     return pipeline
-
-
-def _family(folder: Path, brings_motion: bool) -> Family:
-    found = family_of_folder(folder)
-    if not (found.recognised.makes_videos or brings_motion):
-        raise unsupported(folder, found.recognised.class_name)
-    return found.family

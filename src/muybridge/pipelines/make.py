@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from muybridge.pipelines.base import OutputType, PipelineBase, StepCallback
+from muybridge.pipelines.call import CallSettings
 from muybridge.pipelines.plan import Plan, Planner, batch_of
 from muybridge.pipelines.record import recorded
 from muybridge.pipelines.run import Run
@@ -29,7 +30,7 @@ class VideoPipeline(PipelineBase):
         self,
         prompt: str | Sequence[str] | Mapping[int, str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
-        **settings: Any,
+        **settings: Unpack[CallSettings],
     ) -> Any:
         """Generate: `make` by flat names.
 
@@ -49,21 +50,23 @@ class VideoPipeline(PipelineBase):
                   `strength`, `mask`, `controls`, `image_prompt`, `image_prompt_strength`, `known_latents`, `latents`,
                   `motion_condition`, `prompt_embeds` and its like, `original_size` and its like: the keywords of
                   the kinds in `muybridge.conditioning.kinds`, and of those that other packages bring;
+                - `conditions`: conditions as values, beside those of the keywords above;
                 - `num_videos_per_prompt`, `output_type`, `callback_on_step_end`, `batched_guidance`: see `make`.
 
         Raises:
             MuybridgeError: as `make`.
         """
-        options = {name: settings.pop(name) for name in _OPTIONS if name in settings}
+        given: dict[str, Any] = {**settings}
+        options = {name: given.pop(name) for name in _OPTIONS if name in given}
         if prompt is None or isinstance(prompt, str | Mapping):
-            settings["prompt"] = dict(prompt) if isinstance(prompt, Mapping) else prompt
+            given["prompt"] = dict(prompt) if isinstance(prompt, Mapping) else prompt
         else:
             options["prompts"] = list(prompt)
         if negative_prompt is None or isinstance(negative_prompt, str):
-            settings["negative_prompt"] = negative_prompt
+            given["negative_prompt"] = negative_prompt
         else:
             options["negative_prompts"] = list(negative_prompt)
-        return self.make(request_of_call(settings), **options)
+        return self.make(request_of_call(given), **options)
 
     @torch.no_grad()
     def make(
@@ -81,7 +84,7 @@ class VideoPipeline(PipelineBase):
         """Carry a request out; everything that can be checked is checked before a step is run.
 
         Args:
-            request: what to make. One with segments is for `longvideo.make_segments`.
+            request: what to make. One with segments is for `longvideo.PipelineSegments`.
             inputs: its files, where they have been opened already.
             prompts: several texts instead of the request's one, for a batch.
             negative_prompts: one for each of them.

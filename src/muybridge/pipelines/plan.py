@@ -135,7 +135,7 @@ class Planner:
         """
         pipeline, conditions = self.pipeline, self.request.conditions
         if self.request.segments is not None:
-            raise ConfigError("A request with segments makes a long video; see muybridge.longvideo.make_segments.")
+            raise ConfigError("A request with segments makes a long video; see muybridge.longvideo.PipelineSegments.")
         self._check_settings()
         self.request.open(self.inputs)
         shape, fps = self._shape()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from muybridge.checkpoints import locate_model
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
-from muybridge.pipelines.families import family_of_folder, unsupported
-from muybridge.pipelines.skeleton import skeleton_parts
+from muybridge.pipelines.families import family_of
+from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.stages import Stage
 from muybridge.runtime.plan import CHOICES, PlannedRun, PlanSettings, StageNeed, plan_runs
 from muybridge.types import VideoShape
@@ -38,6 +39,15 @@ class VideoPlan:
     runs: list[PlannedRun]
 
 
+@dataclass(frozen=True)
+class PartsBeside:
+    """What is loaded with a model, as arguments of `load_pipeline`."""
+
+    motion_adapter: str | os.PathLike[str] | None = None
+    motion_variant: str | None = None
+    parts_from: str | os.PathLike[str] | None = None
+
+
 def plan_video(
     model: str | os.PathLike[str],
     shape: VideoShape | None = None,
@@ -45,6 +55,9 @@ def plan_video(
     guided: bool = True,
     device: str = "cuda",
     choices: tuple[PlanSettings, ...] = CHOICES,
+    beside: PartsBeside | None = None,
+    *,
+    enough: int | None = None,
 ) -> VideoPlan:
     """Predict the peak of every stage under different settings; no weight is loaded, or needs to be there.
 
@@ -53,34 +66,36 @@ def plan_video(
     SparseCtrl in the folder counts with its weights, not with what it needs when there are keyframes or sketches.
 
     Args:
-        model: a shipped model, a folder, or a hub id.
-        shape: of the video; by default of one that a call names none for.
+        model: a shipped model, a folder, or a hub id; with a motion adapter beside it also an image model, as a folder
+            or a single file.
+        shape: of the video; by default what the model makes by default.
         num_steps: denoising steps; they matter for the cost of offloading only.
         guided: whether there is guidance, which has two branches.
         device: where it is to run, "cpu" or any other, such as "cuda": kernels on a CPU need less between layers. It
-            does not have to be here.
+            does not have to be here. Single files are planned as for a card.
         choices: settings to plan for.
+        beside: what is loaded with the model.
+        enough: bytes; settings behind the first that takes no more are not planned.
 
     Raises:
         CheckpointError: no such model, a family that is not known, or settings that describe no network.
         ShapeError: a size or number of frames that the model cannot make.
     """
-    folder = locate_model(model)
-    found = family_of_folder(folder)
-    if not found.recognised.makes_videos:
-        raise unsupported(folder, found.recognised.class_name)
-    planning = found.family.planning
-    video = planning.shape(folder) if shape is None else shape
-    makers = planning.makers(folder)
+    beside = beside or PartsBeside()
+    place = Path(model) if Path(model).is_file() else locate_model(model)
+    family = family_of(place, beside.motion_adapter is not None)
+    wishes = Wishes(model, place, beside.motion_adapter, beside.motion_variant, beside.parts_from)
+    skeleton = family.planning.skeleton(wishes)
+    wanted = shape or skeleton.shape
 
-    on_cpu = device == "cpu"
+    on_cpu = device == "cpu" and not skeleton.is_file
     # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
     with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
 
         @cache
         def stages_in(dtype: str) -> tuple[int, Mapping[str, Stage]]:
-            parts = skeleton_parts(folder, makers, getattr(torch, dtype), "cpu" if on_cpu else "meta")
-            return sum(_weight_bytes(part) for part in parts.values()), planning.stages(parts, video, guided)
+            parts = skeleton.make(getattr(torch, dtype), "cpu" if on_cpu else "meta")
+            return sum(_weight_bytes(part) for part in parts.values()), family.planning.stages(parts, wanted, guided)
 
         @cache
         def need(name: str, dtype: str, *deciding: tuple[str, Any]) -> StageNeed:
@@ -93,7 +108,7 @@ def plan_video(
                 for name, stage in stages.items()
             }
 
-        return VideoPlan(found.family.name, video, plan_runs(count, num_steps, choices))
+        return VideoPlan(family.name, wanted, plan_runs(count, num_steps, choices, enough))
 
 
 def _need(stage: Stage, settings: PlanSettings) -> StageNeed:

@@ -28,8 +28,6 @@ def recorded(pipeline: PipelineBase, plan: Plan) -> dict[str, Any]:
         "shape": {name: value for name, value in request.shape.model_dump(warnings=False).items() if value is not None},
         "sampling": plain_value(sampling),
     }
-    # Said even where it is as by default, since files of before it was there say nothing.
-    record["plain_prompt"] = request.plain_prompt
     shown = [plain for each in request.conditions if (plain := _condition(each, plan)) is not None]
     record["conditions"] = shown
     backbone: Any = pipeline.backbone

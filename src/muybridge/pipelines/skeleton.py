@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from muybridge.checkpoints.parts import part_folder
 from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import VideoShape
+from muybridge.weights.files import read_weights
+from muybridge.weights.folder_files import read_folder_weights
 
 Makers = Mapping[str, Callable[[Path], nn.Module]]
 """By name of a part, what makes its network from the settings in its folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """A model that nothing is loaded of.
+
+    Attributes:
+        make: of precision and device: its networks, by name of the part.
+        shape: the video that it makes by default.
+        is_file: whether it is of a single file, which is planned as for a card wherever it runs.
+    """
+
+    make: Callable[[torch.dtype, str], Mapping[str, nn.Module]]
+    shape: VideoShape
+    is_file: bool = False
 
 
 def skeleton_parts(folder: Path, makers: Makers, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:
@@ -47,6 +66,17 @@ def skeleton_parts(folder: Path, makers: Makers, dtype: torch.dtype, device: str
                 "not go together. Get it again."
             ) from error
     return parts
+
+
+def read_outlines(path: Path) -> dict[str, Tensor]:
+    """The names, shapes and precisions of a weight file, or of the files of a folder, as tensors without numbers.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    reader = read_folder_weights if path.is_dir() else read_weights
+    # With a rule that asks for nothing: so pickles too are mapped into memory, and not read.
+    return {key: torch.empty_like(value, device="meta") for key, value in reader(path, lambda _: {}).items()}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from muybridge.runtime.plan import PlanSettings
 from muybridge.types import LatentShape
 from muybridge.vae import decode_images
+from muybridge.vae.pieces import set_exact_pieces
 
 _VAE_FRAMES = 8  # that an image VAE decodes at once
 
@@ -35,19 +36,11 @@ def decode_stage(vae: Any, latent: LatentShape) -> Stage:
     """Decoding by an image VAE, some frames at a time."""
 
     def decode(settings: PlanSettings) -> Tensor:
-        set_tiling(vae, settings.tiled_vae)
+        set_exact_pieces(vae, settings.tiled_vae)
         frames = min(_VAE_FRAMES, latent.num_latent_frames)
         return decode_images(vae, empty(frames, latent.channels, latent.height, latent.width))
 
     return Stage([vae], decode, ("tiled_vae",))
-
-
-def set_tiling(vae: Any, wanted: bool) -> None:
-    """Switch the VAE to pieces of pictures, or to whole ones."""
-    if wanted:
-        vae.enable_tiling()
-    else:
-        vae.disable_tiling()
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

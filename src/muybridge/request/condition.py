@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
 
 from muybridge.errors import ConfigError
 from muybridge.files.validation import describe_validation
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from muybridge.request.capabilities import Capabilities
     from muybridge.request.following import Followed
     from muybridge.request.inputs import Inputs
-    from muybridge.request.request import Request
 
 ENTRY_POINT_GROUP = "muybridge.conditions"
 """Of entry points from the name of a kind to its class: `edges = "my_package.edges:Edges"`."""
 _OWN_KINDS = "muybridge.conditioning.kinds"
+
+
+Shown = Annotated[Any, WithJsonSchema({"type": "string"})]
+"""A picture, a video, a network: a path, or an object in memory."""
+InMemory = Annotated[Any, WithJsonSchema({})]
+"""A tensor; it lives in memory only, so no file can hold it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,29 @@ class Call:
     def has(self, kind: str) -> bool:
         """Whether there is a condition of that kind."""
         return any(each.kind == kind for each in self.conditions)
+
+
+class Extent(Protocol):
+    """The shape of a request, as far as a condition looks at it."""
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames asked for."""
+        ...
+
+
+class Asked(Protocol):
+    """A request, as far as a condition looks at it."""
+
+    @property
+    def shape(self) -> Extent:
+        """What was asked for."""
+        ...
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All of them."""
+        ...
 
 
 class Condition(BaseModel):
@@ -79,7 +107,7 @@ class Condition(BaseModel):
         """
         return [cls(**{name: given[name] for name in cls.keywords if name in given})]
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open the files it names through `inputs`, which keeps them, and check what needs no model.
 
         Raises:

@@ -49,7 +49,8 @@ def request_of_call(given: Mapping[str, Any]) -> Request:
         else:
             (top if name in _TOP else others)[name] = value
     made = {name: _PARTS[name].model_construct(**values) for name, values in parts.items()}
-    return Request.model_construct(**top, **made, conditions=conditions_of_call(others))
+    conditions = (*(others.pop("conditions", None) or ()), *conditions_of_call(others))
+    return Request.model_construct(**top, **made, conditions=conditions)
 
 
 def nested(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,12 +65,14 @@ def nested(given: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if name in _NETWORKS:
-            found.setdefault("model", {}).setdefault("networks", {})[_NETWORKS[name]] = value
+            networks = found.setdefault("model", {}).setdefault("networks", {})
+            networks[_NETWORKS[name]] = value
         elif name in _TOP:
             found[name] = value
         elif name in _PLACES:
             part, field = _PLACES[name]
-            found.setdefault(part, {})[field] = value
+            own = found.setdefault(part, {})
+            own[field] = {**own.get(field, {}), **value} if field == "networks" else value
         else:
             others[name] = value
     conditions = [each.plain() for each in conditions_of_call(others)]
@@ -88,8 +91,10 @@ def flattened(document: Mapping[str, Any]) -> dict[str, Any]:
         value = (document.get(part) or {}).get(field)
         if value is not None:
             flat[name] = value
-    networks = (document.get("model") or {}).get("networks") or {}
-    flat |= {name: networks[role] for name, role in _NETWORKS.items() if role in networks}
+    networks = dict(flat.pop("networks", {}))
+    flat |= {name: networks.pop(role) for name, role in _NETWORKS.items() if role in networks}
+    if networks:
+        flat["networks"] = networks
     for condition in request.conditions:
         for name, value in condition.call_values().items():
             flat[name] = [*flat[name], *value] if isinstance(value, list) and name in flat else value

@@ -102,7 +102,7 @@ def repeated(embedded: Mapping[str, Any], changes: Mapping[str, Any] | None = No
         raise ConfigError("The file's request names no model; name it with --model.")
     if "prompt" not in values:
         raise ConfigError("The file's request has no prompt; give one.")
-    if "plain_prompt" not in values:  # from when all was read as words
+    if "plain_prompt" not in values and not is_nested:  # from when all was read as words
         kept = [known[name] for name in ("prompt", "negative_prompt") if name in known and name not in changed]
         values["plain_prompt"] = has_syntax_in(kept)
     return GenerateRequest.from_flat(values)

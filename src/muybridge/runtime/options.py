@@ -258,16 +258,10 @@ def choose(names: Sequence[str], pipeline: Any) -> dict[str, Optimization]:
         ConfigError: an unknown name, two that exclude each other, or one that this machine or this pipeline cannot do;
             nothing has been changed then.
     """
-    chosen: dict[str, Optimization] = {}
-    for name in names:
-        if name in chosen:
-            raise ConfigError(f"The optimization {name!r} is given twice.")
-        chosen[name] = _look_up(name)
+    chosen = look_up(names)
     if any(each.group == "weights" for each in chosen.values()) and _has_lora(pipeline.backbone):
         raise ConfigError("Weights under a LoRA cannot be quantized; fuse it with pipe.fuse_lora(), or unload it.")
     for name, each in chosen.items():
-        for other, reason in _refusals(name, each, chosen):
-            raise ConfigError(f"{name} does not work together with {other}: {reason}. Leave one of them out.")
         if each.needs is not None and (missing := each.needs(pipeline)) is not None:
             raise ConfigError(f"{name} cannot be used: {missing}.")
     if {"bfloat16", "int8_dynamic"} <= chosen.keys() and pipeline.device.type == "cpu":
@@ -276,6 +270,23 @@ def choose(names: Sequence[str], pipeline: Any) -> dict[str, Optimization]:
             "one of them out."
         )
     return dict(sorted(chosen.items(), key=lambda item: item[1].order))
+
+
+def look_up(names: Sequence[str]) -> dict[str, Optimization]:
+    """What there is by these names, in their order; whether a pipeline can do it, `choose` says.
+
+    Raises:
+        ConfigError: an unknown name, one that is given twice, or two that exclude each other.
+    """
+    chosen: dict[str, Optimization] = {}
+    for name in names:
+        if name in chosen:
+            raise ConfigError(f"The optimization {name!r} is given twice.")
+        chosen[name] = _look_up(name)
+    for name, each in chosen.items():
+        for other, reason in _refusals(name, each, chosen):
+            raise ConfigError(f"{name} does not work together with {other}: {reason}. Leave one of them out.")
+    return chosen
 
 
 def _look_up(name: str) -> Optimization:

@@ -20,9 +20,9 @@ class PlanSettings:
     """What decides over memory.
 
     Attributes:
-        dtype: of all networks, "float32" or "bfloat16".
+        dtype: of all networks, "float32", "bfloat16" or "float16".
         guidance: both branches of guidance in one call, or one after the other.
-        tiled_vae: whether the VAE works in tiles.
+        tiled_vae: whether the VAE works in exact pieces (see `vae.pieces`).
         offload: parts ("model") or layers ("group") wait in the memory of the host, or nothing does.
     """
 
@@ -78,23 +78,46 @@ CHOICES: tuple[PlanSettings, ...] = (
 """From what costs nothing to what costs most."""
 
 
+def choices_in(dtypes: Sequence[str], can_offload: bool = True) -> tuple[PlanSettings, ...]:
+    """Every combination in the precisions asked for, from what costs nothing to what costs most.
+
+    Args:
+        dtypes: from the most precise on; only the last is combined with what costs speed.
+        can_offload: whether there is a host beside the device.
+    """
+    guidances: tuple[Guiding, ...] = ("batched", "sequential")
+    offloads: tuple[Offload, ...] = ("none", "model", "group") if can_offload else ("none",)
+    precise = [PlanSettings(dtype) for dtype in dtypes[:-1]]
+    ways = [
+        PlanSettings(dtypes[-1], guidance, tiled, offload)
+        for offload in offloads
+        for tiled in (False, True)
+        for guidance in guidances
+    ]
+    return (*precise, *ways)
+
+
 def plan_runs(
     count: Callable[[PlanSettings], tuple[int, Mapping[str, StageNeed]]],
     num_steps: int,
     choices: Sequence[PlanSettings] = CHOICES,
+    enough: int | None = None,
 ) -> list[PlannedRun]:
-    """The peak of every choice.
+    """The peak of every choice, or of those up to the first that takes no more than `enough`.
 
     Args:
         count: under some settings, the bytes of all weights together, and what each stage needs, by its name.
         num_steps: denoising steps, for the cost of moving weights.
         choices: what to plan.
+        enough: bytes that there are.
     """
     runs = []
     for settings in choices:
         everything, needs = count(settings)
         peaks = {name: need.activation_bytes + _resident(need, everything, settings) for name, need in needs.items()}
         runs.append(PlannedRun(settings, peaks, _costs(settings, needs, everything, num_steps)))
+        if enough is not None and runs[-1].peak <= enough:
+            break
     return runs
 
 

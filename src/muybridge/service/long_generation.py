@@ -102,7 +102,6 @@ def _record(
     plain = request.plain()
     return {
         **plain,
-        "plain_prompt": request.plain_prompt,  # said, since files from before it was there do not say it
         "shape": {**plain.get("shape", {}), "fps": fps},
         "sampling": {**plain.get("sampling", {}), "seed": seed},
         "segments": {

@@ -15,7 +15,8 @@ from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
 from muybridge.weights.formats import FileFormat, file_format
 from muybridge.weights.names import listed
-from muybridge.weights.pickles import read_pickle
+from muybridge.weights.pickles import can_be_mapped, read_pickle
+from muybridge.weights.precision import Precision, convert_, wanted
 from muybridge.weights.quantized import dequantized, read_gguf
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".gguf")
@@ -28,12 +29,19 @@ _WRAPPINGS = 3  # one in another
 _CUT_SHORT = "is damaged: it begins as safetensors and cannot be read to its end. Copy or download it again."
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str], precision: Precision = None) -> dict[str, Tensor]:
     """Read a weight file into a flat dictionary, on the CPU: safetensors, torch's pickles, or GGUF.
 
     The content says which of them it is. Entries beside the tensors (step counts and the like) are left out; wrappings
     such as `state_dict` are taken off, where averaged weights are taken only if there are no others; parts that are
     dictionaries of their own stand before their keys. Weights in 8 bits with scales are multiplied with these.
+
+    Tensors of safetensors files that need no conversion are mapped into memory, which is filled when they are looked
+    at. Converting takes no more memory than the result.
+
+    Args:
+        path: the file.
+        precision: to convert weights to while they are read; by default they are as stored.
 
     Raises:
         CheckpointError: no such file, not a weight file, damaged, or a pickle that would run code (it is not run).
@@ -43,16 +51,33 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"There is no weight file {path}.")
     found = file_format(path)
     if found is FileFormat.GGUF:
-        return read_gguf(path)
-    tensors = _flat(read_safetensors(path) if found is FileFormat.SAFETENSORS else read_pickle(path))
-    if not tensors:
+        state = read_gguf(path)
+        convert_(state, wanted(state, precision))
+        return state
+    is_pickle = found is not FileFormat.SAFETENSORS
+    mapped = not is_pickle or (precision is not None and can_be_mapped(path, found))
+
+    def read() -> dict[str, Tensor]:
+        return _flat(read_pickle(path, mapped) if is_pickle else read_safetensors(path))
+
+    state = read()
+    _require_plain(state, path)
+    wishes = wanted(state, precision)
+    if (numbers := dequantized(state, str(path), wishes)) is not None:
+        state, wishes = numbers, {key: wish for key, wish in wishes.items() if numbers.get(key) is state[key]}
+    # Files of safetensors are replaced as a whole, pickles also written over, and a mapping would be of the new one.
+    convert_(state, wishes, read if mapped else None, copy=mapped and is_pickle)
+    return state
+
+
+def _require_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    if not state:
         raise CheckpointError(f"{path} holds no tensors; it is not a weight file.")
-    if unusual := [key for key, value in tensors.items() if not _is_usual(value)]:
+    if unusual := [key for key, value in state.items() if not _is_usual(value)]:
         raise CheckpointError(
             f"{path} holds weights that are sparse, quantized by torch or without values, and not supported: "
             f"{listed(unusual)}. Save them as plain tensors."
         )
-    return dequantized(tensors, str(path))
 
 
 def _is_usual(tensor: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from muybridge.errors import CheckpointError
 from muybridge.weights.files import read_shard_index, read_weights
 from muybridge.weights.formats import FileFormat, file_format
+from muybridge.weights.precision import Precision
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _HALF = "fp16"
@@ -37,8 +38,14 @@ class FolderFiles:
                 read_weights(file)
             except CheckpointError as error:
                 return str(error)
-            right = ".safetensors" if file_format(file) is FileFormat.SAFETENSORS else ".bin"
-            if file.suffix != right:  # which those libraries go by
+        return self.misnamed()
+
+    def misnamed(self) -> str | None:
+        """The file whose name does not say what it is, in a sentence; other programs go by names."""
+        for file in self.files:
+            found = file_format(file)
+            right = ".safetensors" if found is FileFormat.SAFETENSORS else ".bin"
+            if found.holds_weights and file.suffix != right:
                 return f"{file} has another ending than its content: rename it so that it ends in {right}."
         return None
 
@@ -73,14 +80,14 @@ def search_folder_files(folder: Path, variant: str | None = None) -> FolderFiles
     return None
 
 
-def read_folder_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The weights of a model folder, of the files that `find_folder_files` chooses.
+def read_folder_weights(folder: str | os.PathLike[str], precision: Precision = None) -> dict[str, Tensor]:
+    """The weights of a model folder, of the files that `find_folder_files` chooses; `precision` as of `read_weights`.
 
     Raises:
         CheckpointError: no weights, or files that cannot be read.
     """
     files = find_folder_files(Path(folder)).files
-    return {key: value for file in files for key, value in read_weights(file).items()}
+    return {key: value for file in files for key, value in read_weights(file, precision).items()}
 
 
 def _files(folder: Path, variant: str, suffix: str) -> Sequence[Path]:

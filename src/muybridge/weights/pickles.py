@@ -24,6 +24,7 @@ from muybridge.errors import CheckpointError
 from muybridge.weights.formats import FileFormat, describe_unreadable, file_format
 
 _LEGACY_PICKLES = 5  # one after the other: magic number, version, system, content, keys of the storages
+_ENDINGS_OF_OTHERS = (".safetensors",)
 _NOT_PLAIN = ({"APPEND", "BUILD"}, {"APPEND", "SETITEM"}, {"SETITEM", "BUILD_TUPLE"})
 _TYPED = "torch._tensor._rebuild_from_type_v2"
 _REBUILDING = {
@@ -50,8 +51,24 @@ _HARMLESS = {
 """Names with a small letter, or of Python's own library, that trainers leave behind."""
 
 
-def read_pickle(path: Path) -> Mapping:
+def can_be_mapped(path: Path, found: FileFormat) -> bool:
+    """Whether `read_pickle` can map a file into memory; torch's own files of today are such, damaged ones are not."""
+    # torch goes by the ending of a path, and maps nothing that it is not given the path of.
+    if found is not FileFormat.ZIP or path.suffix in _ENDINGS_OF_OTHERS:
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+def read_pickle(path: Path, mapped: bool = False) -> Mapping:
     """The dictionary of a torch file, as it is; nothing in it can run.
+
+    Args:
+        path: the file.
+        mapped: whether its tensors are the file itself, mapped into memory; only where `can_be_mapped` says so.
 
     Raises:
         CheckpointError: not a torch file, damaged, unsafe, or no dictionary.
@@ -60,7 +77,7 @@ def read_pickle(path: Path) -> Mapping:
     if found not in (FileFormat.ZIP, FileFormat.TORCH_LEGACY, FileFormat.PICKLE):
         raise CheckpointError(describe_unreadable(path, found))
     try:
-        content = _read(path, found)
+        content = _read(path, found, mapped)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged pickle can make the reader fail in any way at all
@@ -73,7 +90,7 @@ def read_pickle(path: Path) -> Mapping:
     return content
 
 
-def _read(path: Path, found: FileFormat) -> Any:
+def _read(path: Path, found: FileFormat, mapped: bool) -> Any:
     survey = _survey(path, found)
     if unsafe := [name.shown for name in survey.names.values() if name.is_unsafe]:
         raise CheckpointError(
@@ -92,7 +109,7 @@ def _read(path: Path, found: FileFormat) -> Any:
         allowed = torch.serialization.safe_globals(survey.stand_ins())
         # Through an open file, because torch goes by the ending of a path.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"), allowed:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     if isinstance(content, _StandIn):
         unreadable.append(f"a whole pickled object ({type(content).__name__})")
     if unreadable:

@@ -23,10 +23,13 @@ _PACKED = (
 )
 
 
-def dequantized(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Weights in 8 bits that have scales beside them as the float32 numbers that they mean; others as they are.
+def dequantized(
+    state: Mapping[str, Tensor], source: str, precision: Mapping[str, torch.dtype] | None = None
+) -> dict[str, Tensor] | None:
+    """Weights in 8 bits with scales beside them as the numbers that they mean, others as they are; None if none have.
 
-    A scale is one number, or one for every row, as `X.scale_weight` or `X.weight_scale` of `X.weight`.
+    A scale is one number, or one for every row, as `X.scale_weight` or `X.weight_scale` of `X.weight`. They are
+    multiplied in float32, and then converted to what `precision` says of their key, if it does.
 
     Raises:
         CheckpointError: packed in a way that is not read here, or a scale that does not fit its weight.
@@ -41,10 +44,12 @@ def dequantized(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     scales = {key: scale for key, scale in scales.items() if key in state and state[key].element_size() == 1}
     marked = scales or any(key.endswith("scaled_fp8") for key in state)
     if not marked:
-        return dict(state)
+        return None
     left_out = {*scales.values(), *(key for key in state if _ABOUT_ACTIVATIONS.search(key))}
     return {
-        key: _multiplied(key, value, state[scales[key]], source) if key in scales else value
+        key: _multiplied(key, value, state[scales[key]], source).to((precision or {}).get(key, torch.float32))
+        if key in scales
+        else value
         for key, value in state.items()
         if key not in left_out
     }

@@ -203,3 +203,28 @@ def test_damaged_published_weights_are_refused(tmp_path: Path, damage: str) -> N
     (tmp_path / "config.json").write_text(json.dumps(published_config()))
     with pytest.raises(CheckpointError, match=r"proj_out.bias|stranger"):
         Transformer3DModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_text_for_each_frame_is_that_of_the_frame_alone(grad: bool) -> None:
+    model = make_model(clip_channels=8)
+    latents, text, timestep = draw(2, 4, 3, 8, 8), draw(2, 3, 5, 16, seed=1), torch.tensor([400])
+    mask = torch.ones(2, 3, 5)
+    mask[1, 2, 3:] = 0
+    picture = {"clip_encoder_hidden_states": draw(2, 8, seed=2), "clip_attention_mask": torch.ones(2, 8)}
+    picture["clip_attention_mask"] = torch.ones(2, model.config["clip_tokens"])
+    with torch.set_grad_enabled(grad):
+        found = model(latents, timestep, text, mask, **picture).sample
+        for frame in range(3):  # without motion modules frames are independent
+            alone = model(latents[:, :, [frame]], timestep, text[:, frame], mask[:, frame], **picture).sample
+            torch.testing.assert_close(found[:, :, [frame]], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_one_text_for_all_frames_or_that_for_each_is_the_same() -> None:
+    model = with_motion(make_model())
+    latents, text, timestep = draw(1, 4, 3, 8, 8), draw(1, 5, 16, seed=1), torch.tensor([400])
+    with torch.no_grad():
+        one, each = (model(latents, timestep, given).sample for given in (text, text[:, None].expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(one, each, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ShapeError, match=r"or \[1, 3, n, d\], one for each latent frame; given \(1, 2, 5, 16\)"):
+        model(latents, timestep, text[:, None].expand(-1, 2, -1, -1))

@@ -265,7 +265,7 @@ def test_the_networks_give_the_same_numbers(parts: dict[str, Any], sdxl: State, 
     sample, text = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 5, 128, generator=generator)
     added = {"text_embeds": torch.randn(1, 32, generator=generator), "time_ids": torch.ones(1, 6)}
     expected = parts["sdxl"](sample, 500, text, added_cond_kwargs=added).sample
-    got = found.unet(sample[:, :, None], 500, text, **added).sample[:, :, 0]
+    got = found.unet(sample[:, :, None], 500, text, added_cond_kwargs=added).sample[:, :, 0]
     assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
     tokens = torch.tensor([[98, 4, 5, 99, 99]])
     for encoder, name in ((found.text_encoder, "clip"), (found.text_encoder_2, "open_clip")):

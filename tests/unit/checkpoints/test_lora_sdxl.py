@@ -171,7 +171,7 @@ def test_the_same_file_gives_the_same_frames_in_diffusers(kohya_file: tuple[Path
     states = torch.randn(2, 5, TEXT, generator=generator)
     added = {"text_embeds": torch.randn(2, 16, generator=generator), "time_ids": torch.ones(2, 6)}
     with torch.no_grad():
-        plain = video(sample, 300, states, **added).sample
+        plain = video(sample, 300, states, added_cond_kwargs=added).sample
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of peft, about the pattern that diffusers makes
         loaded: Any = StableDiffusionXLPipeline.lora_state_dict(str(path), unet_config=image.config)
@@ -183,7 +183,7 @@ def test_the_same_file_gives_the_same_frames_in_diffusers(kohya_file: tuple[Path
     attached.weigh({"a": 1.0})
 
     with torch.no_grad():
-        ours = video(sample, 300, states, **added).sample
+        ours = video(sample, 300, states, added_cond_kwargs=added).sample
         for frame in range(2):
             theirs: Any = image(sample[:, :, frame], 300, states, added_cond_kwargs=added)
             assert (ours[:, :, frame] - theirs.sample).abs().max() < 1e-5 * theirs.sample.abs().max()

@@ -127,3 +127,27 @@ def test_an_error_inside_ends_the_counting() -> None:
     torch.zeros(KIB)
     assert memory.live_bytes == 0
     assert memory.peak_bytes <= 20
+
+
+def results_on_meta(dtype: torch.dtype) -> list[torch.Tensor]:
+    x, bias = torch.empty(2, 6, 8, dtype=dtype, device="meta"), torch.empty(8, dtype=dtype, device="meta")
+    wide, column = torch.empty(8, dtype=torch.float32, device="meta"), torch.empty(2, 6, 1, dtype=dtype, device="meta")
+    turned, picture = x.transpose(1, 2), torch.empty(2, 4, 6, 8, dtype=dtype, device="meta")
+    spread = picture.to(memory_format=torch.channels_last)
+    return [
+        *(x + x, x * 2, x - bias, bias - x, x * column, column * x, x + wide, x / 3.0, x**2, 1 - x, turned + turned),
+        *(turned + bias.new_empty(6), x + turned.transpose(1, 2), x.exp(), F.silu(turned), F.gelu(x), x.clamp(0, 1)),
+        *(x.clone().add_(bias), x.clone().mul_(column), turned.clone().sub_(1), x > 0, spread * 2, spread + picture),
+        *(torch.addcmul(x, bias, bias), torch.lerp(x, x, 0.5), torch.addmm(bias, x[0], x.new_empty(8, 8)), x.rsqrt()),
+        *(F.layer_norm(x, (8,)), F.layer_norm(turned, (6,)), F.layer_norm(x, (6, 8), x.new_empty(6, 8))),
+        *(torch.add(x, x, alpha=2), F.gelu(x[..., :4]), x[:, :3] * 2, x.expand(2, 6, 8) + 1, x[:1].expand(2, 6, 8) * 2),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_results_that_are_made_without_asking_torch_are_those_of_torch(dtype: torch.dtype) -> None:
+    expected = results_on_meta(dtype)
+    with TensorMemory():
+        found = results_on_meta(dtype)
+    for number, (own, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert (own.shape, own.stride(), own.dtype) == (theirs.shape, theirs.stride(), theirs.dtype), number

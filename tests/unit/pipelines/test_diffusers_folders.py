@@ -20,7 +20,7 @@ from muybridge.checkpoints.motion_export import write_motion
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.pipelines.animatediff.planning import part_makers
+from muybridge.pipelines.animatediff.skeleton import part_makers
 from muybridge.pipelines.planning import plan_video
 from muybridge.pipelines.skeleton import skeleton_parts
 from muybridge.runtime.plan import CHOICES

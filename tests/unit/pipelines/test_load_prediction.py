@@ -127,8 +127,8 @@ def test_a_word_overrides_what_is_said_and_is_recorded(
     request = pipeline("a red circle", num_frames=2, num_inference_steps=1, seed=0).request
     assert request["model"]["prediction"] == "v_prediction"
     assert request["made"]["unrecorded"] == []
-    assert repeated(request).prediction == "v_prediction"
-    assert repeated(request, {"model": "other"}).prediction is None
+    assert repeated(request).model.prediction == "v_prediction"
+    assert repeated(request, {"model": "other"}).model.prediction is None
     with pytest.raises(ConfigError, match=r"Unknown prediction 'velocty'\. Known: epsilon"):
         load_pipeline(made, prediction="velocty", **options)
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
-from muybridge.pipelines.animatediff.planning import part_makers
+from muybridge.pipelines.animatediff.skeleton import part_makers
 from muybridge.pipelines.precision import in_float32
 from muybridge.pipelines.prompts import read_texts
 from muybridge.pipelines.skeleton import skeleton_parts

@@ -10,9 +10,7 @@ FAMILY = Family(
     recognise=Recognition(folder=deferred("pixart_frames.folder:recognised_folder")),
     load=deferred("pixart_frames.folder:load"),
     planning=Planning(
-        makers=deferred("pixart_frames.planning:part_makers"),
-        stages=deferred("pixart_frames.planning:stages"),
-        shape=deferred("pixart_frames.planning:usual_shape"),
+        skeleton=deferred("pixart_frames.planning:skeleton"), stages=deferred("pixart_frames.planning:stages")
     ),
     lora=LoraTargets("transformer"),
     training=Training(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import PixArtTransformer2DModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints import parts
@@ -34,7 +35,7 @@ def recognised_folder(folder: Path, index: Mapping[str, Any]) -> Recognised | No
     return None
 
 
-def load(wishes: Wishes) -> PixArtFramesPipeline:
+def load(wishes: Wishes, dtype: torch.dtype) -> PixArtFramesPipeline:
     """Load a pipeline on the CPU.
 
     Raises:
@@ -43,7 +44,7 @@ def load(wishes: Wishes) -> PixArtFramesPipeline:
     """
     if wishes.vae is not None:
         raise ConfigError(f"{FAMILY.name} runs with the VAE of its folder; leave vae out.")
-    folder, dtype = wishes.place, wishes.dtype
+    folder = wishes.place
     index = parts.read_model_index(folder)
     pipeline = PixArtFramesPipeline(
         vae=parts.load_vae(folder, dtype),
@@ -54,7 +55,7 @@ def load(wishes: Wishes) -> PixArtFramesPipeline:
             {"dtype": dtype},
         ),
         tokenizer=parts.load_tokenizer(folder, index),
-        transformer=_transformer(folder, wishes),
+        transformer=_transformer(folder, dtype),
         scheduler=parts.load_scheduler(folder, index),
         **{name: index[name] for name in _SETTINGS if name in index},
     )
@@ -64,8 +65,8 @@ def load(wishes: Wishes) -> PixArtFramesPipeline:
     return pipeline
 
 
-def _transformer(folder: Path, wishes: Wishes) -> Transformer3DModel | PixArtTransformer2DModel:
-    place, options = parts.part_folder(folder, "transformer"), {"torch_dtype": wishes.dtype}
+def _transformer(folder: Path, dtype: torch.dtype) -> Transformer3DModel | PixArtTransformer2DModel:
+    place, options = parts.part_folder(folder, "transformer"), {"torch_dtype": dtype}
     name = PixArtTransformer2DModel.__name__
     if parts.class_of_part(folder, "transformer") == name:
         return load_folder(PixArtTransformer2DModel.from_pretrained, place, name, options)

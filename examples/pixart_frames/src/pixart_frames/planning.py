@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints.parts import part_folder
+from muybridge.motion import MotionAdapter
+from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.integration import video_model_of
-from muybridge.pipelines.skeleton import made, settings_of
+from muybridge.pipelines.skeleton import Skeleton, default_dtype, made, settings_of, skeleton_parts
 from muybridge.pipelines.stages import Stage, decode_stage, empty, token_ids
 from muybridge.runtime.plan import PlanSettings
 from muybridge.sampling import Guidance
@@ -21,21 +24,25 @@ from transformers import T5Config, T5EncoderModel
 from pixart_frames.pipeline import MAX_TOKENS, NUM_FRAMES, Prediction, size_conditions
 
 
-def part_makers(folder: Path) -> dict[str, Callable[[Path], nn.Module]]:
-    """What makes each network; every folder has the same."""
-    del folder
-    return {
-        "text_encoder": lambda path: T5EncoderModel(T5Config.from_pretrained(path)),
-        "transformer": _transformer,
-        "vae": lambda path: made(AutoencoderKL.from_config(settings_of(path))),
-    }
+def skeleton(wishes: Wishes) -> Skeleton:
+    """Of a folder; a motion adapter beside an image model is built of its settings too.
 
+    Raises:
+        CheckpointError: settings that cannot be read.
+    """
+    folder = wishes.place
 
-def usual_shape(folder: Path) -> VideoShape:
-    """Of a call that names none."""
+    def make(dtype: torch.dtype, device: str) -> dict[str, nn.Module]:
+        parts = skeleton_parts(folder, _MAKERS, dtype, device)
+        if wishes.motion_adapter is not None:
+            with torch.device(device), default_dtype(dtype):
+                adapter = made(MotionAdapter.from_config(settings_of(Path(wishes.motion_adapter))))
+            parts["transformer"].set_motion_adapter(adapter)
+        return parts
+
     levels = len(settings_of(part_folder(folder, "vae"))["block_out_channels"])
     side = settings_of(part_folder(folder, "transformer"))["sample_size"] * 2 ** (levels - 1)
-    return VideoShape(NUM_FRAMES, side, side)
+    return Skeleton(make, VideoShape(NUM_FRAMES, side, side))
 
 
 def stages(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, Stage]:
@@ -71,3 +78,10 @@ def _transformer(path: Path) -> nn.Module:
     is_image_model = settings.get("_class_name") == PixArtTransformer2DModel.__name__
     found = PixArtTransformer2DModel if is_image_model else Transformer3DModel
     return video_model_of(made(found.from_config(settings)))
+
+
+_MAKERS: dict[str, Callable[[Path], nn.Module]] = {
+    "text_encoder": lambda path: T5EncoderModel(T5Config.from_pretrained(path)),
+    "transformer": _transformer,
+    "vae": lambda path: made(AutoencoderKL.from_config(settings_of(path))),
+}

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
@@ -16,9 +17,9 @@ from muybridge.motion import ModuleSpec, hybrid_preset
 from muybridge.weights.folder_files import read_folder_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
+from muybridge.weights.precision import Precision
 
-if TYPE_CHECKING:
-    from muybridge.backbones.dit.model import Transformer3DModel
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 PUBLISHED_KEYS = KeyMap(
     strip_prefixes=("module.",),
@@ -133,8 +134,8 @@ def _refuse_foreign(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ..
 
 
 def load_published(
-    cls: type[Transformer3DModel], folder: str | os.PathLike[str] | None, options: Mapping[str, Any]
-) -> Transformer3DModel | None:
+    cls: type[ModelT], folder: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> ModelT | None:
     """Load a folder of the original's, or return None where it is something else.
 
     Raises:
@@ -147,9 +148,15 @@ def load_published(
     config = read_json_object(path / "config.json", "the settings of a transformer")
     if not is_published(config):
         return None
-    state = apply_key_map(PUBLISHED_KEYS, read_folder_weights(path))
+    state = apply_key_map(PUBLISHED_KEYS, read_folder_weights(path, _precision(options.get("torch_dtype"))))
     with torch.device("meta"):
         model = cls(**published_keywords(config))
-    dtype = options.get("torch_dtype")
-    load_strictly(model, {k: v if dtype is None else v.to(dtype) for k, v in state.items()}, str(path), assign=True)
+    load_strictly(model, state, str(path), assign=True)
     return model.eval()
+
+
+def _precision(dtype: torch.dtype | None) -> Precision:
+    """Position tables, a sixth of a published file, are neither wanted nor read."""
+    if dtype is None:
+        return None
+    return lambda state: dict.fromkeys((key for key in state if PUBLISHED_KEYS.rename(key) is not None), dtype)

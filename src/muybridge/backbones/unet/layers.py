@@ -7,20 +7,18 @@ and `[b * f, h * w, c]` for attention; nothing is copied to change the view.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muybridge.backbones.unet.config import UNetConfig
+from muybridge.backbones.unet.image_attention import ImageAttention, TextAndImage
 from muybridge.errors import ConfigError
 from muybridge.motion.attention import Attention, FeedForward
 from muybridge.motion.linear import Convolution, Linear, linear
 from muybridge.motion.normalisation import NormScope, group_norm
-
-if TYPE_CHECKING:
-    from muybridge.backbones.unet.image_prompt import ImageAttention, TextAndImage
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -167,8 +167,7 @@ class UNet3DConditionModel(MotionHost):
         motion_strength: float | Sequence[float] | Tensor = 1.0,
         frame_positions: Tensor | None = None,
         motion_condition: Tensor | None = None,
-        text_embeds: Tensor | None = None,
-        time_ids: Tensor | None = None,
+        added_cond_kwargs: Mapping[str, Tensor] | None = None,
         image_prompt: Tensor | None = None,
         image_prompt_strength: float = 1.0,
         return_dict: bool = True,
@@ -187,9 +186,9 @@ class UNet3DConditionModel(MotionHost):
                 on every frame.
             frame_positions: `[f]` positions in time; by default 0, 1, 2 and so on.
             motion_condition: `[b, d]`, for motion modules that take one.
-            text_embeds: of SDXL, the whole text as one vector, `[b, d]`.
-            time_ids: of SDXL, `[b, 6]`: height and width of the original picture, top and left of the crop, height and
-                width asked for.
+            added_cond_kwargs: of SDXL, as diffusers has it: `text_embeds [b, d]`, the whole text as one vector, and
+                `time_ids [b, 6]`, height and width of the original picture, top and left of the crop, height and width
+                asked for.
             image_prompt: tokens of a picture to attend to beside the text, `[b, m, d]`, where an image prompt adapter
                 is loaded.
             image_prompt_strength: what the attention to the picture is multiplied with; 0 is the text alone.
@@ -209,7 +208,7 @@ class UNet3DConditionModel(MotionHost):
         batch, _, num_frames = sample.shape[:3]
         text, text_of_video = _texts(encoder_hidden_states, batch, num_frames)
         prompt = text_and_image(self, text, image_prompt, image_prompt_strength, batch)
-        time = self._embed_time(timestep, sample, text_embeds, time_ids)
+        time = self._embed_time(timestep, sample, added_cond_kwargs or {})
         context = self.motion_context(
             num_frames, frame_positions, time, text_of_video, motion_strength, motion_condition
         )
@@ -237,17 +236,16 @@ class UNet3DConditionModel(MotionHost):
         prediction = layout.unfold(x).permute(0, 4, 1, 2, 3)
         return UNet3DConditionOutput(sample=prediction) if return_dict else (prediction,)
 
-    def _embed_time(
-        self, timestep: Tensor | float, sample: Tensor, text_embeds: Tensor | None, time_ids: Tensor | None
-    ) -> Tensor:
+    def _embed_time(self, timestep: Tensor | float, sample: Tensor, added: Mapping[str, Tensor]) -> Tensor:
         steps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
         time = self.time_embedding(self.time_proj(steps).to(sample.dtype))
         if self.add_time_proj is None or self.add_embedding is None:
-            if text_embeds is not None or time_ids is not None:
+            if added:
                 raise ConfigError("text_embeds and time_ids are conditions of SDXL; this U-Net has none of them.")
             return time
-        if text_embeds is None or time_ids is None:
+        if added.keys() != {"text_embeds", "time_ids"}:
             raise ConfigError("This U-Net is of the kind of SDXL: it needs text_embeds and time_ids.")
+        text_embeds, time_ids = added["text_embeds"], added["time_ids"]
         sizes = self.add_time_proj(time_ids.flatten()).unflatten(0, time_ids.shape).flatten(1)
         return time + self.add_embedding(torch.cat([text_embeds, sizes.to(text_embeds)], dim=-1).to(time.dtype))
 

@@ -174,7 +174,7 @@ class SparseControlModel(MotionHost):
         Raises:
             CheckpointError: unreadable or unsafe file, not a SparseCtrl, or an incomplete one.
         """
-        found = {key: value.to(torch_dtype) for key, value in read_weights(path).items()}
+        found = read_weights(path, torch_dtype)
         published = describe_control_file(found, str(path), num_heads)
         settings = {"attention_head_dim": num_heads, "norm_num_groups": norm_num_groups}
         return cls._assembled(published, settings, numerics, str(path))

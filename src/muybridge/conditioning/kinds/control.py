@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from muybridge.request.condition import Condition, register_condition
+from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("control")
@@ -22,9 +21,9 @@ class Control(Condition):
     of_one_call = True
     needs = frozenset({"controls"})
 
-    model: Any
+    model: Shown
     """The network, made for the same image model: a file or folder, here or on the hub, or a `ControlNetModel`."""
-    frames: Any
+    frames: Shown
     """A video file, a folder of pictures, a `Video`, `uint8 [f, h, w, 3]`, or a picture for each frame; stretched to
     the size of the video."""
     strength: float = 1.0
@@ -43,7 +42,7 @@ class Control(Condition):
         """`controls`, of this one."""
         return {"controls": [self.model_dump(exclude_defaults=True)]}
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open what it is shown."""
         inputs.video(self.frames, request.shape.num_frames)
 

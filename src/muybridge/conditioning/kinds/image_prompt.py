@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("image-prompt")
@@ -22,7 +21,7 @@ class ImagePrompt(Condition):
     keywords = ("image_prompt", "image_prompt_strength")
     needs = frozenset({"image prompt"})
 
-    pictures: tuple[Any, ...]
+    pictures: tuple[Shown, ...]
     """Files, Pillow images or `uint8 [h, w, 3]`."""
     strength: float = 1.0
     """How much they count beside the text; 0 is the text alone."""
@@ -49,7 +48,7 @@ class ImagePrompt(Condition):
         strength = {} if self.strength == 1.0 else {"image_prompt_strength": self.strength}
         return {"image_prompt": list(self.pictures), **strength}
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open the pictures."""
         del request
         for picture in self.pictures:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("keyframes")
@@ -25,7 +24,7 @@ class Keyframes(Condition):
 
     keywords = ("keyframes", "control_strength", "control_start", "control_end")
 
-    pictures: dict[int, Any]
+    pictures: dict[int, Shown]
     """Files, Pillow images or `uint8 [h, w, 3]`."""
     strength: float = 1.0
     """How much they count; for a SparseCtrl."""
@@ -49,7 +48,7 @@ class Keyframes(Condition):
         """`keyframes`, and what `control_strength` and its like say."""
         return call_values_of("keyframes", self)
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open the pictures."""
         del request
         for frame in self.pictures:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.request.condition import Call, Condition, InMemory, register_condition
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -18,7 +18,7 @@ class KnownLatents(Condition):
     keywords = ("known_latents",)
     of_one_call = True
 
-    known_latents: dict[int, Any]
+    known_latents: dict[int, InMemory]
     """`[b, c, n, h, w]`, b may be 1, as calls return them with `output_type="latent"`. They are whole pieces of the
     VAE, in EasyAnimate V3 2 latent frames for 8 frames."""
 

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from muybridge.errors import ConfigError, ShapeError
-from muybridge.request.condition import Condition, register_condition
+from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("mask")
@@ -23,11 +22,11 @@ class Mask(Condition):
     keywords = ("mask",)
     of_one_call = True
 
-    mask: Any
+    mask: Shown
     """A file, a Pillow image, or `[h, w]` or `[f, h, w]` in which more than half of the range (255, 1, True) is white.
     """
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open the picture; there must be a video to keep the rest of, of the same size, and something to be made."""
         source = next((each for each in request.conditions if each.kind == "source"), None)
         if source is None:

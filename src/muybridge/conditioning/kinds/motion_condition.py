@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from muybridge.request.condition import Condition, register_condition
+from muybridge.request.condition import Condition, InMemory, register_condition
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -16,7 +16,7 @@ class MotionCondition(Condition):
 
     keywords = ("motion_condition",)
 
-    motion_condition: Any
+    motion_condition: InMemory
     """`[b, d]`, or `[1, d]` for all."""
 
     def prepare(self, parts: Parts, task: Task) -> Prepared:

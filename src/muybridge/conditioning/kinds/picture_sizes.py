@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import WithJsonSchema
 
 from muybridge.request.condition import Call, Condition, register_condition
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
     from muybridge.conditioning.sdxl_sizes import SizeChoices
+
+
+_Size = Annotated[Any, WithJsonSchema({"type": "array", "items": {"type": "integer"}})]
+"""Two numbers of pixels; what is none is refused in words of its own."""
 
 
 @register_condition("picture-sizes")
@@ -25,15 +31,15 @@ class PictureSizes(Condition):
         "negative_target_size",
     )
 
-    original_size: Any = None
+    original_size: _Size = None
     """(height, width) before it was resized; by default the size of the video."""
-    crops_coords_top_left: Any = (0, 0)
+    crops_coords_top_left: _Size = (0, 0)
     """(top, left) from where it was cut out."""
-    target_size: Any = None
+    target_size: _Size = None
     """(height, width) it was brought to; by default the size of the video."""
-    negative_original_size: Any = None
-    negative_crops_coords_top_left: Any = (0, 0)
-    negative_target_size: Any = None
+    negative_original_size: _Size = None
+    negative_crops_coords_top_left: _Size = (0, 0)
+    negative_target_size: _Size = None
 
     @classmethod
     def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.conditioning.kinds.keyframes import call_values_of, influence_of_call, sparse_prepared
-from muybridge.request.condition import Condition, register_condition
+from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("sketches")
@@ -22,7 +21,7 @@ class Sketches(Condition):
     of_one_call = True
     needs = frozenset({"sketches"})
 
-    pictures: dict[int, Any]
+    pictures: dict[int, Shown]
     """Files, Pillow images or `uint8 [h, w, 3]`."""
     strength: float = 1.0
     """How much they count."""
@@ -42,7 +41,7 @@ class Sketches(Condition):
         """`sketches`, and what `control_strength` and its like say."""
         return call_values_of("sketches", self)
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open the drawings."""
         del request
         for frame in self.pictures:

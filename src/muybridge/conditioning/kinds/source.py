@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
-    from muybridge.request.request import Request
 
 
 @register_condition("source")
@@ -22,7 +21,7 @@ class Source(Condition):
     keywords = ("init_video", "strength")
     of_one_call = True
 
-    video: Any
+    video: Shown
     """A file, a folder of pictures, a `Video`, or `uint8 [f, h, w, 3]`."""
     strength: float | None = None
     """The share of the noise levels that is run through, above 0 to 1: how far it may change. With a mask 1, which
@@ -39,7 +38,7 @@ class Source(Condition):
         """`init_video` and `strength`."""
         return {"init_video": self.video, **({} if self.strength is None else {"strength": self.strength})}
 
-    def open(self, inputs: Inputs, request: Request) -> None:
+    def open(self, inputs: Inputs, request: Asked) -> None:
         """Open the video."""
         inputs.video(self.video, request.shape.num_frames)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from muybridge.request.condition import Condition, register_condition
+from muybridge.request.condition import Condition, InMemory, register_condition
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -17,7 +17,7 @@ class StartNoise(Condition):
     keywords = ("latents",)
     of_one_call = True
 
-    latents: Any
+    latents: InMemory
     """`[b, c, f, h, w]` of unit variance."""
 
     def prepare(self, parts: Parts, task: Task) -> Prepared:

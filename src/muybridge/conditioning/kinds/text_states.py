@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from muybridge.errors import ConfigError, ShapeError
-from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.request.condition import Call, Condition, InMemory, register_condition
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -20,17 +20,17 @@ class TextStates(Condition):
 
     keywords = ("prompt_embeds", "negative_prompt_embeds", *_POOLED, *_MASKS)
 
-    prompt_embeds: Any = None
+    prompt_embeds: InMemory = None
     """`[b, n, d]`."""
-    negative_prompt_embeds: Any = None
+    negative_prompt_embeds: InMemory = None
     """Likewise; both as long as each other."""
-    pooled_prompt_embeds: Any = None
+    pooled_prompt_embeds: InMemory = None
     """Of SDXL, each prompt as one vector `[b, d]`."""
-    negative_pooled_prompt_embeds: Any = None
+    negative_pooled_prompt_embeds: InMemory = None
     """Likewise."""
-    prompt_mask: Any = None
+    prompt_mask: InMemory = None
     """Of T5, `[b, n]`, 1 for tokens that count; by default all."""
-    negative_prompt_mask: Any = None
+    negative_prompt_mask: InMemory = None
     """Likewise."""
 
     def check(self, call: Call) -> None:

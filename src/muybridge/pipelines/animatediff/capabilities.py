@@ -9,7 +9,7 @@ from muybridge.request import Capabilities
 from muybridge.request.following import Usual
 from muybridge.types import ScaleFactors
 
-NUM_FRAMES, _FPS = 16, 8.0
+USUAL_FRAMES, _FPS = 16, 8.0
 _TAKES = frozenset({"image prompt", "prompt travel", "residuals", "windows"})
 _BESIDE = frozenset({"controls", "keyframes", "sketches"})
 _ON_SDXL = (
@@ -39,7 +39,7 @@ def usual_of(unet: UNet3DConditionModel, factors: ScaleFactors, windows: object 
     sample_size = unet.config["sample_size"]
     side = sample_size * factors.spatial if isinstance(sample_size, int) else None
     size = None if side is None else (side, side)
-    return Usual(NUM_FRAMES, size, _FPS, factors.spatial, lambda most: most, windows is None, _longer_by_windows)
+    return Usual(USUAL_FRAMES, size, _FPS, factors.spatial, lambda most: most, windows is None, _longer_by_windows)
 
 
 def _longer_by_windows(num_frames: int) -> str:

@@ -43,11 +43,7 @@ FAMILY = Family(
         },
     ),
     load=deferred(f"{_HERE}.loading:load"),
-    planning=Planning(
-        makers=deferred(f"{_HERE}.planning:part_makers"),
-        stages=deferred(f"{_HERE}.planning:stages"),
-        shape=deferred(f"{_HERE}.planning:usual_shape"),
-    ),
+    planning=Planning(skeleton=deferred(f"{_HERE}.skeleton:skeleton"), stages=deferred(f"{_HERE}.planning:stages")),
     lora=LoraTargets("unet"),
     training=Training(
         latents=deferred(f"{_HERE}.learning:latents"),

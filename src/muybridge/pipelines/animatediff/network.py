@@ -45,8 +45,9 @@ class ControlledUNet:
         settings = dict(self._settings)
         if "motion_strengths" in conditions:
             settings["motion_strength"] = conditions.pop("motion_strengths")[0]
-        if "text_embeds" in conditions and conditions["text_embeds"].ndim == 3:
-            conditions["text_embeds"] = conditions["text_embeds"].mean(dim=1)
+        added = {name: conditions.pop(name) for name in ("text_embeds", "time_ids") if name in conditions}
+        if "text_embeds" in added and added["text_embeds"].ndim == 3:
+            added["text_embeds"] = added["text_embeds"].mean(dim=1)
         total: Residuals | None = None
         for name, control in zip(control_names(self._controls), self._controls, strict=True):
             shown = conditions.pop(name)
@@ -58,7 +59,7 @@ class ControlledUNet:
                 "down_block_additional_residuals": total.down,
                 "mid_block_additional_residual": total.mid,
             }
-        return self.unet(latents, timestep, **conditions, **settings).sample.float()
+        return self.unet(latents, timestep, added_cond_kwargs=added, **conditions, **settings).sample.float()
 
 
 def control_names(controls: Sequence[Control]) -> list[str]:

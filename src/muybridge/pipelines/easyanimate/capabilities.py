@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
+from muybridge.pipelines.easyanimate.folder import USUAL_SIZE
 from muybridge.request import Capabilities
 from muybridge.request.following import Usual
 from muybridge.vae import AutoencoderKLMagvit
 
 Profile = Literal["reference", "clean"]
 PROFILES = ("reference", "clean")
-USUAL_SIZE = (384, 672)
-NUM_FRAMES = 144
 FPS = 24.0
 _TAKES = frozenset({"prompt travel", "text masks", "windows"})
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
@@ -19,10 +18,10 @@ from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
 from muybridge.pipelines.family import Recognised
+from muybridge.types import VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
-from muybridge.weights.folder_files import find_folder_files
-from muybridge.weights.loading import load_folder, require_finite
+from muybridge.weights.loading import Whole, load_folder
 
 _CLASS_NAME = "EasyAnimatePipeline"
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
@@ -36,6 +35,10 @@ _SETTINGS = (
     "known_frames",
     "profile",
 )
+USUAL_SIZE, USUAL_FRAMES = (384, 672), 144
+"""Height, width and frames of a model that does not say."""
+_CLIP = Whole("CLIPModel", ("text_", "logit_scale"))
+"""What the published folder of the image encoder holds; its text tower is not wanted."""
 _DEFAULT_SIZES = {512: (384, 672), 768: (576, 1008), 960: (720, 1248)}
 """Height and width that a published model was shown at, by the base resolution in the name of its folder."""
 
@@ -54,18 +57,6 @@ def recognised_folder(folder: Path, index: Mapping[str, Any]) -> Recognised | No
     if is_published_folder(folder) or index.get("_class_name") == _CLASS_NAME:
         return Recognised("pipeline", "easyanimate", _CLASS_NAME)
     return None
-
-
-def saved_settings(folder: Path) -> dict[str, Any]:
-    """Settings of the pipeline that a folder says, by their names there.
-
-    Raises:
-        CheckpointError: they cannot be read.
-    """
-    if is_published_folder(folder):
-        return {"default_size": _DEFAULT_SIZES.get(_base_resolution(folder) or 0)}
-    index = parts.read_model_index(folder)
-    return {name: index[name] for name in _SETTINGS if name in index}
 
 
 def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +84,24 @@ def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Ma
         loaders["image_encoder"] = lambda: _load_image_encoder(folder, dtype)
         loaders["image_processor"] = lambda: _load_image_processor(folder)
     loaded = {name: components[name] if name in components else load() for name, load in loaders.items()}
-    return {**components, **loaded, **saved_settings(folder)}
+    settings = {name: index[name] for name in _SETTINGS if name in index}
+    if published:
+        settings["default_size"] = _DEFAULT_SIZES.get(_base_resolution(folder) or 0)
+    return {**components, **loaded, **settings}
+
+
+def usual_shape(folder: Path) -> VideoShape:
+    """The video that the model in a folder makes by default.
+
+    Raises:
+        CheckpointError: what the folder says of its parts cannot be read.
+    """
+    if is_published_folder(folder):
+        size, frames = _DEFAULT_SIZES.get(_base_resolution(folder) or 0), None
+    else:
+        index = parts.read_model_index(folder)
+        size, frames = index.get("default_size"), index.get("default_num_frames")
+    return VideoShape(frames or USUAL_FRAMES, *(size or USUAL_SIZE))
 
 
 def load_own_vae(name: str | os.PathLike[str], model: Path, dtype: torch.dtype) -> AutoencoderKLMagvit:
@@ -171,21 +179,8 @@ def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
 
 def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     path = parts.part_folder(folder, "image_encoder")
-    options = {**find_folder_files(path).options, "dtype": dtype, "output_loading_info": True}
-    # The published folder holds the whole of CLIP, of which the text tower is not wanted.
-    try:
-        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(path, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"The CLIP image encoder cannot be loaded from {path}: a file of it is missing or damaged, or describes "
-            "another network. Get the folder again."
-        ) from error
-    model, info = loaded
-    foreign = [k for k in map(str, info["unexpected_keys"]) if not re.match(r"text_|logit_scale|.*position_ids$", k)]
-    if wrong := sorted(map(str, info["missing_keys"])) + sorted(foreign):
-        raise CheckpointError(f"{path} does not hold a CLIP image encoder: {', '.join(wrong[:3])}.")
-    require_finite(model.named_parameters(), str(path))
-    return model
+    loader = CLIPVisionModelWithProjection.from_pretrained
+    return load_folder(loader, path, "CLIPVisionModelWithProjection", {"dtype": dtype}, _CLIP)
 
 
 def _load_image_processor(folder: Path) -> Any:

@@ -20,7 +20,6 @@ from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError, NonFiniteError
 from muybridge.pipelines.base import Network, Told, require
 from muybridge.pipelines.easyanimate.capabilities import (
-    NUM_FRAMES,
     PROFILES,
     Profile,
     capabilities,
@@ -28,7 +27,7 @@ from muybridge.pipelines.easyanimate.capabilities import (
     warn_of_size,
 )
 from muybridge.pipelines.easyanimate.family import FAMILY
-from muybridge.pipelines.easyanimate.folder import load_parts
+from muybridge.pipelines.easyanimate.folder import USUAL_FRAMES, load_parts
 from muybridge.pipelines.easyanimate.network import finite_states, overflowed, transformer_network
 from muybridge.pipelines.make import VideoPipeline
 from muybridge.pipelines.prompts import Texts
@@ -67,7 +66,7 @@ class EasyAnimatePipeline(VideoPipeline):
         image_encoder: CLIPVisionModelWithProjection | None = None,
         image_processor: BaseImageProcessor | None = None,
         default_size: Sequence[int] | None = None,
-        default_num_frames: int = NUM_FRAMES,
+        default_num_frames: int = USUAL_FRAMES,
         default_steps: int = 25,
         default_guidance: float = 7.0,
         max_tokens: int = MAX_TOKENS,

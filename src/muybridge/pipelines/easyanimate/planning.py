@@ -12,34 +12,30 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Conf
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
-from muybridge.pipelines.easyanimate.capabilities import NUM_FRAMES, USUAL_SIZE
-from muybridge.pipelines.easyanimate.folder import saved_settings
-from muybridge.pipelines.skeleton import in_default_dtype, made, settings_of
-from muybridge.pipelines.stages import Stage, empty, set_tiling, token_ids
+from muybridge.pipelines.easyanimate.folder import usual_shape
+from muybridge.pipelines.family import Wishes
+from muybridge.pipelines.skeleton import Skeleton, in_default_dtype, made, settings_of, skeleton_parts
+from muybridge.pipelines.stages import Stage, empty, token_ids
 from muybridge.runtime.plan import PlanSettings
 from muybridge.sampling import Guidance
 from muybridge.types import ScaleFactors, VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit import encode_frames
 from muybridge.vae.magvit.folder import read_settings
+from muybridge.vae.pieces import set_exact_pieces
 
 _T5_TOKENS = 120
 
 
-def part_makers(folder: Path) -> dict[str, Callable[[Path], nn.Module]]:
-    """What makes each network that a folder has."""
-    return {name: make for name, make in _MAKERS.items() if name != "image_encoder" or (folder / name).is_dir()}
-
-
-def usual_shape(folder: Path) -> VideoShape:
-    """Of a call that names none, as the settings of the model say it.
+def skeleton(wishes: Wishes) -> Skeleton:
+    """Of a folder.
 
     Raises:
-        CheckpointError: they cannot be read.
+        CheckpointError: its settings cannot be read.
     """
-    settings = saved_settings(folder)
-    height, width = settings.get("default_size") or USUAL_SIZE
-    return VideoShape(settings.get("default_num_frames", NUM_FRAMES), height, width)
+    folder = wishes.place
+    makers = {name: make for name, make in _MAKERS.items() if name != "image_encoder" or (folder / name).is_dir()}
+    return Skeleton(lambda dtype, device: skeleton_parts(folder, makers, dtype, device), usual_shape(folder))
 
 
 def stages(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, Stage]:
@@ -63,16 +59,18 @@ def stages(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[st
         parts["image_encoder"](empty(1, 3, side, side, dtype=vae.dtype))
 
     def conditions(settings: PlanSettings) -> Any:
-        # What is encoded is the mask, and the video with black where it is to be made; both piece by piece.
-        set_tiling(vae, settings.tiled_vae)
-        return [torch.cat(list(encode_frames(vae, _pixels(vae, shape), shape.num_frames)), dim=2) for _ in range(2)]
+        # What is encoded is the mask, and the video with black where it is to be made; both piece by piece. Only the
+        # second is run: it is like the first, whose latents are there then.
+        set_exact_pieces(vae, settings.tiled_vae)
+        first = empty(1, 2 * config["latent_channels"], *latent, dtype=vae.dtype)
+        return first, torch.cat(list(encode_frames(vae, _pixels(vae, shape), shape.num_frames)), dim=2)
 
     def denoise(settings: PlanSettings) -> Tensor:
         with_picture = image_encoder is not None
         return _transformer_step(transformer, latent, with_picture, guided, settings.guidance == "batched")
 
     def decode(settings: PlanSettings) -> None:
-        set_tiling(vae, settings.tiled_vae)
+        set_exact_pieces(vae, settings.tiled_vae)
         for _ in vae.decode_chunks(empty(1, config["latent_channels"], *latent, dtype=vae.dtype)):
             pass
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
@@ -77,9 +77,7 @@ def load_folder_of(
             model = model_class(**settings)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path / 'config.json'} does not describe a {model_class.__name__}: {error}") from error
-    state = _read_state(path, variant)
-    nn.Module.to(model, dtype=torch_dtype or torch.float32).to_empty(device="cpu")  # diffusers' own `to` warns
-    load_strictly(model, state, str(path))
+    load_strictly(model, _read_state(path, variant, torch_dtype or torch.float32), str(path), assign=True)
     model.register_to_config(_name_or_path=str(path))
     return model.eval()
 
@@ -97,11 +95,18 @@ def read_settings(model_class: type[ModelMixin], folder: Path) -> dict[str, Any]
     return {name: value for name, value in config.items() if name in known}
 
 
-def _read_state(folder: Path, variant: str | None) -> dict[str, Tensor]:
+def _read_state(folder: Path, variant: str | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
+        return dict.fromkeys(filter(_is_wanted, state), dtype)
+
     state: dict[str, Tensor] = {}
     for path in _weight_files(folder, variant):
-        state |= read_weights(path)
-    return {name: value for name, value in state.items() if not name.startswith(_TRAINING_LEFTOVERS)}
+        state |= {name: value for name, value in read_weights(path, precision).items() if _is_wanted(name)}
+    return state
+
+
+def _is_wanted(name: str) -> bool:
+    return not name.startswith(_TRAINING_LEFTOVERS)
 
 
 def _weight_files(folder: Path, variant: str | None) -> Sequence[Path]:

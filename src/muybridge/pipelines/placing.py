@@ -1,0 +1,198 @@
+"""Which settings let a model run on the device that there is, chosen before a weight is read, and applied after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from muybridge.errors import ConfigError
+from muybridge.pipelines.planning import PartsBeside, plan_video
+from muybridge.runtime.options import choose, look_up
+from muybridge.runtime.placement import Placement
+from muybridge.runtime.plan import choices_in, choose_run, parse_bytes
+from muybridge.types import VideoShape
+from muybridge.vae.pieces import set_exact_pieces
+
+DTYPES = ("float32", "bfloat16", "float16")
+_OWN_NEEDS = 600 * 10**6
+"""Bytes of a card that are no tensors': what its driver and libraries take, and kernels inside themselves."""
+_OFFLOADS = {"model": ("model_offload",), "group": ("group_offload",)}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller of `load_pipeline` says of precision and memory.
+
+    Attributes:
+        dtype: a precision or its name, or "auto".
+        memory: bytes, or text such as "12GB", "max" or "auto"; None plans nothing.
+        speed: names of optimizations (`runtime.options.OPTIMIZATIONS`).
+        device: where to run; by default, with `memory`, the accelerator that there is, and else the CPU.
+        shape: of the videos to make; by default what the model makes by default.
+    """
+
+    dtype: torch.dtype | str = torch.float32
+    memory: int | str | None = None
+    speed: str | Sequence[str] = ()
+    device: str | torch.device | None = None
+    shape: VideoShape | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What was decided before loading.
+
+    Attributes:
+        dtype: to load in.
+        device: to move to; None leaves the pipeline on the CPU.
+        placement: what the pipeline remembers; None where nothing was asked for but a precision.
+    """
+
+    dtype: torch.dtype
+    device: torch.device | None
+    placement: Placement | None
+
+
+def find_place(model: str | os.PathLike[str], wish: Wish, beside: PartsBeside | None = None) -> Place:
+    """Decide how to load a model; reads what describes it, and no weight.
+
+    Args:
+        model: as of `load_pipeline`.
+        wish: what was asked for.
+        beside: what is loaded with it.
+
+    Raises:
+        ConfigError: a precision, budget or device that is not known or not there, or a budget that nothing fits: names
+            the least that would.
+        CheckpointError: as of `plan_video`.
+    """
+    device = _device(wish)
+    dtypes = _dtypes(wish.dtype, device, wish.memory)
+    speed = (wish.speed,) if isinstance(wish.speed, str) else tuple(wish.speed)
+    if precise := [name for name, each in look_up(speed).items() if each.group == "precision"]:
+        raise ConfigError(f"The precision is said with torch_dtype (--dtype), not with speed; leave {precise[0]} out.")
+    budget = None if wish.memory is None else bytes_allowed(wish.memory, device)
+    if budget is not None:
+        placement = replace(fit(model, budget, dtypes, wish.shape, device.type, beside), speed=speed)
+        look_up((*speed, *_OFFLOADS.get(placement.offload, ())))
+    elif wish.memory is not None or speed or wish.dtype == "auto":
+        placement = Placement(dtypes[0], speed=speed)
+    else:
+        placement = None
+    stays = wish.memory is None and wish.device is None
+    dtype = dtypes[0] if placement is None else placement.dtype
+    return Place(getattr(torch, dtype), None if stays else device, placement)
+
+
+def fit(
+    model: str | os.PathLike[str],
+    budget: int,
+    dtypes: Sequence[str],
+    shape: VideoShape | None = None,
+    device: str = "cuda",
+    beside: PartsBeside | None = None,
+) -> Placement:
+    """The cheapest settings that fit a budget, in one of some precisions, from the one preferred on.
+
+    Raises:
+        ConfigError: none does; names the least that would.
+        MuybridgeError: as of `plan_video`.
+    """
+    choices = choices_in(dtypes, can_offload=device != "cpu")
+    plan = plan_video(model, shape, device=device, choices=choices, beside=beside, enough=budget)
+    run = choose_run(plan.runs, budget)
+    chosen, made = run.settings, plan.shape
+    size = (made.num_frames, made.height, made.width)
+    return Placement(chosen.dtype, chosen.guidance, chosen.tiled_vae, chosen.offload, peak_bytes=run.peak, shape=size)
+
+
+def put(pipeline: Any, place: Place) -> None:
+    """Do to a loaded pipeline what was decided, and remember it as its `placement`.
+
+    Raises:
+        ConfigError: an optimization that is unknown, or does not work here or with the others.
+    """
+    placement = place.placement
+    pipeline.placement = placement
+    offload = () if placement is None else _OFFLOADS.get(placement.offload, ())
+    if place.device is not None and not offload:
+        pipeline.to(place.device)
+    if placement is None:
+        return
+    if placement.tiled_vae:
+        set_exact_pieces(pipeline.vae)
+    for each in choose((*placement.speed, *offload), pipeline).values():
+        each.apply(pipeline)
+
+
+def bytes_allowed(memory: int | str, device: torch.device) -> int | None:
+    """The budget that was asked for, in bytes; None where there is nothing to fit: "auto" on a CPU.
+
+    Raises:
+        ConfigError: no such budget.
+    """
+    if isinstance(memory, bool) or not isinstance(memory, (int, str)):
+        raise ConfigError(f'memory is a number of bytes, or text as in "12GB", "auto" or "max"; given {memory!r}.')
+    if memory in ("auto", "max"):
+        if device.type == "cpu":
+            return None if memory == "auto" else _memory_of_host()
+        free, everything = _memory_of_card(device)
+        # Looking at a card takes what its driver needs, so what is then free is free of that.
+        return free * 19 // 20 if memory == "auto" else everything - _OWN_NEEDS
+    budget = parse_bytes(memory) if isinstance(memory, str) else memory
+    if budget < 1:
+        raise ConfigError(f"memory must be at least one byte; given {memory!r}.")
+    return budget
+
+
+def _device(wish: Wish) -> torch.device:
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if wish.device is None:
+        return there or torch.device("cpu")
+    try:
+        device = torch.device(wish.device)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device {wish.device!r}; as in cpu, cuda or cuda:1.") from error
+    if device.type != "cpu" and (there is None or there.type != device.type):
+        raise ConfigError(f"The device {wish.device!r} is not here; there is {there or 'the CPU alone'}.")
+    return device
+
+
+def _dtypes(asked: torch.dtype | str, device: torch.device, memory: int | str | None) -> tuple[str, ...]:
+    """The precisions that may be chosen among, the preferred one first."""
+    if asked == "auto":
+        if device.type != "cpu":
+            return ("bfloat16" if _multiplies_bfloat16(device) else "float16",)
+        return ("float32",) if memory in (None, "auto") else ("float32", "bfloat16")
+    name = str(asked).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ConfigError(f"torch_dtype must be auto, {', '.join(DTYPES)}; given {name}.")
+    return (name,)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "mps"
+
+
+def _memory_of_card(device: torch.device) -> tuple[int, int]:
+    if device.type == "mps":
+        everything = torch.mps.recommended_max_memory()
+        return everything - torch.mps.driver_allocated_memory(), everything
+    module = getattr(torch, device.type)
+    if not hasattr(module, "mem_get_info"):
+        raise ConfigError(f'{device.type} does not say how much memory it has; give a number, as in memory="12GB".')
+    return module.mem_get_info(device)
+
+
+def _memory_of_host() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError) as error:
+        raise ConfigError('How much memory this machine has is not known; give a number, as in "12GB".') from error

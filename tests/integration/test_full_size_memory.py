@@ -1,0 +1,57 @@
+"""What published models need at full size, planned without their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muybridge.pipelines.placing import fit
+from muybridge.pipelines.planning import PartsBeside, plan_video
+from muybridge.runtime.plan import PlanSettings
+from muybridge.types import VideoShape
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def layouts() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield import_module("published_layouts")
+
+
+@pytest.fixture
+def easyanimate(layouts: Any, tmp_path: Path) -> Path:
+    layouts.write_easyanimate(tmp_path / layouts.EASYANIMATE, layouts.EASYANIMATE_V3, weights=False)
+    return tmp_path / layouts.EASYANIMATE
+
+
+@pytest.mark.parametrize(("shape", "limit"), [((144, 960, 960), "6"), ((144, 384, 672), "4")])
+def test_easyanimate_fits(easyanimate: Path, shape: tuple[int, int, int], limit: str) -> None:
+    placed = fit(easyanimate, int(limit) * 10**9, ("bfloat16",), VideoShape(*shape))
+    assert placed.offload == "group"
+    assert 0 < (placed.peak_bytes or 0) <= int(limit) * 10**9
+
+
+def test_a_folder_says_what_it_makes_by_default(easyanimate: Path) -> None:
+    planned = plan_video(easyanimate, choices=(PlanSettings("bfloat16", "sequential"),))
+    assert planned.shape == VideoShape(144, 576, 1008)
+
+
+def test_stable_diffusion_with_motion_fits_and_is_the_same_as_folder_and_file(layouts: Any, tmp_path: Path) -> None:
+    settings = layouts.ANIMATEDIFF_V2
+    folder, file, adapter = tmp_path / "model", tmp_path / "model.safetensors", tmp_path / "adapter"
+    layouts.write_stable_diffusion(folder, settings, weights=False)
+    layouts.write_single_file(file, settings, weights=False)
+    layouts.write_adapter_settings(adapter, settings)
+    shape, budget = VideoShape(16, 512, 512), 2_500_000_000
+
+    placed = fit(folder, budget, ("bfloat16",), shape, beside=PartsBeside(adapter))
+
+    assert 0 < (placed.peak_bytes or 0) <= budget
+    assert fit(file, budget, ("bfloat16",), None, beside=PartsBeside(adapter)) == placed
