@@ -31,7 +31,7 @@ from muybridge.pipelines.animatediff.pipeline import AnimateDiffPipeline
 from muybridge.pipelines.easyanimate.folder import is_published_folder, load_own_vae
 from muybridge.pipelines.easyanimate.pipeline import EasyAnimatePipeline
 from muybridge.pipelines.make import VideoPipeline
-from muybridge.pipelines.placing import Wish, find_place, put
+from muybridge.pipelines.placing import Place, Wish, find_place, put
 from muybridge.pipelines.planning import PartsBeside
 from muybridge.request import ModelChoice
 from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler, with_settings
@@ -105,59 +105,75 @@ def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides 
     Warns:
         UserWarning: what is taken instead of what is said.
     """
-    if motion_variant is not None and motion_adapter is None:
-        raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
-    asked = None if prediction is None else prediction_type(prediction)
-    path = Path(model)
-    is_file = path.is_file()
-    if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"There is no weight file {path}.")
-    if parts_from is not None and not is_file:
-        raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
-    folder = None if is_file else locate_model(model)
     if shape is not None and memory is None:
         raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
-    beside = PartsBeside(motion_adapter, motion_variant, parts_from)
-    place = find_place(model, Wish(torch_dtype, memory, speed, device, shape), beside)
-    dtype = place.dtype
-    pipeline: AnimateDiffPipeline | EasyAnimatePipeline
-    if folder is not None and _is_easyanimate(folder):
-        if motion_adapter is not None:
-            raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
-        pipeline = _easyanimate(model, folder, dtype, vae, asked)
-    else:
-        motion = None if motion_adapter is None else read_motion(motion_adapter, dtype=dtype, variant=motion_variant)
-        wishes = _Wishes(str(model), dtype, motion, Path(motion_adapter or "").name, parts_from, vae, asked)
-        pipeline = _from_file(path, wishes) if folder is None else _from_folder(folder, wishes)
-    given = {"motion_adapter": motion_adapter, "parts_from": parts_from, "vae": vae}
-    named = {name: None if place is None else str(place) for name, place in given.items()}
-    pipeline.remember_parts(str(model), {**named, "motion_variant": motion_variant, "prediction": asked})
+    named = Names(model, motion_adapter, motion_variant, parts_from, vae, prediction)
+    wish = Wish(torch_dtype, memory, speed, device, shape)
+    pipeline, place = _loaded(named, wish)
     put(pipeline, place)
     return pipeline
 
 
-def load_choice(choice: ModelChoice) -> VideoPipeline:
-    """Load a model and all that is put into it.
+def load_choice(choice: ModelChoice, wish: Wish) -> VideoPipeline:
+    """Load a model and all that is put into it, into the memory that it may have.
 
     Raises:
-        ConfigError: something that this model does not take.
+        ConfigError: something that this model does not take, or memory in which nothing fits.
         CheckpointError: as `load_pipeline`, and for what is put into it.
     """
-    pipeline = load_pipeline(
-        choice.model,
-        motion_adapter=choice.motion_adapter,
-        parts_from=choice.parts_from,
-        motion_variant=choice.motion_variant,
-        vae=choice.vae,
-        prediction=choice.prediction,
-    )
+    names = (choice.motion_adapter, choice.motion_variant, choice.parts_from, choice.vae, choice.prediction)
+    pipeline, place = _loaded(Names(choice.model, *names), wish)
     for path, weight in choice.loras.items():
         pipeline.load_lora_weights(path, weight=weight)
     for path, name in choice.embeddings.items():
         pipeline.load_embedding(path, name)
     for role, path in choice.networks.items():
         pipeline.load_network(role, path, choice.networks)
+    # Last: what is put into layers has to be there before layers wait elsewhere.
+    put(pipeline, place)
     return pipeline
+
+
+@dataclass(frozen=True)
+class Names:
+    """What to load, as `load_pipeline` is told it."""
+
+    model: str | os.PathLike[str]
+    motion_adapter: str | os.PathLike[str] | None = None
+    motion_variant: str | None = None
+    parts_from: str | os.PathLike[str] | None = None
+    vae: str | os.PathLike[str] | None = None
+    prediction: str | None = None
+
+
+def _loaded(names: Names, wish: Wish) -> tuple[AnimateDiffPipeline | EasyAnimatePipeline, Place]:
+    """The pipeline in its precision, and where it is to go."""
+    model, adapter = names.model, names.motion_adapter
+    if names.motion_variant is not None and adapter is None:
+        raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
+    asked = None if names.prediction is None else prediction_type(names.prediction)
+    path = Path(model)
+    is_file = path.is_file()
+    if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
+        raise CheckpointError(f"There is no weight file {path}.")
+    if names.parts_from is not None and not is_file:
+        raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
+    folder = None if is_file else locate_model(model)
+    place = find_place(model, wish, PartsBeside(adapter, names.motion_variant, names.parts_from))
+    dtype = place.dtype
+    pipeline: AnimateDiffPipeline | EasyAnimatePipeline
+    if folder is not None and _is_easyanimate(folder):
+        if adapter is not None:
+            raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
+        pipeline = _easyanimate(model, folder, dtype, names.vae, asked)
+    else:
+        motion = None if adapter is None else read_motion(adapter, dtype=dtype, variant=names.motion_variant)
+        wishes = _Wishes(str(model), dtype, motion, Path(adapter or "").name, names.parts_from, names.vae, asked)
+        pipeline = _from_file(path, wishes) if folder is None else _from_folder(folder, wishes)
+    given = {"motion_adapter": adapter, "parts_from": names.parts_from, "vae": names.vae}
+    recorded = {name: None if each is None else str(each) for name, each in given.items()}
+    pipeline.remember_parts(str(model), {**recorded, "motion_variant": names.motion_variant, "prediction": asked})
+    return pipeline, place
 
 
 def _is_easyanimate(folder: Path) -> bool:
