@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests import tiny_models
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines import load_pipeline, placing
@@ -17,6 +18,7 @@ from muybridge.pipelines.planning import PartsBeside, plan_video
 from muybridge.runtime.placement import Placement, describe
 from muybridge.runtime.plan import PlanSettings, choices_in, choose_run
 from muybridge.types import VideoShape
+from muybridge.vae.magvit import Tiling
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -111,6 +113,12 @@ def test_a_pipeline_is_put_as_was_decided_and_makes_the_same_video(make_pipeline
     assert pipeline.vae.use_slicing
     assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(pipeline("a red circle", **video), plain("a red circle", **video), rtol=0, atol=1e-4)
+
+
+def test_the_vae_of_easyanimate_works_in_exact_tiles() -> None:
+    pipeline = tiny_models.make_easyanimate()
+    put(pipeline, Place(torch.float32, None, Placement("float32", tiled_vae=True)))
+    assert pipeline.vae.tiling is Tiling.EXACT
 
 
 def test_a_loaded_pipeline_says_how_it_was_placed(saved_pipeline: Path) -> None:
