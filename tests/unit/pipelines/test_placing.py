@@ -129,7 +129,7 @@ def test_a_loaded_pipeline_says_how_it_was_placed(saved_pipeline: Path) -> None:
     said = describe(loaded.placement)
     expected = "float32, guidance at once, the VAE as it is, all weights on the device, channels_last: at most "
     assert said.startswith(expected)
-    assert said.endswith(" GB for 4 frames of 32x32.")
+    assert said.endswith(" MB for 4 frames of 32x32.")
 
 
 def test_a_precision_alone_plans_nothing(saved_pipeline: Path) -> None:
