@@ -158,3 +158,28 @@ def test_requests_that_are_none(
     (here / "wrong.yaml").write_text("prompt: a\ncolour: red\n")
     status, err = run(capsys, PROMPT, *arguments)
     assert (status, message in err) == (2, True), err
+
+
+def test_precision_and_memory_are_asked_for_and_recorded(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, PROMPT, *SHORT, "--frames", "2", "--dtype", "bfloat16", "-o", "a.mp4")[0] == 0
+    request = read_request(here / "a.mp4")
+    assert request is not None
+    assert (request["model"]["dtype"], request["made"]["dtype"]) == ("bfloat16", "bfloat16")
+    assert run(capsys, "--like", "a.mp4", "-o", "b.mp4")[0] == 0
+    assert np.array_equal(made(here / "a.mp4"), made(here / "b.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--memory", "1MB"), "Nothing fits 0.001 GB: the least is"),
+        (("--memory", "much"), "given 'much'"),
+        (("--dtype", "int8"), "torch_dtype must be auto, float32, bfloat16, float16; given int8"),
+        (("--speed", "magic"), "Unknown optimization 'magic'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_weight_is_read(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    status, err = run(capsys, PROMPT, *SHORT, *arguments)
+    assert (status, message in err) == (2, True), err

@@ -50,7 +50,7 @@ class Flag:
         )
 
 
-_MODEL, _PICTURES, _LONG = "Model", "Pictures and videos", "Long videos"
+_MODEL, _PICTURES, _LONG, _MEMORY = "Model", "Pictures and videos", "Long videos", "Speed and memory"
 
 FLAGS: tuple[Flag, ...] = (
     Flag("model", "model", str, "A shipped model, a folder, a hub id, or a single file."),
@@ -178,7 +178,24 @@ FLAGS: tuple[Flag, ...] = (
         None,
         _MODEL,
     ),
-    Flag("device", "device", str, "cpu, cuda, cuda:1, ...; by default the best there is.", None, _MODEL),
+    Flag("device", "device", str, "cpu, cuda, cuda:1, ...; by default the best there is.", None, _MEMORY),
+    Flag(
+        "dtype",
+        "dtype",
+        str,
+        "float32, bfloat16, float16, or auto; by default what a card does well, and float32 on a CPU.",
+        None,
+        _MEMORY,
+    ),
+    Flag(
+        "memory",
+        "memory",
+        str,
+        "What may be used of the device: an amount, auto for what is free (the default on a card), or max for all.",
+        "12GB|auto|max",
+        _MEMORY,
+    ),
+    Flag("speed", "speed", list[str], "An optimization by name, as in compile or channels_last.", "NAME", _MEMORY),
 )
 
 

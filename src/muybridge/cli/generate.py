@@ -141,6 +141,8 @@ def _report(result: GenerationResult, as_json: bool) -> None:
         return
     output.print(f"{result.path}")
     output.print("  " + ", ".join(_shown(result.settings)))
+    if result.placement is not None:
+        output.print(f"  {result.placement}")
     output.print(f"  {result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
 
 

@@ -20,6 +20,7 @@ from muybridge.pipelines.prompts import Texts
 from muybridge.request import Capabilities, WindowSettings
 from muybridge.request.following import Usual
 from muybridge.request.prompt_syntax import Embedding
+from muybridge.runtime.placement import Placement
 from muybridge.sampling import Scheduler, make_scheduler, set_timesteps
 from muybridge.sampling.guidance import Predict
 from muybridge.types import VideoShape
@@ -79,6 +80,8 @@ class PipelineBase(LoraTagHost):
     _loaded_with: Mapping[str, str | None] = dict.fromkeys(
         ("motion_adapter", "motion_variant", "parts_from", "vae", "prediction")
     )
+    placement: Placement | None = None
+    """How it was fitted into memory when it was loaded."""
     _network_files: Mapping[str, str] = {}
     _interrupt = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines.families import family_of
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.make import VideoPipeline
-from muybridge.pipelines.placing import Wish, find_place, put
+from muybridge.pipelines.placing import Place, Wish, find_place, put
 from muybridge.pipelines.planning import PartsBeside
 from muybridge.request import ModelChoice
 from muybridge.types import VideoShape
@@ -71,48 +72,64 @@ def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides 
     Warns:
         UserWarning: what is taken instead of what is said.
     """
-    if motion_variant is not None and motion_adapter is None:
-        raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
-    asked = None if prediction is None else prediction_type(prediction)
-    path = Path(model)
-    if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"There is no weight file {path}.")
-    if parts_from is not None and not path.is_file():
-        raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
     if shape is not None and memory is None:
         raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
-    located = path if path.is_file() else locate_model(model)
-    family = family_of(located, motion_adapter is not None)
-    beside = PartsBeside(motion_adapter, motion_variant, parts_from)
-    place = find_place(model, Wish(torch_dtype, memory, speed, device, shape), beside)
-    wishes = Wishes(model, located, motion_adapter, motion_variant, parts_from, vae, asked)
-    pipeline: VideoPipeline = family.load(wishes, place.dtype)
-    given = {"motion_adapter": motion_adapter, "parts_from": parts_from, "vae": vae}
-    named = {name: None if each is None else str(each) for name, each in given.items()}
-    pipeline.remember_parts(str(model), {**named, "motion_variant": motion_variant, "prediction": asked})
+    named = Names(model, motion_adapter, motion_variant, parts_from, vae, prediction)
+    wish = Wish(torch_dtype, memory, speed, device, shape)
+    pipeline, place = _loaded(named, wish)
     put(pipeline, place)
     return pipeline
 
 
-def load_choice(choice: ModelChoice) -> VideoPipeline:
-    """Load a model and all that is put into it.
+def load_choice(choice: ModelChoice, wish: Wish) -> VideoPipeline:
+    """Load a model and all that is put into it, into the memory that it may have.
 
     Raises:
-        ConfigError: something that this model does not take.
+        ConfigError: something that this model does not take, or memory in which nothing fits.
         CheckpointError: as `load_pipeline`, and for what is put into it.
     """
-    pipeline = load_pipeline(
-        choice.model,
-        motion_adapter=choice.motion_adapter,
-        parts_from=choice.parts_from,
-        motion_variant=choice.motion_variant,
-        vae=choice.vae,
-        prediction=choice.prediction,
-    )
+    names = (choice.motion_adapter, choice.motion_variant, choice.parts_from, choice.vae, choice.prediction)
+    pipeline, place = _loaded(Names(choice.model, *names), wish)
     for path, weight in choice.loras.items():
         pipeline.load_lora_weights(path, weight=weight)
     for path, name in choice.embeddings.items():
         pipeline.load_embedding(path, name)
     for role, path in choice.networks.items():
         pipeline.load_network(role, path, choice.networks)
+    # Last: what is put into layers has to be there before layers wait elsewhere.
+    put(pipeline, place)
     return pipeline
+
+
+@dataclass(frozen=True)
+class Names:
+    """What to load, as `load_pipeline` is told it."""
+
+    model: str | os.PathLike[str]
+    motion_adapter: str | os.PathLike[str] | None = None
+    motion_variant: str | None = None
+    parts_from: str | os.PathLike[str] | None = None
+    vae: str | os.PathLike[str] | None = None
+    prediction: str | None = None
+
+
+def _loaded(names: Names, wish: Wish) -> tuple[VideoPipeline, Place]:
+    """The pipeline in its precision, and where it is to go."""
+    model, adapter = names.model, names.motion_adapter
+    if names.motion_variant is not None and adapter is None:
+        raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
+    asked = None if names.prediction is None else prediction_type(names.prediction)
+    path = Path(model)
+    if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
+        raise CheckpointError(f"There is no weight file {path}.")
+    if names.parts_from is not None and not path.is_file():
+        raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
+    located = path if path.is_file() else locate_model(model)
+    family = family_of(located, adapter is not None)
+    place = find_place(model, wish, PartsBeside(adapter, names.motion_variant, names.parts_from))
+    wishes = Wishes(model, located, adapter, names.motion_variant, names.parts_from, names.vae, asked)
+    pipeline: VideoPipeline = family.load(wishes, place.dtype)
+    given = {"motion_adapter": adapter, "parts_from": names.parts_from, "vae": names.vae}
+    recorded = {name: None if each is None else str(each) for name, each in given.items()}
+    pipeline.remember_parts(str(model), {**recorded, "motion_variant": names.motion_variant, "prediction": asked})
+    return pipeline, place

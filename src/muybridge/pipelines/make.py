@@ -104,8 +104,7 @@ class VideoPipeline(PipelineBase):
             NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
         """
         self._interrupt = False
-        placement = getattr(self, "placement", None)
-        batched = placement is None or placement.guidance == "batched"
+        batched = self.placement is None or self.placement.batched_guidance
         plan = Planner(self, request, inputs or Inputs()).plan(
             batch_of(request, prompts, negative_prompts, num_videos_per_prompt),
             output_type,

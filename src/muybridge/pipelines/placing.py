@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from muybridge.errors import ConfigError
-from muybridge.pipelines.planning import PartsBeside, plan_video
+from muybridge.pipelines.planning import PartialShape, PartsBeside, plan_video
 from muybridge.runtime.options import choose, look_up
 from muybridge.runtime.placement import Placement
 from muybridge.runtime.plan import choices_in, choose_run, parse_bytes
@@ -32,14 +32,14 @@ class Wish:
         memory: bytes, or text such as "12GB", "max" or "auto"; None plans nothing.
         speed: names of optimizations (`runtime.options.OPTIMIZATIONS`).
         device: where to run; by default, with `memory`, the accelerator that there is, and else the CPU.
-        shape: of the videos to make; by default what the model makes by default.
+        shape: of the videos to make, or frames, height and width of which None is what the model makes by default.
     """
 
     dtype: torch.dtype | str = torch.float32
     memory: int | str | None = None
     speed: str | Sequence[str] = ()
     device: str | torch.device | None = None
-    shape: VideoShape | None = None
+    shape: VideoShape | PartialShape | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def fit(
     model: str | os.PathLike[str],
     budget: int,
     dtypes: Sequence[str],
-    shape: VideoShape | None = None,
+    shape: VideoShape | PartialShape | None = None,
     device: str = "cuda",
     beside: PartsBeside | None = None,
 ) -> Placement:

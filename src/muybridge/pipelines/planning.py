@@ -48,9 +48,33 @@ class PartsBeside:
     parts_from: str | os.PathLike[str] | None = None
 
 
+@dataclass(frozen=True)
+class PartialShape:
+    """Extent of a video of which not everything is asked for; None is what the model makes by default.
+
+    Attributes:
+        num_frames: asked for.
+        height: likewise, in pixels.
+        width: likewise.
+        is_whole: whether all frames are to be made at once also by models that make longer videos in segments.
+    """
+
+    num_frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    is_whole: bool = False
+
+    def filled(self, usual: VideoShape, is_continued: bool) -> VideoShape:
+        """What is made at once by a model that makes `usual` by default, and longer videos in segments or not."""
+        frames = self.num_frames or usual.num_frames
+        if is_continued and not self.is_whole:
+            frames = min(frames, usual.num_frames)
+        return VideoShape(frames, self.height or usual.height, self.width or usual.width)
+
+
 def plan_video(
     model: str | os.PathLike[str],
-    shape: VideoShape | None = None,
+    shape: VideoShape | PartialShape | None = None,
     num_steps: int = 25,
     guided: bool = True,
     device: str = "cuda",
@@ -87,6 +111,8 @@ def plan_video(
     wishes = Wishes(model, place, beside.motion_adapter, beside.motion_variant, beside.parts_from)
     skeleton = family.planning.skeleton(wishes)
     wanted = shape or skeleton.shape
+    if isinstance(wanted, PartialShape):
+        wanted = wanted.filled(skeleton.shape, skeleton.is_continued)
 
     on_cpu = device == "cpu" and not skeleton.is_file
     # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.

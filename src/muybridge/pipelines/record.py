@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -42,6 +43,8 @@ def recorded(pipeline: PipelineBase, plan: Plan) -> dict[str, Any]:
         "interrupted": pipeline._interrupt,
         "unrecorded": [*in_memory, *pipeline._changed_parts()],
     }
+    if pipeline.placement is not None:
+        record["made"]["placement"] = plain_value(asdict(pipeline.placement))
     if plan.task.inputs.digests:
         record["inputs"] = dict(plan.task.inputs.digests)
     return record
@@ -56,8 +59,17 @@ def _model(pipeline: PipelineBase, plan: Plan) -> dict[str, Any]:
         "loras": pipeline.lora_settings,
         "embeddings": plan.texts.embeddings,
         "networks": networks,
+        **_placed(pipeline),
     }
     return {name: value for name, value in found.items() if value or name == "model"}
+
+
+def _placed(pipeline: PipelineBase) -> dict[str, Any]:
+    """What decides over numbers of how it was loaded: precision, and optimizations by name."""
+    backbone: Any = pipeline.backbone
+    dtype = str(backbone.dtype).removeprefix("torch.")
+    speed = [] if pipeline.placement is None else list(pipeline.placement.speed)
+    return {"dtype": None if dtype == "float32" else dtype, "speed": speed}
 
 
 def _is_used(role: str, kinds: set[str]) -> bool:

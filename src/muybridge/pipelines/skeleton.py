@@ -30,11 +30,13 @@ class Skeleton:
         make: of precision and device: its networks, by name of the part.
         shape: the video that it makes by default.
         is_file: whether it is of a single file, which is planned as for a card wherever it runs.
+        is_continued: whether longer videos are made in segments where nobody says how, as of `Capabilities`.
     """
 
     make: Callable[[torch.dtype, str], Mapping[str, nn.Module]]
     shape: VideoShape
     is_file: bool = False
+    is_continued: bool = False
 
 
 def skeleton_parts(folder: Path, makers: Makers, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:

@@ -87,7 +87,8 @@ def repeated(embedded: Mapping[str, Any], changes: Mapping[str, Any] | None = No
         ConfigError: it was made from more than a prompt and settings, or is not a request.
     """
     is_nested = _MADE in embedded or isinstance(embedded.get("model"), Mapping)
-    _check_repeatable(embedded[_MADE] if is_nested and _MADE in embedded else embedded)
+    own = (embedded.get("model") or {}).get("dtype") if is_nested else None
+    _check_repeatable(embedded[_MADE] if is_nested and _MADE in embedded else embedded, own or "float32")
     known = flattened(_document(embedded)) if is_nested else _of_earlier(embedded)
     changed = dict(changes or {})
     for of, names in _SAID_OF.items():
@@ -141,10 +142,10 @@ def _of_earlier(embedded: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in embedded.items() if name in known and value is not None}
 
 
-def _check_repeatable(made: Mapping[str, Any]) -> None:
+def _check_repeatable(made: Mapping[str, Any], dtype: str) -> None:
     if unrecorded := made.get("unrecorded"):
         raise ConfigError(f"The file cannot be repeated: it was made with {unrecorded}, which it does not hold.")
     if made.get("interrupted"):
         raise ConfigError("The file cannot be repeated: it was interrupted, so its settings give another video.")
-    if made.get("dtype", "float32") != "float32":
-        raise ConfigError(f"The file cannot be repeated: it was made in {made['dtype']}, not in float32.")
+    if made.get("dtype", dtype) != dtype:
+        raise ConfigError(f"The file cannot be repeated: it was made in {made['dtype']}, not in {dtype}.")

@@ -53,4 +53,8 @@ def describe(placement: Placement) -> str:
     if placement.peak_bytes is None or placement.shape is None:
         return f"{line}."
     frames, height, width = placement.shape
-    return f"{line}: at most {placement.peak_bytes / 1e9:.3g} GB for {frames} frames of {width}x{height}."
+    return f"{line}: at most {_amount(placement.peak_bytes)} for {frames} frames of {width}x{height}."
+
+
+def _amount(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 10**9 else f"{count / 1e6:.3g} MB"

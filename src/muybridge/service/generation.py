@@ -17,7 +17,10 @@ from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError
 from muybridge.pipelines import VideoPipeline
 from muybridge.pipelines.load import load_choice
+from muybridge.pipelines.placing import Wish
+from muybridge.pipelines.planning import PartialShape
 from muybridge.request import GenerateRequest, Inputs
+from muybridge.runtime.placement import describe
 from muybridge.sampling import scheduler_names
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long
 from muybridge.video import Video, check_writable
@@ -32,12 +35,14 @@ class GenerationResult:
         settings: the full request, as it is in the file.
         seconds: from the call to the written file, loading included.
         peak_memory_bytes: of the process, or of the GPU where one was used.
+        placement: how the model was fitted into memory, in one line; None where nothing was to be fitted.
     """
 
     path: Path
     settings: dict[str, Any]
     seconds: float
     peak_memory_bytes: int
+    placement: str | None = None
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -81,13 +86,13 @@ def generate_file(
     if sampling.scheduler is not None and sampling.scheduler not in scheduler_names():
         raise ConfigError(f"Unknown scheduler {sampling.scheduler!r}. Known: {', '.join(scheduler_names())}.")
     target = pick_device(request.model.device)
+    wish = _wish(request, target)
     if inputs is None:
         inputs = open_inputs(request)
     with quiet_loading():
-        pipeline = load_choice(request.model)
+        pipeline = load_choice(request.model, wish)
     check_redo(request, pipeline, redo, redo_following)
     _warn_of_idle_embeddings(pipeline, request)
-    pipeline.to(target)
     pipeline.set_progress_bar_config(disable=not (show_progress and sys.stderr.isatty()), leave=False)
     if is_long(request, pipeline):
         path, settings = continue_to_file(
@@ -96,7 +101,21 @@ def generate_file(
     else:
         video: Video = pipeline.make(request.model_copy(update={"segments": None}), inputs=inputs)
         path, settings = video.save(output, embed_request=embed_request), dict(video.request or {})
-    return GenerationResult(path, settings, time.perf_counter() - started, _peak_memory(target))
+    said = None if pipeline.placement is None else describe(pipeline.placement)
+    return GenerationResult(path, settings, time.perf_counter() - started, _peak_memory(target), said)
+
+
+def _wish(request: GenerateRequest, device: torch.device) -> Wish:
+    """Precision and memory that were asked for; on a card, where nobody says, what it does well and what is free."""
+    choice, on_cpu = request.model, device.type == "cpu"
+    dtype = choice.dtype or ("float32" if on_cpu else "auto")
+    memory = choice.memory or (None if on_cpu else "auto")
+    if memory is None:
+        return Wish(dtype, None, choice.speed, device)
+    asked, windows, segments = request.shape, request.sampling.windows, request.segments
+    at_once = windows.size if windows is not None else None if segments is None else segments.frames
+    shape = PartialShape(at_once or asked.num_frames, asked.height, asked.width, is_whole=at_once is not None)
+    return Wish(dtype, memory, choice.speed, device, shape)
 
 
 def open_inputs(request: GenerateRequest) -> Inputs:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests import tiny_models
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines import load_pipeline, placing
@@ -17,6 +18,7 @@ from muybridge.pipelines.planning import PartsBeside, plan_video
 from muybridge.runtime.placement import Placement, describe
 from muybridge.runtime.plan import PlanSettings, choices_in, choose_run
 from muybridge.types import VideoShape
+from muybridge.vae.magvit import Tiling
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -113,6 +115,12 @@ def test_a_pipeline_is_put_as_was_decided_and_makes_the_same_video(make_pipeline
     torch.testing.assert_close(pipeline("a red circle", **video), plain("a red circle", **video), rtol=0, atol=1e-4)
 
 
+def test_the_vae_of_easyanimate_works_in_exact_tiles() -> None:
+    pipeline = tiny_models.make_easyanimate()
+    put(pipeline, Place(torch.float32, None, Placement("float32", tiled_vae=True)))
+    assert pipeline.vae.tiling is Tiling.EXACT
+
+
 def test_a_loaded_pipeline_says_how_it_was_placed(saved_pipeline: Path) -> None:
     loaded: Any = load_pipeline(
         saved_pipeline, "auto", memory="1000GB", device="cpu", shape=SHAPE, speed="channels_last"
@@ -121,7 +129,7 @@ def test_a_loaded_pipeline_says_how_it_was_placed(saved_pipeline: Path) -> None:
     said = describe(loaded.placement)
     expected = "float32, guidance at once, the VAE as it is, all weights on the device, channels_last: at most "
     assert said.startswith(expected)
-    assert said.endswith(" GB for 4 frames of 32x32.")
+    assert said.endswith(" MB for 4 frames of 32x32.")
 
 
 def test_a_precision_alone_plans_nothing(saved_pipeline: Path) -> None:

@@ -35,7 +35,9 @@ def skeleton(wishes: Wishes) -> Skeleton:
     """
     folder = wishes.place
     makers = {name: make for name, make in _MAKERS.items() if name != "image_encoder" or (folder / name).is_dir()}
-    return Skeleton(lambda dtype, device: skeleton_parts(folder, makers, dtype, device), usual_shape(folder))
+    return Skeleton(
+        lambda dtype, device: skeleton_parts(folder, makers, dtype, device), usual_shape(folder), is_continued=True
+    )
 
 
 def stages(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, Stage]:
