@@ -25,6 +25,7 @@ import muybridge
 from muybridge import load_pipeline
 from muybridge.cli.main import app, main
 from muybridge.motion import registry
+from muybridge.request import condition
 from muybridge.pipelines import VideoPipeline
 from muybridge.pipelines.call import CallSettings
 from muybridge.training.run_file import load_run
@@ -54,6 +55,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     """A folder with what the page of the test takes from its reader, and the place where its code runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(condition, "_KINDS", condition.condition_kinds())
     monkeypatch.setattr(muybridge, "load_pipeline", load_for_few_steps)
     text = (DOCS / request.getfixturevalue("page")).read_text(encoding="utf-8")
     with installed(tmp_path / "site") if "pixart_frames" in text else nullcontext():
