@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from muybridge.checkpoints.convert import convert_weights
 from muybridge.checkpoints.locate import locate_model
 from muybridge.cli.main import main
 from muybridge.errors import CheckpointError, ConfigError, InputFileError
-from muybridge.service.animatediff_jobs import _cropped, _normalized, read_jobs, run_jobs
+from muybridge.pipelines.animatediff.family import FAMILY
+from muybridge.pipelines.animatediff.prompt_files import _cropped, _normalized, read_jobs
+from muybridge.service.prompt_files import run_prompt_file
 from muybridge.video import read_video
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -31,6 +34,11 @@ def motion_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("motion") / "mm.safetensors"
     convert_weights(locate_model(BASE) / "motion_adapter", path, "original")
     return path
+
+
+def run_jobs(path: Path, base: str, output: Path, device: str) -> Sequence[Path]:
+    assert FAMILY.prompt_files is not None
+    return run_prompt_file(FAMILY.prompt_files, path, base, output, device)
 
 
 def write_jobs(folder: Path, *jobs: dict[str, Any]) -> Path:
@@ -53,14 +61,14 @@ def test_a_prompt_file_runs_as_it_is(tmp_path: Path, motion_module: Path) -> Non
         "n_prompt": [""],
     }
 
-    found = run_jobs(write_jobs(tmp_path, job), BASE, tmp_path / "out", "cpu")
+    videos = run_jobs(write_jobs(tmp_path, job), BASE, tmp_path / "out", "cpu")
 
-    assert [video.name for video in found.videos] == ["0-a-red-circle.gif", "1-a-blue-square.gif"]
+    assert [video.name for video in videos] == ["0-a-red-circle.gif", "1-a-blue-square.gif"]
     assert read_video(tmp_path / "out" / "sample.gif").frames.shape == (2, 64, 128, 3)
     (record,) = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert record["seed"][0] == 5
     assert record["seed"][1] >= 0
-    first, second = (read_video(video).frames for video in found.videos)
+    first, second = (read_video(video).frames for video in videos)
     assert not np.array_equal(first, second)
 
 
@@ -115,10 +123,10 @@ def test_the_first_prompt_files_run(tmp_path: Path, motion_module: Path) -> None
     with pytest.warns(
         UserWarning, match=r"vocabulary lacks 'красный', '\(', 'круг'"
     ):  # brackets too, as in the original
-        found = run_jobs(path, BASE, tmp_path / "out", "cpu")
+        videos = run_jobs(path, BASE, tmp_path / "out", "cpu")
 
-    assert [video.name for video in found.videos] == ["0-красный-круг-1-5.gif", "1-красный-круг-1-5.gif"]
-    first, second = (read_video(video) for video in found.videos)
+    assert [video.name for video in videos] == ["0-красный-круг-1-5.gif", "1-красный-круг-1-5.gif"]
+    first, second = (read_video(video) for video in videos)
     assert np.array_equal(first.frames, second.frames)
     assert first.request is not None
     assert first.request["sampling"]["seed"] == 10788741199826055526 % 2**63

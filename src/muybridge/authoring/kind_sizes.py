@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from muybridge.backbones.dit import Transformer3DModel
-from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.motion import KindEntry, MotionHost, list_kinds
 from muybridge.motion.registry import build_motion_module, spec_for_site
+from muybridge.pipelines.families import known_families
+from muybridge.pipelines.family import FullSize
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,15 @@ class KindSize:
     num_parameters: dict[str, int | None]
 
 
+def full_size_backbones() -> list[FullSize]:
+    """Of the families that say what theirs is."""
+    return [family.full_size for family in known_families() if family.full_size is not None]
+
+
 def kind_sizes() -> list[KindSize]:
-    """All kinds with their sizes in Stable Diffusion 1.5's U-Net and EasyAnimate V3's transformer; needs no memory."""
+    """All kinds with their sizes in the backbones of all families; needs no memory."""
     with torch.device("meta"):
-        hosts: dict[str, MotionHost] = {"unet": UNet3DConditionModel(), "dit": Transformer3DModel()}
+        hosts = {backbone.key: backbone.make() for backbone in full_size_backbones()}
     return [KindSize(entry, {name: _size(host, entry) for name, host in hosts.items()}) for entry in list_kinds()]
 
 

@@ -19,9 +19,8 @@ from muybridge.demo import render, world
 from muybridge.demo.batches import to_pixels, tokenize
 from muybridge.errors import ConfigError
 from muybridge.motion.integration import integrate_motion
-from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.training.methods.denoise import DiffusionObjective
-from muybridge.vae import encode_images
 
 OVERFIT = "overfit"
 _BASE = "demo/animatediff"
@@ -86,19 +85,17 @@ def check_overfitting(kind: str, config: Mapping[str, Any] | None, steps: int, s
         return CheckResult(OVERFIT, "not applicable", "waits for the other checks to pass")
     with quiet_loading():
         pipeline = load_pipeline(_BASE)
-    if not isinstance(pipeline, AnimateDiffPipeline):
-        raise ConfigError(f"{_BASE} is a {type(pipeline).__name__}; an AnimateDiffPipeline is needed.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         adapter = integrate_motion(pipeline, kind, mode="replace", config=dict(config or {})).adapter
-        pipeline.unet.requires_grad_(False)
+        pipeline.backbone.requires_grad_(False)
         adapter.requires_grad_(True)
         clip = _Clip(pipeline)
         before = clip.error()
         optimizer = torch.optim.AdamW(adapter.parameters(), lr=_RATE, weight_decay=0.0)
         adapter.train()
         for step in range(steps):
-            clip.loss(1, seed=step).backward()
+            clip.loss(step).backward()
             torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -109,29 +106,32 @@ def check_overfitting(kind: str, config: Mapping[str, Any] | None, steps: int, s
 
 
 class _Clip:
-    """One clip, encoded once, and how well a pipeline's U-Net takes noise off it."""
+    """One clip, encoded once, and how well a pipeline's backbone takes noise off it."""
 
-    def __init__(self, pipeline: AnimateDiffPipeline) -> None:
+    def __init__(self, pipeline: VideoPipeline) -> None:
+        how = pipeline.family.training
+        if how is None:
+            raise ConfigError(f"{_BASE} is a {pipeline.family.name}, which is not trained here.")
         positions = np.arange(0, render.CLIP_FRAMES, render.CLIP_FRAMES // _FRAMES)
         frames = render.render([_SCENE], positions[None], render.place([_SCENE], np.random.default_rng(0)))
-        ids = tokenize(pipeline.tokenizer, [world.full_caption(_SCENE)])
+        batch = {
+            "pixels": to_pixels(frames),
+            "input_ids": tokenize(pipeline.tokenizer, [world.full_caption(_SCENE)]),
+            "frame_positions": torch.from_numpy(positions).float(),
+        }
         with torch.no_grad():
-            self.latents = encode_images(pipeline.vae, to_pixels(frames)[0]).transpose(0, 1)[None]
-            self.text = pipeline.text_encoder(input_ids=ids).last_hidden_state
-        self.positions = torch.from_numpy(positions).float()
-        self.unet = pipeline.unet
+            self.latents, self.told = how.latents(pipeline, batch), how.told(pipeline, batch)
+        self.backbone: Any = pipeline.backbone
         scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
         self.objective = DiffusionObjective(scheduler, _SHIFT)
 
-    def loss(self, count: int, seed: int) -> Tensor:
-        """Mean squared error of the prediction for `count` noisy copies."""
-        copies = self.latents.expand(count, -1, -1, -1, -1)
-        timesteps, noisy, target = self.objective.draw(copies, torch.Generator().manual_seed(seed))
-        text = self.text.expand(count, -1, -1)
-        prediction = self.unet(noisy, timesteps, text, frame_positions=self.positions).sample
+    def loss(self, seed: int) -> Tensor:
+        """Mean squared error of the prediction for a noisy copy."""
+        timesteps, noisy, target = self.objective.draw(self.latents, torch.Generator().manual_seed(seed))
+        prediction = self.backbone(noisy, timesteps, **self.told).sample
         return F.mse_loss(prediction, target)
 
     @torch.no_grad()
     def error(self) -> float:
         """At noise levels and noise that no step of training sees."""
-        return sum(float(self.loss(1, _UNSEEN + index)) for index in range(_MEASURED)) / _MEASURED
+        return sum(float(self.loss(_UNSEEN + index)) for index in range(_MEASURED)) / _MEASURED

@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from muybridge.cli.console import Json, errors, output, print_json
-from muybridge.cli.flags import FLAGS, plain_flags, with_flags
+from muybridge.cli.flags import FLAGS, Flag, plain_flags, with_flags
 from muybridge.errors import ConfigError
+from muybridge.pipelines.families import built_in_families
 
 if TYPE_CHECKING:
+    from muybridge.pipelines.family import PromptFiles
     from muybridge.request import GenerateRequest
     from muybridge.service.generation import GenerationResult
 
+_PROMPT_FILES = {
+    family.prompt_files.option.replace("-", "_"): family.prompt_files
+    for family in built_in_families()
+    if family.prompt_files is not None
+}
+"""Prompt files of original programs, by the parameter that names one."""
+_PROMPT_FILE_FLAGS = tuple(Flag(files.option, name, Path, files.help) for name, files in _PROMPT_FILES.items())
 
-@with_flags(FLAGS)
-def generate(  # noqa: PLR0913  # a request comes from flags, from files, or from both
+
+@with_flags((*FLAGS, *_PROMPT_FILE_FLAGS))
+def generate(  # a request comes from flags, from files, or from both
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="What to show.")] = None,
     output_path: Annotated[
@@ -36,19 +46,16 @@ def generate(  # noqa: PLR0913  # a request comes from flags, from files, or fro
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any setting of a request, as in sampling.eta=0.5."),
     ] = None,
-    animatediff_config: Annotated[
-        Path | None,
-        typer.Option(help="A prompt file of AnimateDiff's own, with --model as its base and -o as its folder."),
-    ] = None,
     metadata: Annotated[bool, typer.Option(help="Store the request in the file.")] = True,
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Make a video from a prompt."""
-    if animatediff_config is not None:
-        _refuse_others(context, {"animatediff_config", "model", "output_path", "device", "as_json"})
-        _run_jobs(animatediff_config, given["model"], output_path, given["device"], as_json)
-        return
+    for name, files in _PROMPT_FILES.items():
+        if (path := given.pop(name)) is not None:
+            _refuse_others(context, {name, "model", "output_path", "device", "as_json"})
+            _run_prompt_file(files, path, given["model"], output_path, given["device"], as_json)
+            return
     redo, following = given.pop("redo") or (), given.pop("redo_following")
     if like is not None and request_file is not None:
         raise ConfigError("--like and --request both say what to make; give one of them.")
@@ -195,19 +202,22 @@ def _refuse_others(context: typer.Context, allowed: set[str]) -> None:
         raise ConfigError(f"A prompt file holds its own prompts and settings; leave {', '.join(foreign)} out.")
 
 
-def _run_jobs(path: Path, model: str | None, output_path: Path | None, device: str | None, as_json: bool) -> None:
+def _run_prompt_file(
+    files: PromptFiles, path: Path, model: str | None, output_path: Path | None, device: str | None, as_json: bool
+) -> None:
     if model is None:
-        raise ConfigError("--animatediff-config needs --model: the Stable Diffusion 1.5 that its jobs are based on.")
-    from muybridge.service.animatediff_jobs import run_jobs
+        raise ConfigError(f"--{files.option} needs --model: {files.base}.")
+    from muybridge.service.prompt_files import run_prompt_file
 
     def show(done: int, total: int) -> None:
         errors.print(f"{done}/{total} videos")
 
-    found = run_jobs(path, model, output_path or Path("samples"), device, None if as_json else show)
+    folder = output_path or Path("samples")
+    videos = run_prompt_file(files, path, model, folder, device, None if as_json else show)
     if as_json:
-        print_json({"path": str(found.folder), "videos": [str(video) for video in found.videos]})
+        print_json({"path": str(folder), "videos": [str(video) for video in videos]})
         return
-    for video in found.videos:
+    for video in videos:
         output.print(f"{video}")
 
 

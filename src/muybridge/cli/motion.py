@@ -22,13 +22,14 @@ def motion() -> None:
 @app.command("list")
 def list_motion_kinds(as_json: Json = False) -> None:
     """Show every kind, the package it comes from, and its parameters in each backbone."""
-    from muybridge.authoring.kind_sizes import kind_sizes
+    from muybridge.authoring.kind_sizes import full_size_backbones, kind_sizes
 
     found = kind_sizes()
     if as_json:
         print_json({"kinds": [_plain(each) for each in found]})
         return
-    rows = [("kind", "from", "SD 1.5 U-Net", "EasyAnimate V3"), *(_row(each) for each in found)]
+    titles = [backbone.title for backbone in full_size_backbones()]
+    rows = [("kind", "from", *titles), *(_row(each) for each in found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for kind, origin, *sizes in rows:
         cells = (f"{size:>{width}}" for size, width in zip(sizes, widths[2:], strict=True))

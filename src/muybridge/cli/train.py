@@ -11,7 +11,7 @@ from muybridge.cli.console import errors, output
 
 
 def train(
-    run_file: Annotated[Path, typer.Argument(help="A run file, such as runs/demo-animatediff.yaml.")],
+    run_file: Annotated[Path, typer.Argument(help="A run file, such as runs/lora.yaml.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Change a setting of the run file.")
     ] = None,

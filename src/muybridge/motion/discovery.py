@@ -60,16 +60,16 @@ def top_package(name: str) -> str:
     return name.partition(":")[0].partition(".")[0].strip()
 
 
-def load_entry(entry: EntryPoint) -> Any:
+def load_entry(entry: EntryPoint, what: str = "motion kind") -> Any:
     """Import what an entry point names.
 
     Raises:
-        ConfigError: the import fails, for whatever reason; names the kind, the package and the error.
+        ConfigError: the import fails, for whatever reason; names it, which is a `what`, the package and the error.
     """
     try:
         return entry.load()
     except (Exception, SystemExit) as error:  # a stranger's module may do anything while it is imported
         raise ConfigError(
-            f"The motion kind {entry.name!r} of {origin_of_entry(entry)} cannot be imported from {entry.value!r}: "
+            f"The {what} {entry.name!r} of {origin_of_entry(entry)} cannot be imported from {entry.value!r}: "
             f"{type(error).__name__}: {error}"
         ) from error

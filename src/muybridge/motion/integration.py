@@ -21,7 +21,7 @@ Settings = MotionModuleConfig | Mapping[str, Any] | None
 KindChoice = str | type[MotionModule] | tuple[str | type[MotionModule], Settings]
 """A kind by name or class, alone or with its settings."""
 _BESIDE: dict[str, type[CompositeMotionModule]] = {"add": MixMotionModule, "after": ComposeMotionModule}
-_NETWORKS = ("unet", "transformer")
+_NETWORKS = ("backbone", "unet", "transformer")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def integrate_motion(
     """Give motion modules to a backbone, or to the backbone of a pipeline. Fresh ones change nothing until trained.
 
     Args:
-        model: a backbone with motion sites, or anything that has one as its `unet` or `transformer`.
+        model: a backbone with motion sites, or anything that has one as its `backbone`, `unet` or `transformer`.
         motion: a kind by name or class; a module, for a single site; or kinds by patterns of sites, where the first
             that fits decides: `{"mid_block.*": "low_rank", "*": ("temporal", {"num_heads": 4})}`.
         sites: patterns of the sites meant, such as `up_blocks.*`; all if not given.

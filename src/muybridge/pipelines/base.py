@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from muybridge.conditioning.prepared import Prepared, Task
 from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError, NonFiniteError, ShapeError
+from muybridge.motion import MotionAdapter
 from muybridge.pipelines.lora_tags import LoraTagHost
 from muybridge.pipelines.prompts import Texts
 from muybridge.request import Capabilities, WindowSettings
@@ -72,7 +73,7 @@ class Told:
 
 
 class PipelineBase(LoraTagHost):
-    """Parts and hooks of a pipeline; a family fills the hooks in."""
+    """Parts and hooks of a pipeline; a family fills the hooks in, and says its record as `family`."""
 
     model_name: str | None = None
     _remembered: Mapping[str, Any] | None = None
@@ -155,6 +156,21 @@ class PipelineBase(LoraTagHost):
     def encoding_device(self) -> torch.device:
         """Where the VAE runs."""
         return working_device(self.vae)
+
+    def set_motion_adapter(self, adapter: MotionAdapter) -> None:
+        """Attach an adapter in place of the present one.
+
+        Raises:
+            ConfigError: it is for another backbone, or LoRAs sit in the present one.
+        """
+        self.check_motion_loras(adapter)
+        host: Any = self.backbone
+        host.set_motion_adapter(adapter)
+
+    def remove_motion_adapter(self) -> MotionAdapter | None:
+        """Take the adapter off; what is left draws independent stills."""
+        host: Any = self.backbone
+        return host.remove_motion_adapter()
 
     def network_for(self, role: str) -> Any:
         """A network beside the backbone by what it is for; None where there is none."""

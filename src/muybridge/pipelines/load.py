@@ -6,53 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from muybridge.checkpoints import locate_model, parts, read_model_index
-from muybridge.checkpoints.base_models import base_model_from_weights, precision_of_parts
-from muybridge.checkpoints.lacking_parts import load_lacking
-from muybridge.checkpoints.motion_files import LoadedMotion, read_motion
-from muybridge.checkpoints.places import require_kind
-from muybridge.checkpoints.prediction import (
-    Prediction,
-    prediction_of_file,
-    prediction_of_scheduler,
-    prediction_type,
-    without_marks,
-)
-from muybridge.checkpoints.unet_kinds import check_motion_fits, unet_kind
-from muybridge.checkpoints.vae_files import own_vae_settings, read_vae
+from muybridge.checkpoints import locate_model
+from muybridge.checkpoints.prediction import prediction_type
 from muybridge.errors import CheckpointError, ConfigError
-from muybridge.motion.variants import MotionVariant
-from muybridge.pipelines.animatediff.parts import has_motion
-from muybridge.pipelines.animatediff.pipeline import AnimateDiffPipeline
-from muybridge.pipelines.easyanimate.folder import is_published_folder, load_own_vae
-from muybridge.pipelines.easyanimate.pipeline import EasyAnimatePipeline
+from muybridge.pipelines.families import family_of
+from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.make import VideoPipeline
 from muybridge.pipelines.placing import Place, Wish, find_place, put
 from muybridge.pipelines.planning import PartsBeside
 from muybridge.request import ModelChoice
-from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler, with_settings
 from muybridge.types import VideoShape
-from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
-
-_UNETS = ("UNet2DConditionModel", "UNetMotionModel", "UNet3DConditionModel")
-_VIDEO_PREFIX = "AnimateDiff"
-
-
-@dataclass(frozen=True)
-class _Wishes:
-    """What is used instead of what the model has or says, or None; `model` is what it was called."""
-
-    model: str
-    dtype: torch.dtype
-    motion: LoadedMotion | None
-    motion_name: str
-    parts_from: str | os.PathLike[str] | None
-    vae: str | os.PathLike[str] | None
-    prediction: str | None
+from muybridge.weights.files import WEIGHT_SUFFIXES
 
 
 def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides over memory goes by keyword
@@ -68,7 +35,7 @@ def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides 
     speed: str | Sequence[str] = (),
     device: str | torch.device | None = None,
     shape: VideoShape | None = None,
-) -> AnimateDiffPipeline | EasyAnimatePipeline:
+) -> VideoPipeline:
     """Load a pipeline: on the CPU, from where `.to(device)` moves it, unless `device` or `memory` say otherwise.
 
     Args:
@@ -108,8 +75,7 @@ def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides 
     if shape is not None and memory is None:
         raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
     named = Names(model, motion_adapter, motion_variant, parts_from, vae, prediction)
-    wish = Wish(torch_dtype, memory, speed, device, shape)
-    pipeline, place = _loaded(named, wish)
+    pipeline, place = _loaded(named, Wish(torch_dtype, memory, speed, device, shape))
     put(pipeline, place)
     return pipeline
 
@@ -146,126 +112,23 @@ class Names:
     prediction: str | None = None
 
 
-def _loaded(names: Names, wish: Wish) -> tuple[AnimateDiffPipeline | EasyAnimatePipeline, Place]:
+def _loaded(names: Names, wish: Wish) -> tuple[VideoPipeline, Place]:
     """The pipeline in its precision, and where it is to go."""
-    model, adapter = names.model, names.motion_adapter
+    model, adapter, parts_from = names.model, names.motion_adapter, names.parts_from
     if names.motion_variant is not None and adapter is None:
         raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
     asked = None if names.prediction is None else prediction_type(names.prediction)
     path = Path(model)
-    is_file = path.is_file()
     if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
         raise CheckpointError(f"There is no weight file {path}.")
-    if names.parts_from is not None and not is_file:
+    if parts_from is not None and not path.is_file():
         raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
-    folder = None if is_file else locate_model(model)
-    place = find_place(model, wish, PartsBeside(adapter, names.motion_variant, names.parts_from))
-    dtype = place.dtype
-    pipeline: AnimateDiffPipeline | EasyAnimatePipeline
-    if folder is not None and _is_easyanimate(folder):
-        if adapter is not None:
-            raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
-        pipeline = _easyanimate(model, folder, dtype, names.vae, asked)
-    else:
-        motion = None if adapter is None else read_motion(adapter, dtype=dtype, variant=names.motion_variant)
-        wishes = _Wishes(str(model), dtype, motion, Path(adapter or "").name, names.parts_from, names.vae, asked)
-        pipeline = _from_file(path, wishes) if folder is None else _from_folder(folder, wishes)
-    given = {"motion_adapter": adapter, "parts_from": names.parts_from, "vae": names.vae}
+    located = path if path.is_file() else locate_model(model)
+    family = family_of(located, adapter is not None)
+    place = find_place(model, wish, PartsBeside(adapter, names.motion_variant, parts_from))
+    wishes = Wishes(model, located, adapter, names.motion_variant, parts_from, names.vae, asked)
+    pipeline: VideoPipeline = family.load(wishes, place.dtype)
+    given = {"motion_adapter": adapter, "parts_from": parts_from, "vae": names.vae}
     recorded = {name: None if each is None else str(each) for name, each in given.items()}
     pipeline.remember_parts(str(model), {**recorded, "motion_variant": names.motion_variant, "prediction": asked})
     return pipeline, place
-
-
-def _is_easyanimate(folder: Path) -> bool:
-    return is_published_folder(folder) or read_model_index(folder).get("_class_name") == "EasyAnimatePipeline"
-
-
-def _easyanimate(
-    model: str | os.PathLike[str],
-    folder: Path,
-    dtype: torch.dtype,
-    vae: str | os.PathLike[str] | None,
-    asked: str | None,
-) -> EasyAnimatePipeline:
-    components: dict[str, Any] = {} if vae is None else {"vae": load_own_vae(vae, folder, dtype)}
-    pipeline = EasyAnimatePipeline.from_pretrained(model, torch_dtype=dtype, **components)
-    _predict_as_asked(pipeline, asked, str(model))
-    return pipeline
-
-
-def _from_folder(folder: Path, wishes: _Wishes) -> AnimateDiffPipeline:
-    index, motion = read_model_index(folder), wishes.motion
-    makes_videos = _makes_videos(folder, index, motion is not None)
-    settings = parts.unet_settings(folder)
-    components: dict[str, Any] = {}
-    if motion is not None:
-        if settings:  # without them, loading says what is missing
-            check_motion_fits(settings, motion, wishes.model, wishes.motion_name)
-        components["motion_adapter"] = motion.adapter
-    if wishes.vae is not None:
-        is_sdxl = unet_kind(settings) == "sdxl"
-        components["vae"] = read_vae(wishes.vae, wishes.dtype, own=own_vae_settings(folder), is_sdxl=is_sdxl)
-    chosen = motion if motion is not None and (not makes_videos or motion.variant.distilled) else None
-    if chosen is not None:
-        scheduler: Any = parts.load_scheduler(folder, index)
-        prediction = prediction_of_scheduler(scheduler.config, wishes.model, wishes.prediction)
-        components["scheduler"] = _scheduler(chosen.variant, prediction)
-    pipeline = AnimateDiffPipeline.from_pretrained(folder, torch_dtype=wishes.dtype, **components)
-    if chosen is not None:
-        pipeline.register_to_config(**_defaults(chosen.variant))
-    else:
-        _predict_as_asked(pipeline, wishes.prediction, wishes.model)
-    return pipeline
-
-
-def _makes_videos(folder: Path, index: dict[str, Any], brings_motion: bool) -> bool:
-    """Whether a folder is a video model, decided by its parts; refuses what is neither that nor becomes it."""
-    family, unet = index.get("_class_name"), parts.class_of_part(folder, "unet")
-    if isinstance(family, str) and unet in (*_UNETS, None) and "unet" in index:
-        if family.startswith(_VIDEO_PREFIX) or has_motion(folder, index):
-            return True
-        if brings_motion:
-            return False
-    raise CheckpointError(
-        f"{folder} is a {family}; supported: AnimateDiffPipeline, and StableDiffusionPipeline or "
-        "StableDiffusionXLPipeline together with a motion adapter (motion_adapter, or --motion-adapter), both also as "
-        "diffusers saves them for other tasks, where they have a U-Net of these; and EasyAnimatePipeline."
-    )
-
-
-def _from_file(path: Path, wishes: _Wishes) -> AnimateDiffPipeline:
-    motion, state = wishes.motion, read_weights(path, precision_of_parts(wishes.dtype))
-    require_kind(state, "base-model", str(path), path.name)
-    if motion is None:
-        raise CheckpointError(f"{path} makes still pictures; give a motion adapter too, and it makes videos.")
-    prediction = prediction_of_file(state, read_metadata(path), str(path), wishes.prediction)
-    base = base_model_from_weights(without_marks(state), str(path), dtype=wishes.dtype)
-    check_motion_fits(base.unet.config, motion, str(path), wishes.motion_name)
-    present: dict[str, Any] = base.components()
-    if wishes.vae is not None:
-        own = None if base.vae is None else dict(base.vae.config)
-        present["vae"] = read_vae(wishes.vae, wishes.dtype, own=own, is_sdxl=base.variant == "base-sdxl")
-    return AnimateDiffPipeline(
-        **present,
-        **load_lacking(base, str(path), wishes.parts_from, wishes.dtype, present),
-        scheduler=_scheduler(motion.variant, prediction),  # type: ignore[arg-type]  # a protocol of what is used
-        motion_adapter=motion.adapter,
-        **_defaults(motion.variant),
-    )
-
-
-def _scheduler(variant: MotionVariant, prediction: Prediction) -> Scheduler:
-    """Noise levels are the motion modules'; what is predicted, and whether from noise alone, is the image model's."""
-    return make_plain_scheduler(variant.scheduler, {**variant.schedule, **prediction.settings()})
-
-
-def _predict_as_asked(pipeline: AnimateDiffPipeline | EasyAnimatePipeline, asked: str | None, source: str) -> None:
-    scheduler: Any = pipeline.scheduler
-    prediction = prediction_of_scheduler(scheduler.config, source, asked)
-    own = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False, **scheduler.config}
-    if any(own[name] != value for name, value in prediction.settings().items()):
-        pipeline.register_modules(scheduler=with_settings(scheduler, prediction.settings()))
-
-
-def _defaults(variant: MotionVariant) -> dict[str, Any]:
-    return {"default_steps": variant.steps, "default_guidance": variant.guidance}

@@ -9,12 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints.lora import (
     ALPHA_MODES,
     AlphaMode,
@@ -26,6 +25,7 @@ from muybridge.checkpoints.lora import (
 )
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, MotionHost
+from muybridge.pipelines.family import Family
 
 _TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
@@ -53,6 +53,8 @@ class LoraHost(DiffusionPipeline):
     The model's own weights stay as they are whatever is loaded, mixed or fused; without its LoRAs the pipeline is bit
     for bit what it was.
     """
+
+    family: ClassVar[Family]
 
     def __init__(self) -> None:
         """Without LoRAs."""
@@ -243,8 +245,7 @@ class LoraHost(DiffusionPipeline):
         self._require_known([name])
         found = {part: attached.changes(name) for part, attached in self._attached_loras.items()}
         changes = {part: own for part, own in found.items() if own}
-        backbone = "transformer" if isinstance(self._lora_networks()["backbone"], Transformer3DModel) else "unet"
-        return write_lora(path, changes, backbone, dialect)
+        return write_lora(path, changes, self.family.lora.root, dialect)
 
     def save_pretrained(
         self,
@@ -322,11 +323,8 @@ class LoraHost(DiffusionPipeline):
     def _check_alpha_mode(self, mode: str) -> None:
         if mode not in ALPHA_MODES:
             raise ConfigError(f"lora_alpha_mode must be one of {ALPHA_MODES}; given {mode!r}.")
-        if mode == "official" and isinstance(self._lora_networks()["backbone"], Transformer3DModel):
-            raise ConfigError(
-                "lora_alpha_mode 'official' is AnimateDiff's, which passes alphas over; EasyAnimate's own program "
-                "scales by alpha / rank, which is 'kohya'."
-            )
+        if (refusal := self.family.lora.refusals.get(mode)) is not None:
+            raise ConfigError(refusal)
 
     def _new_name(self, path: str | os.PathLike[str], given: str | None) -> str:
         if given is None:

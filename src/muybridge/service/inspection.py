@@ -14,25 +14,19 @@ from torch import Tensor
 from muybridge.checkpoints.detect import Detection, detect_weights
 from muybridge.checkpoints.locate import SHIPPED_MODELS, locate_model
 from muybridge.checkpoints.motion_files import detect_saved_motion, read_motion_config
-from muybridge.checkpoints.parts import class_of_part, read_model_index, unet_settings
+from muybridge.checkpoints.parts import read_model_index
 from muybridge.checkpoints.prediction import prediction_of_file
-from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
 from muybridge.errors import CheckpointError, MuybridgeError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion.variants import VARIANTS, motion_variant
-from muybridge.pipelines.easyanimate.folder import is_published_folder
+from muybridge.pipelines.families import known_families, recognised_folder
+from muybridge.pipelines.family import Recognised
 from muybridge.video import read_facts
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 from muybridge.weights.folder_files import find_folder_files
 from muybridge.weights.formats import file_format
 from muybridge.weights.loading import is_finite, named_class
 
-_PIPELINES = {
-    "AnimateDiffPipeline": ("pipeline", "animatediff"),
-    "EasyAnimatePipeline": ("pipeline", "easyanimate"),
-    "StableDiffusionPipeline": ("base-model", "base-sd15"),
-    "StableDiffusionXLPipeline": ("base-model", "base-sdxl"),
-}
 _OF_A_SCHEDULE = (
     "prediction_type",
     "rescale_betas_zero_snr",
@@ -43,12 +37,6 @@ _OF_A_SCHEDULE = (
     "steps_offset",
 )
 """What a scheduler says of the model that it is for."""
-_MODELS = {
-    "SparseControlNetModel": ("sparse-control", "sparsectrl"),
-    "UNet3DConditionModel": ("base-model", "unet"),
-    "Transformer3DModel": ("transformer", "easyanimate-transformer"),
-    "AutoencoderKLMagvit": ("vae", "easyanimate-vae"),
-}
 
 
 def inspect_path(path: str | Path) -> dict[str, Any]:
@@ -68,7 +56,7 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
     """
     folder = locate_model(path) if str(path) in SHIPPED_MODELS else Path(path)
     if folder.is_dir():
-        if (folder / "model_index.json").is_file() or is_published_folder(folder):
+        if (folder / "model_index.json").is_file() or recognised_folder(folder) is not None:
             return _pipeline(folder)
         if (folder / "config.json").is_file():
             return _model_folder(folder)
@@ -155,13 +143,20 @@ def _model_folder(folder: Path) -> dict[str, Any]:
         if saved is None:  # of diffusers: its weights say what it is
             return _weights(folder, state, folder.name)
         found = Detection("motion-module", saved.variant, "muybridge", saved.candidates, saved.decided_by)
-    elif name in _MODELS:
-        found = Detection(*_MODELS[name], layout="muybridge", decided_by="config.json")
+    elif (known := _network(name)) is not None:
+        found = Detection(*known, layout="muybridge", decided_by="config.json")
         detected = detect_weights(state, folder.name)
         found = detected if detected.kind == found.kind else found
     else:
         return _weights(folder, state, folder.name)
     return {**_described(folder, found, folder.name), **_figures(folder, state)}
+
+
+def _network(name: Any) -> tuple[str, str] | None:
+    """Kind and variant of a network by its class, where a family has such networks."""
+    return next(
+        (family.recognise.networks[name] for family in known_families() if name in family.recognise.networks), None
+    )
 
 
 def _folder_weights(folder: Path) -> dict[str, Tensor]:
@@ -176,39 +171,25 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _pipeline(folder: Path) -> dict[str, Any]:
-    index = {"_class_name": "EasyAnimatePipeline"} if is_published_folder(folder) else read_model_index(folder)
+    index = read_model_index(folder) if (folder / "model_index.json").is_file() else {}
+    found = recognised_folder(folder)
     name = str(index.get("_class_name"))
-    kind, variant, notes = _family(folder, name)
+    unknown = Recognised("pipeline", "unknown", name, notes=(f"{name} is not known here",))
+    it = unknown if found is None else found.recognised
     parts = {part.name: _part(part) for part in sorted(folder.iterdir()) if part.is_dir()}
     settings = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
-        "kind": kind,
-        "variant": variant,
+        "kind": it.kind,
+        "variant": it.variant,
         "path": str(folder),
-        "class": name,
+        "class": it.class_name,
         "decided_by": "model_index.json",
-        "notes": notes,
+        "notes": list(it.notes),
         "settings": settings,
         "parts": parts,
         "size_bytes": size,
     }
-
-
-def _family(folder: Path, name: str) -> tuple[str, str, list[str]]:
-    """Kind, variant and notes of a pipeline: by its U-Net where it has one, else by its class."""
-    unet = class_of_part(folder, "unet")
-    if unet == "UNetMotionModel" or name == "AnimateDiffPipeline":
-        return "pipeline", "animatediff", []
-    if unet != "UNet2DConditionModel":
-        known = name in _PIPELINES
-        return (*_PIPELINES.get(name, ("pipeline", "unknown")), [] if known else [f"{name} is not known here"])
-    settings = unet_settings(folder)
-    try:
-        require_noise_alone(settings, "its U-Net")
-    except CheckpointError as error:
-        return "base-model", f"base-{unet_kind(settings)}", [str(error)]
-    return "base-model", f"base-{unet_kind(settings)}", []
 
 
 def _part(folder: Path) -> dict[str, Any]:

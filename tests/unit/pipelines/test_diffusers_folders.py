@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from muybridge.checkpoints.base_export import image_unet
 from muybridge.checkpoints.motion_export import write_motion
-from muybridge.checkpoints.skeleton import skeleton_parts
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines.animatediff.skeleton import part_makers
 from muybridge.pipelines.planning import plan_video
+from muybridge.pipelines.skeleton import skeleton_parts
 from muybridge.runtime.plan import CHOICES
 from muybridge.service.inspection import inspect_path
 from muybridge.types import VideoShape
@@ -105,9 +106,40 @@ def test_what_else_is_said_of_such_a_folder(theirs: tuple[Any, Path]) -> None:
     folder = theirs[1]
     found = inspect_path(folder)
     assert (found["kind"], found["variant"], found["notes"]) == ("pipeline", "animatediff", [])
-    assert "motion_adapter" not in skeleton_parts(folder, "AnimateDiffPipeline", torch.float32)
+    assert "motion_adapter" not in skeleton_parts(folder, part_makers(folder), torch.float32)
     planned = plan_video(folder, VideoShape(2, 16, 16), choices=CHOICES[:1])
     assert planned.family == "AnimateDiffPipeline"
+
+
+@pytest.mark.parametrize("name", ["AnimateDiffPipeline", "StableDiffusionPipeline"])
+def test_an_adapter_of_diffusers_beside_a_plain_unet_is_loaded_planned_and_shown(
+    stills: dict[str, Any], their_adapter: diffusers.MotionAdapter, tmp_path: Path, name: str
+) -> None:
+    """Written by hand or by older versions, as diffusers today puts both into one network."""
+    folder = save(
+        made_as("StableDiffusionPipeline", **stills, safety_checker=None, feature_extractor=None), tmp_path / "model"
+    )
+    their_adapter.save_pretrained(folder / "motion_adapter")
+    change_index(folder, _class_name=name, motion_adapter=["diffusers", "MotionAdapter"])
+
+    loaded = load_pipeline(folder)
+    skeleton = skeleton_parts(folder, part_makers(folder), torch.float32)["motion_adapter"]
+    assert isinstance(skeleton, MotionAdapter)
+    assert skeleton.sites == loaded.motion_adapter.sites
+    shapes = {key: value.shape for key, value in skeleton.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in loaded.motion_adapter.state_dict().items()}
+    planned = plan_video(folder, VideoShape(2, 16, 16), choices=CHOICES[:1])
+    assert planned.family == "AnimateDiffPipeline"
+    loaded.save_pretrained(tmp_path / "ours")
+    assert planned.runs == plan_video(tmp_path / "ours", planned.shape, choices=CHOICES[:1]).runs
+    assert inspect_path(folder)["variant"] == "animatediff"
+
+
+def test_a_still_model_is_not_planned(stills: dict[str, Any], tmp_path: Path) -> None:
+    own = {"safety_checker": None, "feature_extractor": None}
+    folder = save(made_as("StableDiffusionPipeline", **stills, **own), tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"is a StableDiffusionPipeline; supported: AnimateDiffPipeline, and"):
+        plan_video(folder, VideoShape(2, 16, 16))
 
 
 def test_a_video_model_of_another_build_is_refused(theirs: tuple[Any, Path], tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_an_image_model_and_a_motion_adapter_are_planned_as_one(saved_pipeline: 
     whole = plan_video(saved_pipeline, SHAPE, choices=choices).runs[0].peaks
 
     assert plan_video(folder, SHAPE, choices=choices, beside=PartsBeside(adapter)).runs[0].peaks == whole
-    with pytest.raises(CheckpointError, match="an image model with a motion adapter"):
+    with pytest.raises(CheckpointError, match="together with a motion adapter"):
         plan_video(folder, SHAPE, choices=choices)
 
 

@@ -15,10 +15,11 @@ from diffusers import EulerDiscreteScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from muybridge.checkpoints.skeleton import skeleton_parts
 from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines.animatediff.skeleton import part_makers
 from muybridge.pipelines.precision import in_float32
 from muybridge.pipelines.prompts import read_texts
+from muybridge.pipelines.skeleton import skeleton_parts
 from muybridge.processor import multiplies
 from muybridge.sampling import FreeInit, WindowSettings
 
@@ -309,7 +310,7 @@ def test_a_lora_of_each_network(
 
 
 def test_networks_without_weights(sdxl_folder: Path) -> None:
-    parts = skeleton_parts(sdxl_folder / "base", "AnimateDiffPipeline", torch.float16)
+    parts = skeleton_parts(sdxl_folder / "base", part_makers(sdxl_folder / "base"), torch.float16)
     assert set(parts) == {"text_encoder", "text_encoder_2", "unet", "vae"}
     # The VAE is made as it works.
     assert {name: part.dtype for name, part in parts.items()} == {

@@ -135,8 +135,9 @@ class MotionStage(PipelineStage):
         from muybridge.demo.batches import ClipBatches
         from muybridge.motion import MotionAdapter
         from muybridge.motion.registry import make_config
+        from muybridge.pipelines.animatediff.family import FAMILY
         from muybridge.training.methods.adapters import MotionMethod
-        from muybridge.training.methods.denoise import DiffusionObjective
+        from muybridge.training.methods.denoise import DiffusionObjective, TrainedNetworks
 
         vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
         text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "image", "text_encoder"))
@@ -153,7 +154,7 @@ class MotionStage(PipelineStage):
             self.caption_dropout,
             self.whole_clip_share,
         )
-        method = MotionMethod(unet, text_encoder, vae, objective)
+        method = MotionMethod(TrainedNetworks(unet, text_encoder, vae), objective, FAMILY.training)
         return StageWork(method, batches, lambda: {"motion_adapter": adapter})
 
     def pipeline(self, run: RunSettings, output: Path) -> AnimateDiffPipeline:

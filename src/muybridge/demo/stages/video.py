@@ -41,8 +41,8 @@ class VideoVAEStage(Stage):
 
         from muybridge.demo import easyanimate_models
         from muybridge.demo.batches import VideoBatches
-        from muybridge.training.methods.denoise import encode_videos
         from muybridge.training.methods.vae import VAEMethod, scale_to_unit
+        from muybridge.vae.magvit.batches import encode_videos
 
         image_vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
         vae = easyanimate_models.make_video_vae(image_vae)
@@ -102,7 +102,8 @@ class _VideoSettings(PipelineStage):
     def _work(self, output: Path, transformer: Transformer3DModel, text_encoder: T5EncoderModel) -> StageWork:
         from muybridge.demo import models, world
         from muybridge.demo.batches import ConditionedVideoBatches
-        from muybridge.training.methods.denoise import DiffusionObjective, VideoDiffusionMethod
+        from muybridge.pipelines.easyanimate.family import FAMILY
+        from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective, TrainedNetworks
         from muybridge.vae import AutoencoderKLMagvit
 
         vae = AutoencoderKLMagvit.from_pretrained(exported_part(output, "video-vae", "vae"))
@@ -117,7 +118,7 @@ class _VideoSettings(PipelineStage):
             world.oversampled(self.oversample),
         )
         return StageWork(
-            VideoDiffusionMethod(transformer, text_encoder, vae, objective),
+            DenoisingMethod(TrainedNetworks(transformer, text_encoder, vae), objective, FAMILY.training),
             batches,
             lambda: {"transformer": transformer, "text_encoder": text_encoder},
         )

@@ -22,6 +22,7 @@ from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.pipelines.animatediff.capabilities import capabilities, usual_of
 from muybridge.pipelines.animatediff.embeddings import EmbeddingHost
+from muybridge.pipelines.animatediff.family import FAMILY
 from muybridge.pipelines.animatediff.image_prompts import ImagePromptHost
 from muybridge.pipelines.animatediff.network import unet_network
 from muybridge.pipelines.animatediff.parts import (
@@ -52,6 +53,7 @@ class AnimateDiffPipeline(ImagePromptHost, EmbeddingHost):
     motion adapter each frame is a picture of its own.
     """
 
+    family = FAMILY
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
     # They run beside the U-Net in every step.
     _exclude_from_cpu_offload = ["keyframe_control", "sketch_control"]

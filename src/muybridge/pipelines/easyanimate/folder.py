@@ -17,11 +17,13 @@ from muybridge.checkpoints import parts
 from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.pipelines.family import Recognised
 from muybridge.types import VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.loading import Whole, load_folder
 
+_CLASS_NAME = "EasyAnimatePipeline"
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
 _SETTINGS = (
     "default_size",
@@ -48,6 +50,13 @@ def is_published_folder(folder: Path) -> bool:
         return is_published(read_json_object(path, "the settings of a transformer"))
     except CheckpointError:
         return False
+
+
+def recognised_folder(folder: Path, index: Mapping[str, Any]) -> Recognised | None:
+    """An EasyAnimate, as published or as this package writes it; None for other families."""
+    if is_published_folder(folder) or index.get("_class_name") == _CLASS_NAME:
+        return Recognised("pipeline", "easyanimate", _CLASS_NAME)
+    return None
 
 
 def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Mapping[str, Any]) -> dict[str, Any]:

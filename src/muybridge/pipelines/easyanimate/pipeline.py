@@ -19,8 +19,15 @@ from muybridge.conditioning.t5 import MAX_TOKENS, encode_prompts_t5
 from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError, NonFiniteError
 from muybridge.pipelines.base import Network, Told, require
-from muybridge.pipelines.easyanimate.capabilities import PROFILES, Profile, capabilities, usual_of, warn_of_size
-from muybridge.pipelines.easyanimate.folder import load_parts
+from muybridge.pipelines.easyanimate.capabilities import (
+    PROFILES,
+    Profile,
+    capabilities,
+    usual_of,
+    warn_of_size,
+)
+from muybridge.pipelines.easyanimate.family import FAMILY
+from muybridge.pipelines.easyanimate.folder import USUAL_FRAMES, load_parts
 from muybridge.pipelines.easyanimate.network import finite_states, overflowed, transformer_network
 from muybridge.pipelines.make import VideoPipeline
 from muybridge.pipelines.prompts import Texts
@@ -45,6 +52,7 @@ class EasyAnimatePipeline(VideoPipeline):
     d3b8bbb, `easyanimate/pipeline/pipeline_easyanimate_inpaint.py`.
     """
 
+    family = FAMILY
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
     _optional_components = ["image_encoder", "image_processor"]
 
@@ -58,7 +66,7 @@ class EasyAnimatePipeline(VideoPipeline):
         image_encoder: CLIPVisionModelWithProjection | None = None,
         image_processor: BaseImageProcessor | None = None,
         default_size: Sequence[int] | None = None,
-        default_num_frames: int = 144,
+        default_num_frames: int = USUAL_FRAMES,
         default_steps: int = 25,
         default_guidance: float = 7.0,
         max_tokens: int = MAX_TOKENS,

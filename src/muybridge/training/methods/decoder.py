@@ -14,9 +14,9 @@ from transformers import T5EncoderModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
 from muybridge.training.data import Batch
-from muybridge.training.methods.denoise import encode_given, encode_videos
 from muybridge.training.methods.vae import pixel_metrics
 from muybridge.vae import AutoencoderKLMagvit
+from muybridge.vae.magvit.batches import encode_given, encode_videos
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class VideoDecoderMethod(nn.Module):
     the decoder has a part in denoising, as in LTX-Video (HaCohen et al., 2024), here without a noise level to tell it
     how large. Encoder and transformer stay as they are, so latents mean what they meant.
 
-    Batches: as of `VideoDiffusionMethod`.
+    Batches: `pixels [b, f, 3, h, w]` in [-1, 1], `input_ids [b, n]`, `attention_mask [b, n]`, and `unknown [b, f]`,
+    true for frames that are to be made.
     """
 
     empty_ids: Tensor

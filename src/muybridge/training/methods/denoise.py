@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
-from transformers import CLIPTextModel, T5EncoderModel
+from transformers import CLIPTextModel
 
-from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
+from muybridge.pipelines.family import Networks, Training
 from muybridge.training.data import Batch
-from muybridge.vae import AutoencoderKLMagvit, encode_images
+from muybridge.vae import encode_images
 
 
 class DiffusionObjective:
@@ -68,6 +69,11 @@ class ImageDiffusionMethod(nn.Module):
         if next(unet.parameters()).device.type == "cpu":
             unet.set_attn_processor(AttnProcessor())  # the fused kernel's CPU backward is slower than plain products
 
+    @property
+    def backbone(self) -> UNet2DConditionModel:
+        """The U-Net."""
+        return self.unet
+
     def train(self, mode: bool = True) -> ImageDiffusionMethod:
         """Switch what is trained; the VAE stays in evaluation mode."""
         super().train(mode)
@@ -84,86 +90,57 @@ class ImageDiffusionMethod(nn.Module):
         return {"loss": F.mse_loss(prediction.float(), target)}
 
 
-class VideoDiffusionMethod(nn.Module):
-    """The video model: text encoder, transformer and its motion modules learn to denoise stills and clips alike.
+@dataclass(frozen=True)
+class TrainedNetworks:
+    """Networks without a pipeline around them.
 
-    Batches: `pixels [b, f, 3, h, w]` in [-1, 1], `input_ids [b, n]`, `attention_mask [b, n]`, and `unknown [b, f]`,
-    true for frames that are to be made.
+    Attributes:
+        backbone: the denoising network, with its motion adapter attached.
+        text_encoder: of the captions.
+        vae: of the clips.
     """
 
-    def __init__(
-        self,
-        transformer: Transformer3DModel,
-        text_encoder: T5EncoderModel,
-        vae: AutoencoderKLMagvit,
-        objective: DiffusionObjective,
-    ) -> None:
-        """Train `transformer`, with the motion adapter attached to it, and `text_encoder`; `vae` is frozen.
+    backbone: nn.Module
+    text_encoder: nn.Module
+    vae: nn.Module
+
+
+class DenoisingMethod(nn.Module):
+    """A video model of any family: backbone and text encoder learn to denoise the latents of clips.
+
+    Batches: `pixels [b, f, 3, h, w]` in [-1, 1], `input_ids [b, n]`, and what the family takes besides.
+    """
+
+    def __init__(self, networks: Networks, objective: DiffusionObjective, how: Training) -> None:
+        """Train `networks`, a pipeline or `TrainedNetworks`; their VAE is frozen.
+
+        Args:
+            networks: of the model.
+            objective: noise levels and targets.
+            how: what its family makes of a batch.
 
         Raises:
-            ConfigError: the transformer's channels are not those of noise, mask and masked video.
+            ConfigError: networks that cannot be trained.
         """
         super().__init__()
-        config, channels = transformer.transformer_config, vae.config["latent_channels"]
-        if (config.in_channels, config.out_channels) != (3 * channels, channels):
-            raise ConfigError(
-                f"Training with masks needs a transformer of {3 * channels} input and {channels} output channels for "
-                f"this VAE; given {config.in_channels} and {config.out_channels}."
-            )
-        self.transformer = transformer
-        self.text_encoder = text_encoder
-        self.vae = vae.requires_grad_(False)
+        how.check(networks)
+        self.backbone = networks.backbone
+        self.text_encoder = networks.text_encoder
+        self.vae = networks.vae.requires_grad_(False)
         self.objective = objective
+        self.how = how
 
-    def train(self, mode: bool = True) -> VideoDiffusionMethod:
+    def train(self, mode: bool = True) -> Self:
         """Switch what is trained; the VAE stays in evaluation mode."""
         super().train(mode)
         self.vae.eval()
         return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the prediction; one noise level a video, independent noise a latent frame."""
+        """Mean squared error of the prediction; one noise level a clip, independent noise a latent frame."""
         with torch.no_grad():
-            latents = encode_videos(self.vae, batch["pixels"])
-            given = encode_given(self.vae, batch["pixels"], batch["unknown"])
+            latents = self.how.latents(self, batch)
         timesteps, noisy, target = self.objective.draw(latents, generator)
-        mask = batch["attention_mask"]
-        states = self.text_encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-        prediction = self.transformer(
-            noisy, timesteps, states, encoder_attention_mask=mask, inpaint_latents=given
-        ).sample
-        return {"loss": F.mse_loss(prediction.float(), target)}
-
-
-def encode_videos(vae: AutoencoderKLMagvit, pixels: Tensor) -> Tensor:
-    """`pixels [b, f, 3, h, w]` in [-1, 1] to the mean latents `[b, c, n, h / s, w / s]` times `scaling_factor`."""
-    posterior: Any = cast("Any", vae.encode(pixels.transpose(1, 2).to(vae.dtype))).latent_dist
-    return posterior.mean.float() * vae.config["scaling_factor"]
-
-
-def encode_given(vae: AutoencoderKLMagvit, pixels: Tensor, unknown: Tensor) -> Tensor:
-    """Scaled mean latents of the mask (1 where unknown) and of the video (black where unknown), one after the other.
-
-    The VAE's pieces are independent of each other, so each kind of mask and all that is black are encoded only once.
-
-    Args:
-        vae: in slice mode.
-        pixels: `[b, f, 3, h, w]` in [-1, 1].
-        unknown: bool `[b, f]`.
-
-    Returns:
-        `[b, 2 c, n, h / s, w / s]`.
-    """
-    size = 1 if pixels.shape[1] == 1 else vae.frame_multiple
-    parts = pixels.unflatten(1, (-1, size)).flatten(0, 1)
-    gone = unknown.unflatten(1, (-1, size)).flatten(0, 1)
-    masks, which = gone.unique(dim=0, return_inverse=True)
-    mask_latents = encode_videos(vae, masks[..., None, None, None].expand(-1, -1, *pixels.shape[2:]).float())[which]
-    seen = ~gone.all(dim=1)
-    black = torch.full_like(parts[:1], -1.0)
-    shown = torch.where(gone[seen][..., None, None, None], black, parts[seen])
-    encoded = encode_videos(vae, torch.cat((black, shown)))
-    video_latents = encoded[:1].repeat(len(parts), 1, 1, 1, 1)
-    video_latents[seen] = encoded[1:]
-    latents = torch.cat((mask_latents, video_latents), dim=1)
-    return latents.unflatten(0, (len(pixels), -1)).transpose(1, 2).flatten(2, 3)
+        prediction = self.backbone(noisy, timesteps, **self.how.told(self, batch)).sample
+        # What follows the channels of the latents is the variance, which this loss leaves alone.
+        return {"loss": F.mse_loss(prediction[:, : target.shape[1]].float(), target)}

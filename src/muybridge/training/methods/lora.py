@@ -5,30 +5,20 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from muybridge.backbones.dit import Transformer3DModel
 from muybridge.checkpoints.lora import AttachedLoras, Dialect, LoraChange, adaptable_layers, write_lora
 from muybridge.errors import ConfigError
+from muybridge.pipelines.family import LORA_LAYERS, LoraTargets
 from muybridge.training.data import Batch
-from muybridge.training.methods.adapters import MotionMethod
-from muybridge.training.methods.denoise import ImageDiffusionMethod, VideoDiffusionMethod
+from muybridge.training.methods.denoise import DenoisingMethod, ImageDiffusionMethod
 
-DiffusionMethod = ImageDiffusionMethod | MotionMethod | VideoDiffusionMethod
+DiffusionMethod = ImageDiffusionMethod | DenoisingMethod
 
-_PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)$"
-LORA_LAYERS = {
-    "motion": r"(motion_modules|attn_temporal)\..*" + _PROJECTIONS,
-    "spatial": r"\.attn[12]" + _PROJECTIONS,
-    "linear": "",
-}
-"""Which layers learn: the attentions of the motion modules, as in AnimateDiff's motion LoRAs; those within the frames
-and to the text, as in the domain adapter of version 3 and in most LoRAs of image models; or every linear layer and
-1 x 1 convolution, as in EasyAnimate's training script."""
 _NAME = "trained"
 
 
@@ -45,15 +35,17 @@ class LoraMethod(nn.Module):
         rank: int = 16,
         alpha: float | None = None,
         seed: int = 0,
+        targets: LoraTargets | None = None,
     ) -> None:
         """Freeze `method` and put a LoRA into its network, where it changes nothing until trained.
 
         Args:
             method: what is trained; its text encoder and VAE are frozen too.
-            layers: a name of `LORA_LAYERS`, or a regular expression that the name of a layer must contain.
+            layers: a name of `targets.layers`, or a regular expression that the name of a layer must contain.
             rank: of every change.
             alpha: the change is scaled by alpha / rank; by default half the rank, as in EasyAnimate.
             seed: of the first factors; the second begin at zero.
+            targets: how LoRAs name the network and its layers; as in a U-Net if not given.
 
         Raises:
             ConfigError: a rank below 1, an alpha that is not a finite number above 0, or layers that match nothing or
@@ -64,9 +56,10 @@ class LoraMethod(nn.Module):
         if rank < 1 or not (math.isfinite(alpha) and alpha > 0):
             raise ConfigError(f"A LoRA needs a rank of at least 1 and an alpha above 0; given {rank} and {alpha}.")
         self.method = method.requires_grad_(False)
-        network = method.transformer if isinstance(method, VideoDiffusionMethod) else method.unet
-        self._attached = AttachedLoras(network)
-        self._attached.attach(_NAME, _fresh(network, layer_pattern(layers), rank, alpha, seed))
+        self._targets = targets or LoraTargets()
+        self._attached = AttachedLoras(method.backbone)
+        pattern = layer_pattern(layers, self._targets.layers)
+        self._attached.attach(_NAME, _fresh(method.backbone, pattern, rank, alpha, seed))
         self._attached.weigh({_NAME: 1.0})
         self._attached.train(_NAME)
 
@@ -87,27 +80,24 @@ class LoraMethod(nn.Module):
             ConfigError: another ending of the file's name, or an unknown dialect.
             OutputError: the file cannot be written.
         """
-        kind: Literal["unet", "transformer"] = (
-            "transformer" if isinstance(self._attached.network, Transformer3DModel) else "unet"
-        )
-        return write_lora(path, {"backbone": self._attached.changes(_NAME)}, kind, dialect)
+        return write_lora(path, {"backbone": self._attached.changes(_NAME)}, self._targets.root, dialect)
 
     def remove(self) -> None:
         """Take the LoRA out of the network, which is then what it was."""
         self._attached.remove([_NAME])
 
 
-def layer_pattern(layers: str) -> re.Pattern[str]:
-    """What the name of a layer must contain to learn: a name of `LORA_LAYERS`, or a regular expression as it is.
+def layer_pattern(layers: str, known: Mapping[str, str] = LORA_LAYERS) -> re.Pattern[str]:
+    """What the name of a layer must contain to learn: a name of `known`, or a regular expression as it is.
 
     Raises:
         ConfigError: no regular expression.
     """
     try:
-        return re.compile(LORA_LAYERS.get(layers, layers))
+        return re.compile(known.get(layers, layers))
     except re.error as error:
         raise ConfigError(
-            f"{layers!r} is no regular expression ({error}); use one, or one of {', '.join(LORA_LAYERS)}."
+            f"{layers!r} is no regular expression ({error}); use one, or one of {', '.join(known)}."
         ) from error
 
 

@@ -12,9 +12,9 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
+from muybridge.pipelines.family import Training
 from muybridge.training.data import Batch
 from muybridge.training.methods.denoise import DiffusionObjective
-from muybridge.vae import encode_images
 
 
 def make_keyframe_control(
@@ -72,8 +72,17 @@ class SparseControlMethod(nn.Module):
         vae: AutoencoderKL,
         text_encoder: CLIPTextModel,
         objective: DiffusionObjective,
+        how: Training,
     ) -> None:
         """Train `control`, with its motion modules; `make_keyframe_control` makes a new one.
+
+        Args:
+            unet: of the video model.
+            control: beside it.
+            vae: of the clips.
+            text_encoder: of the captions.
+            objective: noise levels and targets.
+            how: what the family of the video model makes of a batch.
 
         Raises:
             ConfigError: it is for drawings, or for a U-Net of other widths.
@@ -89,12 +98,13 @@ class SparseControlMethod(nn.Module):
                 f"{_plain(unet.config['block_out_channels'])} with {unet.config['layers_per_block']}. Make it of this "
                 "U-Net, with make_keyframe_control(unet, config)."
             )
-        self.unet = unet.requires_grad_(False)
+        self.backbone = unet.requires_grad_(False)
         self.control = control.requires_grad_(True)
         control.conv_in.weight.requires_grad_(False)  # all it ever sees is zeros
         self.vae = vae.requires_grad_(False)
         self.text_encoder = text_encoder.requires_grad_(False)
         self.objective = objective
+        self.how = how
 
     def train(self, mode: bool = True) -> SparseControlMethod:
         """Switch the SparseCtrl; everything else stays in evaluation mode."""
@@ -105,20 +115,18 @@ class SparseControlMethod(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the U-Net's prediction over all frames, the known ones among them."""
-        known, positions = batch["known"], batch["frame_positions"]
         with torch.no_grad():
-            latents = encode_images(self.vae, batch["pixels"].flatten(0, 1))
-            latents = latents.unflatten(0, known.shape).transpose(1, 2)
-            states = self.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
+            latents = self.how.latents(self, batch)
+            told = self.how.told(self, batch)
         timesteps, noisy, target = self.objective.draw(latents, generator)
-        residuals = self.control(noisy, timesteps, states, condition_of(latents, known), frame_positions=positions)
-        prediction = self.unet(
+        shown = condition_of(latents, batch["known"])
+        residuals = self.control(noisy, timesteps, condition=shown, **told)
+        prediction = self.backbone(
             noisy,
             timesteps,
-            states,
+            **told,
             down_block_additional_residuals=residuals.down_block_residuals,
             mid_block_additional_residual=residuals.mid_block_residual,
-            frame_positions=positions,
         ).sample
         return {"loss": F.mse_loss(prediction.float(), target)}
 

@@ -16,8 +16,6 @@ from muybridge.training.stages.stage import MotionSettings, PipelineStage, RunSe
 if TYPE_CHECKING:
     from muybridge.pipelines import VideoPipeline
 
-_FRAMES_OF_UNET, _WHOLE_CLIPS_OF_UNET = 8, 0.25
-
 
 @register_stage
 class MotionAdapterStage(PipelineStage):
@@ -27,11 +25,11 @@ class MotionAdapterStage(PipelineStage):
 
     method: Literal["motion-adapter"]
     base: str = "demo/animatediff"
-    """The model: a shipped one, a folder, or a hub id, with a U-Net or a transformer."""
+    """The model: a shipped one, a folder, or a hub id, of any family that is trained."""
     num_frames: int | None = Field(default=None, ge=1, le=16)
-    """Frames of a clip at a time, for a U-Net; 8 if not given. A transformer sees whole clips."""
+    """Frames of a clip at a time, where the family is trained so; its usual number if not given."""
     whole_clip_share: float | None = Field(default=None, ge=0, le=1)
-    """Share of the batches with all 16 frames of fewer clips, for a U-Net; a quarter if not given."""
+    """Share of the batches with all 16 frames of fewer clips, likewise."""
     timestep_shift: float = Field(default=3.0, ge=1)
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
     motion: MotionSettings = MotionSettings()
@@ -47,27 +45,21 @@ class MotionAdapterStage(PipelineStage):
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches."""
         from muybridge.motion.integration import integrate_motion
-        from muybridge.pipelines import AnimateDiffPipeline
-        from muybridge.training.methods.adapters import MotionMethod, TransformerMotionMethod
+        from muybridge.training.methods.adapters import MotionMethod
         from muybridge.training.methods.denoise import DiffusionObjective
         from muybridge.training.stages.base_model import load_base, training_scheduler
 
-        base = load_base(self.base)
+        base, how = load_base(self.base)
         adapter = integrate_motion(base, self.motion.kind, mode="replace", config=self.motion.config).adapter
-        objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
+        method = MotionMethod(base, DiffusionObjective(training_scheduler(base), self.timestep_shift), how)
         wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout)
-        if isinstance(base, AnimateDiffPipeline):
-            method = MotionMethod(base.unet, base.text_encoder, base.vae, objective)
-            share = _WHOLE_CLIPS_OF_UNET if self.whole_clip_share is None else self.whole_clip_share
-            frames = self.num_frames or _FRAMES_OF_UNET
+        if how.frames is not None:
+            share = how.whole_clip_share if self.whole_clip_share is None else self.whole_clip_share
+            frames = self.num_frames or how.frames
             batches = data.clips(replace(wanted, num_frames=frames, whole_clip_share=share))
         elif self.num_frames is not None or self.whole_clip_share is not None:
-            raise ConfigError(
-                f"{self.base} has a transformer, which is trained on whole clips; leave num_frames and "
-                "whole_clip_share out."
-            )
+            raise ConfigError(f"{self.base} is trained on whole clips; leave num_frames and whole_clip_share out.")
         else:
-            method = TransformerMotionMethod(base.transformer, base.text_encoder, base.vae, objective)
             batches = data.whole_clips(wanted)
         return StageWork(method, batches, lambda: {"motion_adapter": adapter})
 
@@ -77,11 +69,9 @@ class MotionAdapterStage(PipelineStage):
         Its default steps and guidance stay, unless the run file gives some.
         """
         from muybridge.motion import MotionAdapter
-        from muybridge.pipelines import AnimateDiffPipeline
         from muybridge.training.stages.base_model import load_base
 
-        base = load_base(self.base)
-        adapter = MotionAdapter.from_pretrained(exported_part(output, self.method, "motion_adapter"))
-        (base if isinstance(base, AnimateDiffPipeline) else base.transformer).set_motion_adapter(adapter)
+        base, _ = load_base(self.base)
+        base.set_motion_adapter(MotionAdapter.from_pretrained(exported_part(output, self.method, "motion_adapter")))
         base.register_to_config(**run.given_defaults)
         return base

@@ -8,7 +8,8 @@ from diffusers import DDIMScheduler
 
 from muybridge.checkpoints import locate_model
 from muybridge.errors import ConfigError
-from muybridge.pipelines import AnimateDiffPipeline, VideoPipeline, load_pipeline
+from muybridge.pipelines import VideoPipeline, load_pipeline
+from muybridge.pipelines.family import Training
 
 
 def check_base(model: str) -> None:
@@ -21,30 +22,22 @@ def check_base(model: str) -> None:
         locate_model(model)
 
 
-def load_base(model: str) -> VideoPipeline:
-    """Load a shipped model, a folder, or a hub id, as something to train on.
+def load_base(model: str) -> tuple[VideoPipeline, Training]:
+    """Load a shipped model, a folder, or a hub id, as something to train on; and how its family is trained.
 
     Raises:
-        ConfigError: a model of Stable Diffusion XL.
+        ConfigError: a model that is not trained here.
         CheckpointError: it cannot be loaded.
     """
     base = load_pipeline(model)
-    if isinstance(base, AnimateDiffPipeline) and base.is_sdxl:
-        raise ConfigError(f"{model} is Stable Diffusion XL, which is not trained here; give base a 1.5 model.")
-    return base
-
-
-def load_unet_base(model: str) -> AnimateDiffPipeline:
-    """Likewise, for what goes beside a U-Net only.
-
-    Raises:
-        ConfigError: a model with a transformer, or of Stable Diffusion XL.
-        CheckpointError: it cannot be loaded.
-    """
-    base = load_base(model)
-    if not isinstance(base, AnimateDiffPipeline):
-        raise ConfigError(f"{model} has a transformer, and a SparseCtrl is for models with a U-Net; give base another.")
-    return base
+    how = base.family.training
+    if how is None:
+        raise ConfigError(f"{model} is a {base.family.name}, which is not trained here; give base another model.")
+    try:
+        how.check(base)
+    except ConfigError as error:
+        raise ConfigError(f"{model}: {error}") from error
+    return base, how
 
 
 def training_scheduler(base: VideoPipeline) -> DDIMScheduler:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """What diffusers and peft look for in the folder of a LoRA."""
-_FRAMES_OF_UNET = 8
 
 
 @register_stage
@@ -33,7 +32,7 @@ class LoraStage(LastStage):
 
     method: Literal["lora"]
     base: str = "demo/animatediff"
-    """The model: a shipped one, a folder, or a hub id, with a U-Net or a transformer."""
+    """The model: a shipped one, a folder, or a hub id, of any family that is trained."""
     taught: str | None = None
     """What all clips show and no caption says, such as a motion or a colour; by default clips are of all kinds, and
     captions say what they show."""
@@ -45,7 +44,7 @@ class LoraStage(LastStage):
     dialect: Literal["diffusers", "kohya"] = "diffusers"
     """Names in the file, and so the programs that read it besides this one."""
     num_frames: int | None = Field(default=None, ge=1, le=16)
-    """Frames of a clip at a time, for a U-Net; 8 if not given. A transformer sees whole clips."""
+    """Frames of a clip at a time, where the family is trained so; its usual number if not given."""
     timestep_shift: float = Field(default=3.0, ge=1)
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
 
@@ -62,26 +61,20 @@ class LoraStage(LastStage):
         """Build what is trained, and its batches.
 
         Raises:
-            ConfigError: layers that the model does not have, or settings for the other kind of network.
+            ConfigError: layers that the model does not have, or settings for a family that is trained otherwise.
             CheckpointError: the model cannot be loaded.
         """
-        from muybridge.pipelines import AnimateDiffPipeline
-        from muybridge.training.methods.adapters import MotionMethod
-        from muybridge.training.methods.denoise import DiffusionObjective, VideoDiffusionMethod
+        from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective
         from muybridge.training.methods.lora import LoraMethod
         from muybridge.training.stages.base_model import load_base, training_scheduler
 
-        base = load_base(self.base)
+        base, how = load_base(self.base)
+        if how.frames is None and self.num_frames is not None:
+            raise ConfigError(f"{self.base} is trained on whole clips; leave num_frames out.")
         objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
-        frames = None
-        if isinstance(base, AnimateDiffPipeline):
-            denoising = MotionMethod(base.unet, base.text_encoder, base.vae, objective)
-            frames = self.num_frames or _FRAMES_OF_UNET
-        elif self.num_frames is not None:
-            raise ConfigError(f"{self.base} has a transformer, which is trained on whole clips; leave num_frames out.")
-        else:
-            denoising = VideoDiffusionMethod(base.transformer, base.text_encoder, base.vae, objective)
-        method = LoraMethod(denoising, self.layers, self.rank, self.alpha, self.seed)
+        denoising = DenoisingMethod(base, objective, how)
+        method = LoraMethod(denoising, self.layers, self.rank, self.alpha, self.seed, base.family.lora)
+        frames = self.num_frames or how.frames
         wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, frames)
         folder = _LoraFolder(method, self.dialect)
         return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder})

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
+from muybridge.errors import ConfigError
 from muybridge.training.data import ClipsWanted, TrainingData
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import PipelineStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
     from muybridge.motion import TemporalConfig
-    from muybridge.pipelines import AnimateDiffPipeline
+    from muybridge.pipelines import VideoPipeline
+    from muybridge.pipelines.family import Training
 
 
 @register_stage
@@ -46,30 +48,37 @@ class SparseControlStage(PipelineStage):
         """Build what is trained, and its batches."""
         from muybridge.training.methods.denoise import DiffusionObjective
         from muybridge.training.methods.sparse_control import SparseControlMethod, make_keyframe_control
-        from muybridge.training.stages.base_model import load_unet_base, training_scheduler
+        from muybridge.training.stages.base_model import training_scheduler
 
-        base = load_unet_base(self.base)
-        control = make_keyframe_control(base.unet, self._motion_config(), self.motion_levels)
+        base, how = self._base()
+        control = make_keyframe_control(base.backbone, self._motion_config(), self.motion_levels)
         objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
-        method = SparseControlMethod(base.unet, control, base.vae, base.text_encoder, objective)
+        method = SparseControlMethod(base.backbone, control, base.vae, base.text_encoder, objective, how)
         wanted = ClipsWanted(
             self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames, self.whole_clip_share
         )
         return StageWork(method, data.keyframe_clips(wanted), lambda: {"keyframe_control": control})
 
-    def pipeline(self, run: RunSettings, output: Path) -> AnimateDiffPipeline:
+    def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained beside, with the SparseCtrl for keyframes that came of it.
 
         Its default steps and guidance stay, unless the run file gives some.
         """
-        from muybridge.backbones.unet.sparse_control import SparseControlModel
-        from muybridge.training.stages.base_model import load_unet_base
-
-        base = load_unet_base(self.base)
-        part = exported_part(output, self.method, "keyframe_control")
-        base.set_sparse_control(SparseControlModel.from_pretrained(part))
+        base, _ = self._base()
+        base.load_network("keyframes", str(exported_part(output, self.method, "keyframe_control")))
         base.register_to_config(**run.given_defaults)
         return base
+
+    def _base(self) -> tuple[VideoPipeline, Training]:
+        from muybridge.backbones.unet import UNet3DConditionModel
+        from muybridge.training.stages.base_model import load_base
+
+        base, how = load_base(self.base)
+        if not isinstance(base.backbone, UNet3DConditionModel):
+            raise ConfigError(
+                f"{self.base} has a transformer, and a SparseCtrl is for models with a U-Net; give base another."
+            )
+        return base, how
 
     def _motion_config(self) -> TemporalConfig:
         from muybridge.motion.registry import make_config

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from muybridge.errors import ConfigError
 from muybridge.training.methods.decoder import Remaking, VideoDecoderMethod
-from muybridge.training.methods.denoise import encode_given, encode_videos
+from muybridge.vae.magvit.batches import encode_given, encode_videos
 
 EMPTY = (torch.tensor([[2, 0, 0, 0, 0, 0]]), torch.tensor([[1, 0, 0, 0, 0, 0]]))
 

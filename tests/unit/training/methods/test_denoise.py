@@ -14,8 +14,9 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.motion.registry import make_config
+from muybridge.pipelines.animatediff.family import FAMILY
 from muybridge.training.methods.adapters import MotionMethod
-from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod
+from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod, TrainedNetworks
 
 TEXT: dict[str, Any] = {
     "vocab_size": 12,
@@ -70,7 +71,9 @@ def small_motion_method() -> MotionMethod:
     unet = UNet3DConditionModel.from_unet2d(small_unet())
     config = make_config("temporal", {"num_heads": 4, "trained_frames": 8})
     unet.set_motion_adapter(MotionAdapter.for_sites(unet.motion_sites().values(), "temporal", config))
-    return MotionMethod(unet, small_text_encoder(), small_vae(), DiffusionObjective(scheduler()))
+    return MotionMethod(
+        TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), FAMILY.training
+    )
 
 
 def image_batch(seed: int = 0, num_frames: int | None = None) -> dict[str, Tensor]:
@@ -176,7 +179,7 @@ def test_motion_training_changes_motion_modules_only():
     assert all("motion_modules" in name for name in moved)
     trainable = {name for name, p in method.named_parameters() if p.requires_grad}
     assert all("motion_modules" in name for name in trainable)
-    adapter = method.unet.motion_adapter
+    adapter = method.backbone.motion_adapter
     assert adapter is not None
     assert len(trainable) == len(list(adapter.parameters()))
 
@@ -221,4 +224,6 @@ def test_without_an_adapter_there_is_nothing_to_train():
     unet = UNet3DConditionModel.from_unet2d(small_unet())
 
     with pytest.raises(ConfigError, match="set_motion_adapter"):
-        MotionMethod(unet, small_text_encoder(), small_vae(), DiffusionObjective(scheduler()))
+        MotionMethod(
+            TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), FAMILY.training
+        )

@@ -13,8 +13,10 @@ from transformers import T5Config, T5EncoderModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter
-from muybridge.training.methods.denoise import DiffusionObjective, VideoDiffusionMethod, encode_given, encode_videos
+from muybridge.pipelines.easyanimate.family import FAMILY
+from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective, TrainedNetworks
 from muybridge.vae import AutoencoderKLMagvit
+from muybridge.vae.magvit.batches import encode_given, encode_videos
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +58,11 @@ def small_text_encoder() -> T5EncoderModel:
     )
 
 
-def small_method(**changes: Any) -> VideoDiffusionMethod:
+def small_method(**changes: Any) -> DenoisingMethod:
     objective = DiffusionObjective(DDIMScheduler(prediction_type="v_prediction", clip_sample=False))
-    return VideoDiffusionMethod(small_transformer(**changes), small_text_encoder(), small_vae(), objective)
+    return DenoisingMethod(
+        TrainedNetworks(small_transformer(**changes), small_text_encoder(), small_vae()), objective, FAMILY.training
+    )
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -139,11 +143,11 @@ def test_training_changes_everything_but_the_vae(num_frames):
     train(method, batch_of(num_frames), steps=2)
 
     moved = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
-    assert {name.split(".")[0] for name in moved} == {"transformer", "text_encoder"}
+    assert {name.split(".")[0] for name in moved} == {"backbone", "text_encoder"}
     assert any("attn_temporal" in name for name in moved)
     assert any("attn1" in name for name in moved)
     assert not any(module.training for module in method.vae.modules())
-    assert method.transformer.training
+    assert method.backbone.training
 
 
 def test_the_loss_falls_on_one_batch():

@@ -16,8 +16,16 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.lora import AttachedLoras, adaptable_layers, match_lora, read_lora
 from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter, TemporalConfig
+from muybridge.pipelines.animatediff.family import FAMILY as ANIMATEDIFF
+from muybridge.pipelines.easyanimate.family import FAMILY as EASYANIMATE
+from muybridge.pipelines.family import LoraTargets
 from muybridge.training.methods.adapters import MotionMethod
-from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod, VideoDiffusionMethod
+from muybridge.training.methods.denoise import (
+    DenoisingMethod,
+    DiffusionObjective,
+    ImageDiffusionMethod,
+    TrainedNetworks,
+)
 from muybridge.training.methods.lora import LORA_LAYERS, DiffusionMethod, LoraMethod
 from muybridge.vae import AutoencoderKLMagvit
 
@@ -73,7 +81,7 @@ def small_method(kind: str) -> tuple[DiffusionMethod, dict[str, Tensor]]:
             nn.init.normal_(module.get_parameter("proj_out.weight"), std=0.1)
         unet.set_motion_adapter(adapter)
         batch = {"pixels": pixels, "input_ids": ids, "frame_positions": torch.arange(4.0)}
-        return MotionMethod(unet, *image_parts(), OBJECTIVE), batch
+        return MotionMethod(TrainedNetworks(unet, *image_parts()), OBJECTIVE, ANIMATEDIFF.training), batch
     transformer = Transformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
@@ -103,7 +111,7 @@ def small_method(kind: str) -> tuple[DiffusionMethod, dict[str, Tensor]]:
         "attention_mask": mask,
         "unknown": torch.ones(2, 8, dtype=torch.bool),
     }
-    return VideoDiffusionMethod(transformer, text, vae, OBJECTIVE), batch
+    return DenoisingMethod(TrainedNetworks(transformer, text, vae), OBJECTIVE, EASYANIMATE.training), batch
 
 
 @pytest.mark.parametrize(
@@ -112,7 +120,8 @@ def small_method(kind: str) -> tuple[DiffusionMethod, dict[str, Tensor]]:
 def test_the_loss_falls_and_nothing_else_changes(kind: str, layers: str, tmp_path: Path) -> None:
     method, batch = small_method(kind)
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    trained = LoraMethod(method, layers, rank=4).train()
+    targets = LoraTargets("transformer" if kind == "video" else "unet")
+    trained = LoraMethod(method, layers, rank=4, targets=targets).train()
     learning = {name: p for name, p in trained.named_parameters() if p.requires_grad}
     assert learning
     assert all("lora_" in name for name in learning)
@@ -143,7 +152,7 @@ def test_the_loss_falls_and_nothing_else_changes(kind: str, layers: str, tmp_pat
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
 
-    network = method.transformer if isinstance(method, VideoDiffusionMethod) else method.unet
+    network = method.backbone
     attached = AttachedLoras(network)
     attached.attach("again", match_lora(path, read_lora(path), {"backbone": network}, "kohya")["backbone"])
     attached.weigh({"again": 1.0})
@@ -164,7 +173,7 @@ def test_a_lora_trained_on_pictures_fits_the_video_model(tmp_path: Path) -> None
 def test_which_layers_learn() -> None:
     method, _ = small_method("motion")
     assert isinstance(method, MotionMethod)
-    everything = {n for n, layer in adaptable_layers(method.unet).items() if layer.weight.shape[2:] in ((), (1, 1))}
+    everything = {n for n, layer in adaptable_layers(method.backbone).items() if layer.weight.shape[2:] in ((), (1, 1))}
     chosen: dict[str, set[str]] = {}
     for layers in LORA_LAYERS:
         trained = LoraMethod(method, layers, rank=1)
@@ -173,7 +182,7 @@ def test_which_layers_learn() -> None:
     assert chosen["linear"] == everything
     assert not chosen["motion"] & chosen["spatial"]
     assert all(("motion_modules" in name) for name in chosen["motion"])
-    sites = len(method.unet.motion_sites())
+    sites = len(method.backbone.motion_sites())
     assert len(chosen["motion"]) == sites * 2 * 4
 
 

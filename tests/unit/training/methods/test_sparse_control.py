@@ -18,6 +18,7 @@ from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.conditioning.sparse import keyframe_condition
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
+from muybridge.pipelines.animatediff.family import FAMILY
 from muybridge.training.methods.adapters import MotionMethod
 from muybridge.training.methods.denoise import DiffusionObjective
 from muybridge.training.methods.sparse_control import SparseControlMethod, condition_of, make_keyframe_control
@@ -71,7 +72,7 @@ def small_method() -> SparseControlMethod:
     unet = small_unet()
     objective = DiffusionObjective(DDIMScheduler(prediction_type="v_prediction", clip_sample=False))
     control = make_keyframe_control(unet, CONFIG)
-    return SparseControlMethod(unet, control, small_vae(), small_text_encoder(), objective)
+    return SparseControlMethod(unet, control, small_vae(), small_text_encoder(), objective, FAMILY.training)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -113,7 +114,7 @@ def train(
 
 def test_a_new_one_changes_nothing():
     method, batch = small_method().eval(), batch_of()
-    plain = MotionMethod(method.unet, method.text_encoder, method.vae, method.objective).eval()
+    plain = MotionMethod(method, method.objective, method.how).eval()
 
     with torch.no_grad():
         losses = [float(each(batch, generator())["loss"]) for each in (method, plain)]
@@ -147,7 +148,7 @@ def test_only_the_control_is_trained():
     assert any("motion_modules" in name for name in moved)
     assert method.control.training
     assert not any(
-        module.training for part in (method.unet, method.vae, method.text_encoder) for module in part.modules()
+        module.training for part in (method.backbone, method.vae, method.text_encoder) for module in part.modules()
     )
 
 
@@ -231,9 +232,9 @@ def test_motion_modules_can_be_left_out_of_the_deepest_levels():
 
 def test_a_control_that_does_not_fit_is_refused():
     method = small_method()
-    rest = (method.vae, method.text_encoder, method.objective)
+    rest = (method.vae, method.text_encoder, method.objective, method.how)
 
     with pytest.raises(ConfigError, match="for drawings"):
-        SparseControlMethod(method.unet, SparseControlModel.from_unet(method.unet, "scribble", CONFIG), *rest)
+        SparseControlMethod(method.backbone, SparseControlModel.from_unet(method.backbone, "scribble", CONFIG), *rest)
     with pytest.raises(ConfigError, match=r"\[32, 64\].*\[64, 64\]"):
         SparseControlMethod(small_unet((64, 64)), method.control, *rest)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -24,10 +24,9 @@ from muybridge.conditioning.sparse_control import read_sparse_control
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import check_folder_above, new_file, output_error
 from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
-from muybridge.pipelines import AnimateDiffPipeline, load_pipeline
+from muybridge.pipelines.animatediff.pipeline import AnimateDiffPipeline
+from muybridge.pipelines.load import load_pipeline
 from muybridge.request.pictures import open_picture
-from muybridge.service.generation import pick_device
-from muybridge.service.output_names import name_after, words_of
 from muybridge.video import Video, check_writable
 
 _SEEDS = 2**63
@@ -43,6 +42,7 @@ _OF_OTHERS = {
 }
 """Entries of other programs' files, and what to write instead."""
 _GRID_COLUMNS = 4
+_WORDS_OF_NAME = 10
 _FPS = 8.0
 
 
@@ -107,19 +107,6 @@ class AnimateDiffJob(BaseModel):
         if len(values) != len(self.prompt):
             raise ConfigError(f"{name} must be one, or {len(self.prompt)} like prompt; given {len(values)}.")
         return values
-
-
-@dataclass(frozen=True)
-class JobResults:
-    """What was written.
-
-    Attributes:
-        folder: with everything.
-        videos: one for each prompt of each job, in order.
-    """
-
-    folder: Path
-    videos: list[Path]
 
 
 def read_jobs(path: Path) -> list[AnimateDiffJob]:
@@ -209,9 +196,10 @@ def run_jobs(
     path: Path,
     base: str,
     output: Path,
-    device: str | None = None,
+    device: torch.device,
+    named: Callable[[str, int], str],
     progress: Callable[[int, int], None] | None = None,
-) -> JobResults:
+) -> list[Path]:
     """Make every video of a prompt file: `sample/N-words.gif`, all side by side in `sample.gif`, and `config.yaml`.
 
     As in the original a job without `L`, `H` and `W` makes 16 frames of 512x512 at 8 frames per second. The seeds used
@@ -221,14 +209,17 @@ def run_jobs(
         path: the prompt file; paths in it are relative to the current folder, as in the original.
         base: Stable Diffusion 1.5, as a folder or hub id; what `dreambooth_path` lacks is taken from it.
         output: a new folder, or one that is written into.
-        device: where to run; by default the best there is.
+        device: where to run.
+        named: the name of a file after the first words of a prompt, and how many of them.
         progress: told how many of all videos are done.
+
+    Returns:
+        The videos, one for each prompt of each job, in order.
 
     Raises:
         MuybridgeError: anything the user can mend.
     """
     jobs = read_jobs(path)
-    target = pick_device(device)
     _make_folders(output)
     videos: list[Video] = []
     written: list[Path] = []
@@ -237,7 +228,7 @@ def run_jobs(
     for job in jobs:
         pictures = _control_pictures(job)
         pipeline = _load(job, base)
-        pipeline.to(target)
+        pipeline.to(device)
         argument = _give_control(pipeline, job, pictures)
         seeds = job.seeds()
         for prompt, negative, seed in zip(job.prompt, job.negatives(), seeds, strict=True):
@@ -254,7 +245,7 @@ def run_jobs(
                 fps=_FPS,
                 **argument,
             )
-            name = name_after(" ".join(words_of(prompt)[:10]))
+            name = named(prompt, _WORDS_OF_NAME)
             written.append(video.save(output / "sample" / f"{len(videos)}-{name}.gif"))
             videos.append(video)
             if progress is not None:
@@ -263,7 +254,7 @@ def run_jobs(
     _grid(videos).save(output / "sample.gif")
     with new_file(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(record, sort_keys=False))
-    return JobResults(output, written)
+    return written
 
 
 def _make_folders(output: Path) -> None:

@@ -1,0 +1,31 @@
+"""How an AnimateDiff learns from clips: frame by frame through VAE and text encoder, all frames through the U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from muybridge.backbones.unet.config import UNetConfig
+from muybridge.errors import ConfigError
+from muybridge.pipelines.family import Networks
+from muybridge.vae import encode_images
+
+
+def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
+    """Of `pixels [b, f, 3, h, w]` in [-1, 1]."""
+    pixels = batch["pixels"]
+    return encode_images(networks.vae, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]).transpose(1, 2)
+
+
+def told(networks: Networks, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of `input_ids [b, n]` and `frame_positions [f]`."""
+    states = networks.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
+    return {"encoder_hidden_states": states, "frame_positions": batch["frame_positions"]}
+
+
+def check(networks: Networks) -> None:
+    """Raises ConfigError for Stable Diffusion XL."""
+    if UNetConfig.from_keywords(networks.backbone.config).addition is not None:
+        raise ConfigError("This is Stable Diffusion XL, which is not trained here; give base a 1.5 model.")

@@ -1,0 +1,43 @@
+"""Which folders are models of AnimateDiff, and which are image models that become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from muybridge.checkpoints import parts
+from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
+from muybridge.errors import CheckpointError
+from muybridge.pipelines.animatediff.parts import has_motion
+from muybridge.pipelines.family import Recognised
+
+_UNETS = ("UNet2DConditionModel", "UNetMotionModel", "UNet3DConditionModel")
+_VIDEO_PREFIX = "AnimateDiff"
+_VARIANTS = {"StableDiffusionPipeline": "base-sd15", "StableDiffusionXLPipeline": "base-sdxl"}
+
+
+def recognised_folder(folder: Path, index: Mapping[str, Any]) -> Recognised | None:
+    """What a folder is, decided by its parts, whatever task its class is for; None for other families."""
+    name, unet = index.get("_class_name"), parts.class_of_part(folder, "unet")
+    if not isinstance(name, str) or unet not in (*_UNETS, None):
+        return None
+    is_known = name in _VARIANTS or name.startswith(_VIDEO_PREFIX)
+    if "unet" not in index and not (is_known and unet is None):
+        return None
+    if name.startswith(_VIDEO_PREFIX) or has_motion(folder, index):
+        return Recognised("pipeline", "animatediff", name)
+    variant, notes = _image_model(folder, name)
+    return Recognised("base-model", variant, name, makes_videos=False, notes=notes)
+
+
+def _image_model(folder: Path, name: str) -> tuple[str, tuple[str, ...]]:
+    settings = parts.unet_settings(folder)
+    if not settings:
+        return _VARIANTS.get(name, "unknown"), ()
+    variant = f"base-{unet_kind(settings)}"
+    try:
+        require_noise_alone(settings, "its U-Net")
+    except CheckpointError as error:
+        return variant, (str(error),)
+    return variant, ()

@@ -1,0 +1,29 @@
+"""An EasyAnimate pipeline of a folder, with what is wished for in place of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from muybridge.errors import ConfigError
+from muybridge.pipelines.easyanimate.folder import load_own_vae
+from muybridge.pipelines.easyanimate.pipeline import EasyAnimatePipeline
+from muybridge.pipelines.family import Wishes
+from muybridge.pipelines.predicting import predict_as_asked
+
+
+def load(wishes: Wishes, dtype: torch.dtype) -> EasyAnimatePipeline:
+    """Load it on the CPU, all networks in a precision.
+
+    Raises:
+        MuybridgeError: as `load_pipeline`.
+    """
+    if wishes.motion_adapter is not None:
+        raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
+    components: dict[str, Any] = {}
+    if wishes.vae is not None:
+        components["vae"] = load_own_vae(wishes.vae, wishes.place, dtype)
+    pipeline = EasyAnimatePipeline.from_pretrained(wishes.model, torch_dtype=dtype, **components)
+    predict_as_asked(pipeline, wishes.prediction, str(wishes.model))
+    return pipeline
