@@ -193,8 +193,8 @@ def test_inspect_shows_size_and_request(run, tmp_path, suffix):
     assert shown.code == as_json.code == 0
     assert shown.out.splitlines() == [
         f"{path}: 3 frames, 24x16, 12 fps",
-        "  prompt: a [red] :heart: circle",
-        "  seed: 4",
+        "prompt: 'a [red] :heart: circle'",
+        "seed: 4",
     ]
     assert json.loads(as_json.out) == {
         "kind": "video",

@@ -17,7 +17,7 @@ from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion import MotionAdapter
 from muybridge.motion.detection import MotionDetection, variants_with_sites
-from muybridge.motion.reading import choose_variant, plan_motion
+from muybridge.motion.reading import choose_variant, plan_motion, precision_of_motion
 from muybridge.motion.sites import sites_of_unet
 from muybridge.motion.variants import VARIANTS, MotionVariant, hinted_variant, motion_variant
 from muybridge.weights.files import read_weights
@@ -87,7 +87,12 @@ def read_motion(
     if found.is_dir():
         return _read_folder(found, name, dtype, numerics, variant)
     return adapter_from_weights(
-        read_weights(found, dtype), name, dtype=dtype, numerics=numerics, num_heads=num_heads, variant=variant
+        read_weights(found, precision_of_motion(dtype)),
+        name,
+        dtype=dtype,
+        numerics=numerics,
+        num_heads=num_heads,
+        variant=variant,
     )
 
 
@@ -155,7 +160,7 @@ def _read_folder(
         "trained_frames": config.get("motion_max_seq_length", 32),
     }
     return adapter_from_weights(
-        read_folder_weights(folder, dtype),
+        read_folder_weights(folder, precision_of_motion(dtype)),
         name,
         dtype=dtype,
         numerics=numerics,

@@ -25,6 +25,7 @@ from muybridge.weights.files import read_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_folder
 from muybridge.weights.names import listed
+from muybridge.weights.precision import Precision
 
 PREFIXES = ("first_stage_model.", "vae.")
 """Before the keys of a VAE in the file of a whole model."""
@@ -79,9 +80,21 @@ def read_vae(
         vae = _read_folder(path, dtype)
     else:
         scale = expected["scaling_factor"]
-        vae = vae_from_weights(read_weights(path, dtype), str(path), dtype, scale=scale, is_sdxl=is_sdxl)
+        vae = vae_from_weights(read_weights(path, _precision(dtype)), str(path), dtype, scale=scale, is_sdxl=is_sdxl)
     _check_latents(vae, expected, str(path))
     return vae
+
+
+def _precision(dtype: torch.dtype | None) -> Precision:
+    """The VAE in `dtype`; of the file of a whole model nothing else is converted."""
+    if dtype is None:
+        return None
+
+    def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
+        own = [key for key in state if key.removeprefix("module.").startswith(PREFIXES)]
+        return dict.fromkeys(own or state, dtype)
+
+    return precision
 
 
 def vae_from_weights(

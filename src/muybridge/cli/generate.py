@@ -172,7 +172,7 @@ def _read_request(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {yaml_problem(error)}.") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} is no request: it must hold settings by name, such as prompt and shape.")
-    return found
+    return {name: value for name, value in found.items() if name not in ("made", "inputs")}  # of a run in the past
 
 
 def _output(

@@ -34,8 +34,11 @@ def _show_video(found: dict[str, Any]) -> None:
     if found["request"] is None:
         output.print("  no request inside")
         return
-    for name, value in found["request"].items():
-        output.print(f"  {name}: {value}")
+    import yaml
+
+    # As `generate --request` reads it.
+    shown = yaml.safe_dump(found["request"], sort_keys=False, allow_unicode=True, width=100)
+    output.print(shown.rstrip(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _traits(found: dict[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from muybridge.motion.provenance import (
     require_format,
     require_kinds,
 )
-from muybridge.motion.reading import MotionPlan, plan_motion
+from muybridge.motion.reading import MotionPlan, plan_motion, precision_of_motion
 from muybridge.motion.registry import build_motion_module, spec_for_site, spec_of
 from muybridge.motion.sites import choose_by_pattern
 from muybridge.weights.files import read_weights
@@ -186,7 +186,13 @@ class MotionAdapter(ModelMixin, ConfigMixin):
             UserWarning: as of `plan_motion`.
         """
         name = Path(path).name
-        plan = plan_motion(read_weights(path, dtype), name, numerics=numerics, num_heads=num_heads, variant=variant)
+        plan = plan_motion(
+            read_weights(path, precision_of_motion(dtype)),
+            name,
+            numerics=numerics,
+            num_heads=num_heads,
+            variant=variant,
+        )
         return cls.of_plan(plan, name, dtype)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from muybridge.motion.sites import missing_sites
 from muybridge.motion.variants import VARIANTS, MotionVariant, motion_variant
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.names import listed
+from muybridge.weights.precision import Precision
 
 _HOTSHOT_KEYS = KeyMap(
     strip_prefixes=("module.",),
@@ -36,6 +38,8 @@ _HOTSHOT_KEYS = KeyMap(
 )
 """From HotshotXL's names to AnimateDiff's."""
 _DIFFUSERS_KEYS = replace(DIFFUSERS_MOTION_KEYS, strip_prefixes=("module.", "unet."))
+_MODULE_KEYS = re.compile(r"(^|\.)(motion_modules|temporal_attentions)\.")
+_TABLE_KEYS = (".pos_encoder.pe", ".pos_embed.pe", ".pos_encoder.positional_encoding")
 _TABLE_TOLERANCE = 1e-2  # of tables that were rounded to half precision on their way
 _TRAINED_FRAMES = 32  # of published files whose tables do not say it
 
@@ -53,6 +57,21 @@ class MotionPlan:
     variant: MotionVariant
     modules_by_site: dict[str, dict[str, Any]]
     weights: dict[str, Tensor]
+
+
+def precision_of_motion(dtype: torch.dtype | None) -> Precision:
+    """How `read_weights` reads a file for `plan_motion`: the weights of motion modules in `dtype`, the rest as it is.
+
+    Position tables are looked at and not used, and what they are held to depends on how they are stored.
+    """
+    if dtype is None:
+        return None
+
+    def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
+        modules = (key for key in state if _MODULE_KEYS.search(key) and not key.endswith(_TABLE_KEYS))
+        return dict.fromkeys(modules, dtype)
+
+    return precision
 
 
 def plan_motion(

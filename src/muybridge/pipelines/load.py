@@ -75,8 +75,7 @@ def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides 
     if shape is not None and memory is None:
         raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
     named = Names(model, motion_adapter, motion_variant, parts_from, vae, prediction)
-    wish = Wish(torch_dtype, memory, speed, device, shape)
-    pipeline, place = _loaded(named, wish)
+    pipeline, place = _loaded(named, Wish(torch_dtype, memory, speed, device, shape))
     put(pipeline, place)
     return pipeline
 
@@ -115,21 +114,21 @@ class Names:
 
 def _loaded(names: Names, wish: Wish) -> tuple[VideoPipeline, Place]:
     """The pipeline in its precision, and where it is to go."""
-    model, adapter = names.model, names.motion_adapter
+    model, adapter, parts_from = names.model, names.motion_adapter, names.parts_from
     if names.motion_variant is not None and adapter is None:
         raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
     asked = None if names.prediction is None else prediction_type(names.prediction)
     path = Path(model)
     if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
         raise CheckpointError(f"There is no weight file {path}.")
-    if names.parts_from is not None and not path.is_file():
+    if parts_from is not None and not path.is_file():
         raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
     located = path if path.is_file() else locate_model(model)
     family = family_of(located, adapter is not None)
-    place = find_place(model, wish, PartsBeside(adapter, names.motion_variant, names.parts_from))
-    wishes = Wishes(model, located, adapter, names.motion_variant, names.parts_from, names.vae, asked)
+    place = find_place(model, wish, PartsBeside(adapter, names.motion_variant, parts_from))
+    wishes = Wishes(model, located, adapter, names.motion_variant, parts_from, names.vae, asked)
     pipeline: VideoPipeline = family.load(wishes, place.dtype)
-    given = {"motion_adapter": adapter, "parts_from": names.parts_from, "vae": names.vae}
+    given = {"motion_adapter": adapter, "parts_from": parts_from, "vae": names.vae}
     recorded = {name: None if each is None else str(each) for name, each in given.items()}
     pipeline.remember_parts(str(model), {**recorded, "motion_variant": names.motion_variant, "prediction": asked})
     return pipeline, place

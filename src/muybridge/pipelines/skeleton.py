@@ -30,7 +30,7 @@ class Skeleton:
         make: of precision and device: its networks, by name of the part.
         shape: the video that it makes by default.
         is_file: whether it is of a single file, which is planned as for a card wherever it runs.
-        is_continued: whether longer videos are made in segments where nobody says how, as of `Capabilities`.
+        is_continued: whether longer videos than that are made in segments where nobody says how.
     """
 
     make: Callable[[torch.dtype, str], Mapping[str, nn.Module]]
