@@ -25,9 +25,9 @@ import muybridge
 from muybridge import load_pipeline
 from muybridge.cli.main import app, main
 from muybridge.motion import registry
-from muybridge.request import condition
 from muybridge.pipelines import VideoPipeline
 from muybridge.pipelines.call import CallSettings
+from muybridge.request import condition
 from muybridge.training.run_file import load_run
 
 # Several videos, checks or models to make; the rest takes a second.
