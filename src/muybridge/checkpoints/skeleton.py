@@ -36,6 +36,7 @@ from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion import MotionAdapter
 from muybridge.motion.reading import plan_motion
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.files import read_weights
@@ -115,13 +116,13 @@ def skeleton_of_file(
     return present
 
 
-def skeleton_adapter(settings: Mapping[str, Any], dtype: torch.dtype, device: str = "meta") -> MotionAdapter:
+def skeleton_adapter(settings: SettingsView, dtype: torch.dtype, device: str = "meta") -> MotionAdapter:
     """Build what `adapter_settings` described, as `skeleton_parts` does the rest."""
     with torch.device(device), _default_dtype(dtype):
         return MotionAdapter(**settings).eval()
 
 
-def adapter_settings(path: str | os.PathLike[str], variant: str | None = None) -> dict[str, Any]:
+def adapter_settings(path: str | os.PathLike[str], variant: str | None = None) -> SettingsDict:
     """What builds a motion adapter without its weights, of any file or folder that `read_motion` reads.
 
     Raises:
@@ -149,7 +150,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> SettingsDict:
     return read_json_object(path / "config.json", "the settings of a network")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from muybridge.cli.console import Json, output, print_json
 from muybridge.cli.flags import Flag, with_flags
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsView
 
 if TYPE_CHECKING:
     from muybridge.service.debugging import DebugRun
@@ -35,7 +35,7 @@ def _run_flags(steps: int) -> list[Flag]:
     ]
 
 
-def _run(values: Mapping[str, Any]) -> DebugRun:
+def _run(values: SettingsView) -> DebugRun:
     from muybridge.service.debugging import DebugRun
 
     return DebugRun(**values)

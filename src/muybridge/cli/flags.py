@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from muybridge.types import SettingsDict, SettingsView
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,9 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callabl
     return decorate
 
 
-def plain_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+def plain_flags(given: SettingsView) -> SettingsDict:
     """Those that were given, paths as text."""
-    found: dict[str, Any] = {}
+    found: SettingsDict = {}
     for name, value in given.items():
         if value is None or (value is False and name != "plain_prompt") or value in ([], ()):
             continue

@@ -13,6 +13,7 @@ import typer
 from muybridge.cli.console import Json, errors, output, print_json
 from muybridge.cli.flags import FLAGS, plain_flags, with_flags
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.request import GenerateRequest
@@ -68,8 +69,8 @@ def generate(  # noqa: PLR0913  # a request comes from flags, from files, or fro
 
 def _request(
     prompt: str | None,
-    given: dict[str, Any],
-    embedded: dict[str, Any] | None,
+    given: SettingsDict,
+    embedded: SettingsDict | None,
     request_file: Path | None,
     changes: list[str],
 ) -> GenerateRequest:
@@ -93,7 +94,7 @@ def _request(
     return GenerateRequest.parse(values)
 
 
-def _flat(prompt: str | None, flags: dict[str, Any], start: Any) -> dict[str, Any]:
+def _flat(prompt: str | None, flags: SettingsDict, start: Any) -> SettingsDict:
     """The values of flags by flat names; `start` is the prompt of the file that they change."""
     given = plain_flags(flags)
     if prompt is not None:
@@ -137,7 +138,7 @@ def _report(result: GenerationResult, as_json: bool) -> None:
     output.print(f"  {result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
 
 
-def _shown(settings: Mapping[str, Any]) -> list[str]:
+def _shown(settings: SettingsView) -> list[str]:
     """The settings in words, without what only matters for repeating them."""
     found = []
     for name, value in settings.items():
@@ -152,7 +153,7 @@ def _shown(settings: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _read_request(path: Path) -> dict[str, Any]:
+def _read_request(path: Path) -> SettingsDict:
     import yaml
 
     from muybridge.files.validation import YAML_ERRORS, yaml_problem
@@ -222,18 +223,18 @@ def _parse_frames(texts: list[str], usage: str, may_be_empty: bool = False) -> d
     return found
 
 
-def _parse_control(text: str) -> dict[str, Any]:
+def _parse_control(text: str) -> SettingsDict:
     match = re.fullmatch(r"([^=]+)=(.+?)(?::(\d+\.?\d*|\.\d+))?", text)
     if match is None:
         raise ConfigError(f"--control takes MODEL=VIDEO[:STRENGTH], as in depth=depth.mp4:0.7; given {text!r}.")
     return {"model": match[1], "frames": match[2], "strength": float(match[3] or 1)}
 
 
-def _parse_window(text: str, looped: bool) -> dict[str, Any]:
+def _parse_window(text: str, looped: bool) -> SettingsDict:
     match = re.fullmatch(r"(\d{1,9})(?:/(\d{1,9}))?", text)
     if match is None:
         raise ConfigError(f"--window takes SIZE or SIZE/OVERLAP in frames, as in 16/4; given {text!r}.")
-    settings: dict[str, Any] = {"size": int(match[1]), "schedule": "looped" if looped else "uniform"}
+    settings: SettingsDict = {"size": int(match[1]), "schedule": "looped" if looped else "uniform"}
     return settings if match[2] is None else {**settings, "overlap": int(match[2])}
 
 
@@ -259,7 +260,7 @@ def _parse_embeddings(texts: list[str]) -> dict[str, str]:
     return embeddings
 
 
-def _embedded_request(path: Path) -> dict[str, Any]:
+def _embedded_request(path: Path) -> SettingsDict:
     from muybridge.video import read_request
 
     embedded = read_request(path)

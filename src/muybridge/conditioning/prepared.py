@@ -16,7 +16,7 @@ from muybridge.conditioning.residuals import Control
 from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError
 from muybridge.request import Capabilities, Inputs
-from muybridge.types import LatentShape, VideoShape
+from muybridge.types import LatentShape, SettingsDict, SettingsView, VideoShape
 from muybridge.vae.codec import Codec
 
 AfterStep = Callable[[int, Tensor], Tensor]
@@ -109,7 +109,7 @@ class Prepared:
     noise: Tensor | None = None
     positive: Mapping[str, Tensor] = field(default_factory=dict)
     negative: Mapping[str, Tensor] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: SettingsView = field(default_factory=dict)
     frame_axes: Mapping[str, int] = field(default_factory=dict)
     controls: tuple[Control, ...] = ()
     after_step: AfterStep | None = None
@@ -144,8 +144,8 @@ def _only(found: Sequence[Prepared], name: str) -> Any:
     return given[0] if given else None
 
 
-def _merged(found: Sequence[Prepared], name: str) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
+def _merged(found: Sequence[Prepared], name: str) -> SettingsDict:
+    merged: SettingsDict = {}
     for each in found:
         if twice := merged.keys() & getattr(each, name).keys():
             raise ConfigError(f"Two conditions of this request both give {min(twice)}; leave one of them out.")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muybridge.types import SettingsDict, SettingsView
+
 
 @dataclass(frozen=True)
 class TensorStatistics:
@@ -53,11 +55,11 @@ class TensorStatistics:
         return cls(name, shape, dtype, low, high, mean, norm, share)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TensorStatistics:
+    def from_dict(cls, values: SettingsView) -> TensorStatistics:
         """The reverse of `to_dict`."""
         return cls(**{**values, "shape": tuple(values["shape"])})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Plain values, for JSON."""
         return asdict(self)
 

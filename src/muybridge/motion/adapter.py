@@ -29,6 +29,7 @@ from muybridge.motion.provenance import (
 from muybridge.motion.reading import MotionPlan, plan_motion
 from muybridge.motion.registry import build_motion_module, spec_for_site, spec_of
 from muybridge.motion.sites import choose_by_pattern
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_weights
 from muybridge.weights.loading import load_folder, load_strictly
 
@@ -46,7 +47,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        modules_by_site: dict[str, dict[str, Any]],
+        modules_by_site: dict[str, SettingsDict],
         numerics: str = "official-v3",
         origins: Origins | None = None,
         format_version: int = FORMAT_VERSION,
@@ -87,7 +88,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         cls,
         sites: Iterable[MotionSite],
         kind: str = "temporal",
-        config: MotionModuleConfig | Mapping[str, Any] | None = None,
+        config: MotionModuleConfig | SettingsView | None = None,
         numerics: str = "official-v3",
     ) -> MotionAdapter:
         """Fresh modules of one kind for the given sites; attached, they change nothing until trained.
@@ -98,7 +99,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         return cls({site.name: asdict(spec_for_site(site, kind, config)) for site in sites}, numerics=numerics)
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> MotionAdapter:
+    def from_settings(cls, settings: SettingsView) -> MotionAdapter:
         """Fresh modules by what `settings` returned, as a backbone saves it with itself.
 
         Raises:
@@ -260,7 +261,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         for name, module in self.motion_modules():
             module.strength = float(chosen.get(name, 1.0))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> SettingsDict:
         """The keyword arguments that build an adapter of the same modules, as plain values."""
         names = ("modules_by_site", "numerics", "origins", "format_version")
         return {name: self.config[name] for name in names}

@@ -15,9 +15,10 @@ from muybridge.motion.contract import MotionModule, MotionModuleConfig, MotionSi
 from muybridge.motion.host import MotionHost
 from muybridge.motion.registry import build_motion_module, kind_of, motion_module_class, spec_for_site
 from muybridge.motion.sites import choose_by_pattern
+from muybridge.types import SettingsView
 
 IntegrationMode = Literal["add", "replace", "after"]
-Settings = MotionModuleConfig | Mapping[str, Any] | None
+Settings = MotionModuleConfig | SettingsView | None
 KindChoice = str | type[MotionModule] | tuple[str | type[MotionModule], Settings]
 """A kind by name or class, alone or with its settings."""
 _BESIDE: dict[str, type[CompositeMotionModule]] = {"add": MixMotionModule, "after": ComposeMotionModule}
@@ -187,9 +188,7 @@ def _registered_name(kind: Any) -> str:
     return cast("str", name)
 
 
-def _single_site(
-    module: MotionModule, chosen: Mapping[str, Any], own: Mapping[str, MotionSite], config: Settings
-) -> str:
+def _single_site(module: MotionModule, chosen: SettingsView, own: Mapping[str, MotionSite], config: Settings) -> str:
     if config is not None:
         raise ConfigError("A module has its settings; leave config out.")
     if len(chosen) != 1:

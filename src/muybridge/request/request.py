@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
@@ -12,6 +12,7 @@ from muybridge.files.validation import describe_validation
 from muybridge.request.condition import AnyCondition, plain_value
 from muybridge.request.inputs import Inputs
 from muybridge.request.sampling import FreeInit, Positions, WindowSettings
+from muybridge.types import SettingsDict, SettingsView
 
 
 class _Value(BaseModel):
@@ -91,7 +92,7 @@ class Request(_Value):
         return not self.plain_prompt and has_syntax_in([self.prompt, self.negative_prompt])
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Request:
+    def parse(cls, values: SettingsView) -> Request:
         """Validate plain values.
 
         Raises:
@@ -128,7 +129,7 @@ class Request(_Value):
         sizes = (each.size_to_fit(inputs) for each in self.conditions)
         return next((size for size in sizes if size is not None), None)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> SettingsDict:
         """For a file: what differs from the defaults; conditions that live in memory only are left out."""
         values = plain_value(self.model_dump(exclude_defaults=True, exclude={"conditions"}, warnings=False)) or {}
         conditions = [found for each in self.conditions if (found := each.plain()) is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -22,12 +22,13 @@ from diffusers import (
 from torch import Tensor
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict, SettingsView
 
 
 class Scheduler(Protocol):
     """What this package uses of a diffusers scheduler."""
 
-    config: Mapping[str, Any]
+    config: SettingsView
     timesteps: Tensor
     init_noise_sigma: Any
 
@@ -47,7 +48,7 @@ class Scheduler(Protocol):
         ...
 
 
-ANIMATEDIFF_BETAS: dict[str, Any] = {
+ANIMATEDIFF_BETAS: SettingsDict = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -55,7 +56,7 @@ ANIMATEDIFF_BETAS: dict[str, Any] = {
 }
 """AnimateDiff on Stable Diffusion 1.5: linear, not scaled linear. Source: `configs/inference/inference-v*.yaml`."""
 
-EASYANIMATE_BETAS: dict[str, Any] = {
+EASYANIMATE_BETAS: SettingsDict = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
     "beta_end": 0.02,
@@ -65,7 +66,7 @@ EASYANIMATE_BETAS: dict[str, Any] = {
 }
 """EasyAnimate V2 and V3. Source: `config/easyanimate_video_slicevae_motion_module_v3.yaml`."""
 
-_LEADING: dict[str, Any] = {"timestep_spacing": "leading", "steps_offset": 1}
+_LEADING: SettingsDict = {"timestep_spacing": "leading", "steps_offset": 1}
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Sampler:
     steps: int
     guidance_scale: float
     scheduler_class: type
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    settings: SettingsView = field(default_factory=dict)
+    fixed: SettingsView = field(default_factory=dict)
     predictions: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
 
     @property
@@ -234,7 +235,7 @@ def make_scheduler(name: str, model_scheduler: ConfigMixin | Scheduler | None = 
     return _make(sampler, {**sampler.settings, **own, **sampler.fixed})
 
 
-def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
+def make_plain_scheduler(name: str, schedule: SettingsView) -> Scheduler:
     """A scheduler by name, of the given noise schedule, that is otherwise as diffusers makes it.
 
     EasyAnimate runs this way: its DDIM clips the predicted sample and starts below the top noise level, for example.
@@ -247,7 +248,7 @@ def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
     return _make(sampler, {**schedule, **kept})
 
 
-def with_settings(scheduler: Scheduler, settings: Mapping[str, Any]) -> Scheduler:
+def with_settings(scheduler: Scheduler, settings: SettingsView) -> Scheduler:
     """The same solver with some settings of the model changed, such as what it predicts.
 
     Raises:
@@ -279,7 +280,7 @@ def set_timesteps(scheduler: Scheduler, num_steps: int) -> Tensor:
     return scheduler.timesteps
 
 
-def _make(sampler: Sampler, settings: Mapping[str, Any]) -> Scheduler:
+def _make(sampler: Sampler, settings: SettingsView) -> Scheduler:
     _require_able(sampler, settings)
     if settings.get("rescale_betas_zero_snr"):
         # Other spacings begin below the last noise level, and only there is nothing but noise.
@@ -288,7 +289,7 @@ def _make(sampler: Sampler, settings: Mapping[str, Any]) -> Scheduler:
         return sampler.scheduler_class(**{k: v for k, v in settings.items() if k in sampler.setting_names})
 
 
-def _require_able(sampler: Sampler, settings: Mapping[str, Any]) -> None:
+def _require_able(sampler: Sampler, settings: SettingsView) -> None:
     predicts = settings.get("prediction_type", "epsilon")
     if predicts not in sampler.predictions:
         able = [each.name for each in SAMPLERS if predicts in each.predictions]

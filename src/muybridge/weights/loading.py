@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_weights
 from muybridge.weights.folder_files import FolderFiles, find_folder_files
 from muybridge.weights.names import listed
@@ -73,7 +74,7 @@ def load_folder(
     loader: Callable[..., Any],
     folder: str | os.PathLike[str] | None,
     class_name: str,
-    options: dict[str, Any],
+    options: SettingsDict,
     whole: Whole | None = None,
 ) -> Any:
     """Call a `from_pretrained` of diffusers or transformers so that partial or damaged weights are errors.
@@ -129,7 +130,7 @@ def load_folder(
 
 def _read_whole(
     loader: Callable[..., Any], folder: Path, files: FolderFiles, dtype: torch.dtype, left_out: tuple[str, ...]
-) -> tuple[Any, Mapping[str, Any]]:
+) -> tuple[Any, SettingsView]:
     """The model whose `from_pretrained` is given, and what of the folder's weights did not fit, as libraries say it."""
 
     def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
@@ -186,7 +187,7 @@ def _reason(files: FolderFiles | None) -> str:
     )
 
 
-def _check_class(folder: Path, class_name: str, whole: Whole | None) -> dict[str, Any]:
+def _check_class(folder: Path, class_name: str, whole: Whole | None) -> SettingsDict:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; it is not a folder with a {class_name}.")
@@ -197,7 +198,7 @@ def _check_class(folder: Path, class_name: str, whole: Whole | None) -> dict[str
     return config
 
 
-def named_class(config: Mapping[str, Any]) -> str | None:
+def named_class(config: SettingsView) -> str | None:
     """The class that the settings of a part name, as diffusers or transformers write it; None where they name none."""
     for key in ("_class_name", "tokenizer_class", "architectures"):
         named = config.get(key)

@@ -9,6 +9,7 @@ from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict
 
 _FIXED: dict[str, tuple[Any, ...]] = {
     "attention_bias": (True,),
@@ -33,7 +34,7 @@ _SHARED = (
 )
 
 
-def pixart_keywords(transformer: PixArtTransformer2DModel) -> dict[str, Any]:
+def pixart_keywords(transformer: PixArtTransformer2DModel) -> SettingsDict:
     """Keyword arguments that the video model shares with the image model.
 
     Raises:

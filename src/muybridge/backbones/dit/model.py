@@ -22,6 +22,7 @@ from muybridge.backbones.dit.layers import PatchEmbed, modulated_norm
 from muybridge.backbones.dit.published import load_published
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite
+from muybridge.types import SettingsDict
 from muybridge.weights.loading import load_folder
 
 _DROPPED = -10_000.0  # a masked token's score; finite in every precision, and its weight underflows to 0
@@ -62,7 +63,7 @@ class Transformer3DModel(MotionHost):
         clip_tokens: int = 8,
         norm_eps: float = 1e-6,
         enable_uvit: bool = True,
-        motion_adapter: dict[str, Any] | None = None,
+        motion_adapter: SettingsDict | None = None,
     ) -> None:
         """The defaults are EasyAnimate V3's; see `TransformerConfig` for what each means.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsView
 
 _SINGLE_NUMBERS = ("layers_per_block", "cross_attention_dim", "norm_num_groups")
 _DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
@@ -93,7 +93,7 @@ class UNetConfig:
         return 4 * self.block_out_channels[0]
 
     @classmethod
-    def from_keywords(cls, values: Mapping[str, Any]) -> UNetConfig:
+    def from_keywords(cls, values: SettingsView) -> UNetConfig:
         """From the keyword arguments of `UNet3DConditionModel`, which are diffusers' names.
 
         Raises:
@@ -137,7 +137,7 @@ class UNetConfig:
         )
 
 
-def _addition(values: Mapping[str, Any]) -> AdditionConfig | None:
+def _addition(values: SettingsView) -> AdditionConfig | None:
     kind = values.get("addition_embed_type")
     if kind is None:
         return None
