@@ -54,9 +54,9 @@ class RecordedCall:
 
     name: str
     module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Any
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    output: object
     gradients: Mapping[str, Tensor]
     autocast: str | None
 
@@ -97,7 +97,7 @@ def save_reproduction(folder: Path, call: RecordedCall, facts: SettingsView) -> 
     return target
 
 
-def autocast_dtype(output: Any) -> str | None:
+def autocast_dtype(output: object) -> str | None:
     """The dtype of the autocast that is on for the device of a result, without "torch."; None where none is."""
     device = next((value.device.type for _, value in outputs_of(output)), "cpu")
     if device == "meta" or not torch.is_autocast_enabled(device):
@@ -213,7 +213,7 @@ def _laid_out(tensor: Tensor, axes: list[int]) -> Tensor:
     return tensor.permute(axes).contiguous().permute(back)
 
 
-def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> SettingsDict:
+def _encode(value: object, key: str, tensors: dict[str, Tensor]) -> SettingsDict:
     if isinstance(value, Tensor) and not value.is_complex():
         tensors[key] = value
         return {"tensor": key}
@@ -224,7 +224,7 @@ def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> SettingsDict:
     return _encode_nested(value, key, tensors)
 
 
-def _encode_nested(value: Any, key: str, tensors: dict[str, Tensor]) -> SettingsDict:
+def _encode_nested(value: object, key: str, tensors: dict[str, Tensor]) -> SettingsDict:
     if isinstance(value, (tuple, list)):
         items = [_encode(item, f"{key}/{index}", tensors) for index, item in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": items}
@@ -237,11 +237,11 @@ def _encode_nested(value: Any, key: str, tensors: dict[str, Tensor]) -> Settings
     return {"unknown": f"{kind.__module__}.{kind.__qualname__}"}
 
 
-def _decode(spec: SettingsView, tensors: Mapping[str, Tensor]) -> Any:
+def _decode(spec: SettingsView, tensors: Mapping[str, Tensor]) -> object:
     kind, content = next(iter(spec.items()))
     if kind == "dataclass":
         return _rebuilt(content)(**{name: _decode(item, tensors) for name, item in spec["fields"].items()})
-    readers: dict[str, Callable[[], Any]] = {
+    readers: dict[str, Callable[[], object]] = {
         "tensor": lambda: tensors[content],
         "value": lambda: content,
         "dtype": lambda: getattr(torch, content),
