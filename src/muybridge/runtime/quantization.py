@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from torch import nn
 
 from muybridge.errors import ConfigError
-from muybridge.types import SettingsDict
 
 Scheme = Literal["int8_weights", "int8_dynamic", "fp8_weights"]
 _MIN_FEATURES = 32  # below, scales and kernels cost more than the few weights
@@ -38,7 +37,7 @@ def quantize(network: nn.Module, scheme: Scheme) -> None:
             )
         except ImportError as error:
             raise ConfigError("Quantization needs torchao: pip install 'muybridge[quantize]'.") from error
-        configs: SettingsDict = {
+        configs: dict[str, Callable[[], object]] = {
             "int8_weights": Int8WeightOnlyConfig,
             "int8_dynamic": Int8DynamicActivationInt8WeightConfig,
             "fp8_weights": Float8WeightOnlyConfig,
