@@ -7,8 +7,9 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
+import torch
 from diffusers import (
     ConfigMixin,
     DDIMScheduler,
@@ -30,12 +31,13 @@ class Scheduler(Protocol):
 
     config: SettingsView
     timesteps: Tensor
-    init_noise_sigma: Any
+    init_noise_sigma: Tensor | float
+    alphas_cumprod: Tensor
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
         """Choose the noise levels of a run."""
 
-    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Latents as the network wants them."""
         ...
 
@@ -43,7 +45,9 @@ class Scheduler(Protocol):
         """Samples at the noise level of `timesteps [b]`."""
         ...
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
+    def step(
+        self, model_output: Tensor, timestep: Tensor, sample: Tensor, *, return_dict: Literal[False], **options: Any
+    ) -> tuple[Tensor, ...]:
         """Latents after one step."""
         ...
 
@@ -90,7 +94,7 @@ class Sampler:
     description: str
     steps: int
     guidance_scale: float
-    scheduler_class: type
+    scheduler_class: type[ConfigMixin]
     settings: SettingsView = field(default_factory=dict)
     fixed: SettingsView = field(default_factory=dict)
     predictions: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
@@ -98,7 +102,7 @@ class Sampler:
     @property
     def setting_names(self) -> set[str]:
         """All settings that its class has."""
-        return set(cast("Any", self.scheduler_class)._get_init_keys(self.scheduler_class))
+        return set(self.scheduler_class._get_init_keys(self.scheduler_class))
 
 
 SAMPLERS: tuple[Sampler, ...] = (
@@ -254,13 +258,13 @@ def with_settings(scheduler: Scheduler, settings: SettingsView) -> Scheduler:
     Raises:
         ConfigError: the solver cannot run such a model.
     """
-    kind = cast("Any", type(scheduler))
+    kind = cast("type[ConfigMixin]", type(scheduler))
     own = next((each for each in SAMPLERS if each.scheduler_class is kind), None)
     changed = {**dict(scheduler.config), **settings}
     if own is not None:
         _require_able(own, changed)
     with _tensors_to_numpy():
-        return kind.from_config(changed)
+        return cast("Scheduler", kind.from_config(changed))
 
 
 def set_timesteps(scheduler: Scheduler, num_steps: int) -> Tensor:
@@ -286,7 +290,9 @@ def _make(sampler: Sampler, settings: SettingsView) -> Scheduler:
         # Other spacings begin below the last noise level, and only there is nothing but noise.
         settings = {**settings, "timestep_spacing": "trailing"}
     with _tensors_to_numpy():
-        return sampler.scheduler_class(**{k: v for k, v in settings.items() if k in sampler.setting_names})
+        return cast(
+            "Scheduler", sampler.scheduler_class(**{k: v for k, v in settings.items() if k in sampler.setting_names})
+        )
 
 
 def _require_able(sampler: Sampler, settings: SettingsView) -> None:
