@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -206,7 +205,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> MotionAdapter:
         """Load a folder written by `save_pretrained`.
 
@@ -299,7 +298,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
             holder = holder.get_submodule(part)
         _add_part(holder, last, module, name)
 
-    def forward(self, *_: Any, **__: Any) -> Tensor:
+    def forward(self, *_: object, **__: object) -> Tensor:
         """An adapter is not called; its modules are, by the backbone that holds them."""
         raise ConfigError("A motion adapter is not called itself; attach it with backbone.set_motion_adapter(adapter).")
 

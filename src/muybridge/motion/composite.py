@@ -79,8 +79,8 @@ class MixConfig(ComposeConfig):
         object.__setattr__(self, "weights", weights)
 
 
-def _part(given: Any) -> SettingsDict:
-    part: Any = {"kind": given} if isinstance(given, str) else given
+def _part(given: object) -> SettingsDict:
+    part = SettingsDict(kind=given) if isinstance(given, str) else given
     if not isinstance(part, Mapping) or not {"kind"} <= part.keys() <= {"kind", "config"}:
         raise ConfigError(f'A part is a kind or {{"kind": ..., "config": {{...}}}}; given {given!r}.')
     return {"kind": part["kind"], "config": make_config(part["kind"], part.get("config") or {}).to_dict()}
@@ -102,7 +102,7 @@ class CompositeMotionModule(MotionModule):
         self._take([build_motion_module(spec) for spec in specs])
 
     @classmethod
-    def of(cls, modules: Sequence[MotionModule], **settings: Any) -> CompositeMotionModule:
+    def of(cls, modules: Sequence[MotionModule], **settings: object) -> CompositeMotionModule:
         """Around modules that there are already, which stay what they are. All must have one width.
 
         Raises:

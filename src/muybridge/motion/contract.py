@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class MotionModuleConfig:
         """Plain values, as written to a config file."""
         return asdict(self)
 
-    def with_changes(self, **changes: Any) -> MotionModuleConfig:
+    def with_changes(self, **changes: object) -> MotionModuleConfig:
         """A copy with other values."""
         return replace(self, **changes)
 
