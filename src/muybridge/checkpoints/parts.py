@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 import diffusers
 import torch
@@ -21,6 +22,8 @@ from muybridge.motion import MotionAdapter
 from muybridge.motion.detection import variants_with_sites
 from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.loading import load_folder
+
+PartT = TypeVar("PartT")
 
 
 def read_model_index(folder: Path) -> SettingsDict:
@@ -131,7 +134,7 @@ def load_scheduler(folder: Path, index: SettingsView) -> SchedulerMixin:
     return load_named(diffusers, SchedulerMixin, folder, "scheduler", index)
 
 
-def load_named(library: Any, base: type, folder: Path, name: str, index: SettingsView) -> Any:
+def load_named(library: ModuleType, base: type[PartT], folder: Path, name: str, index: SettingsView) -> PartT:
     """The part in `folder/name`, of the class of `library` that the `model_index.json` names: one that is a `base`."""
     path = part_folder(folder, name)
     entry = index.get(name)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
@@ -41,6 +41,9 @@ from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.files import read_weights
 from muybridge.weights.folder_files import read_folder_weights
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+ConfigT = TypeVar("ConfigT", CLIPTextConfig, CLIPVisionConfig)
 
 
 def skeleton_parts(folder: Path, family: str, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:
@@ -186,13 +189,13 @@ def _image_encoder(path: Path) -> nn.Module:
     return CLIPVisionModelWithProjection(_in_default_dtype(CLIPVisionConfig.from_pretrained(path)))
 
 
-def _in_default_dtype(config: Any) -> Any:
+def _in_default_dtype(config: ConfigT) -> ConfigT:
     """These two make their inner network in the precision that their settings name, if they name one."""
     config.dtype = torch.get_default_dtype()
     return config
 
 
-def _one(made: Any) -> Any:
+def _one(made: ModelT | tuple[ModelT, object]) -> ModelT:
     """`from_config` gives a model, or a model and what it did not use."""
     return made[0] if isinstance(made, tuple) else made
 

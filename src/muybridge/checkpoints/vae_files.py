@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -179,5 +178,5 @@ def _require_image_vae(own: Mapping[str, Tensor], state: Mapping[str, Tensor], s
     raise CheckpointError(f"{source} is no VAE that is known here (its keys: {listed(list(own))}).")
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
