@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from muybridge.errors import ConfigError
 from muybridge.types import SettingsView
 
 DEFAULT_CHANNELS = (128, 256, 512, 512)
 
-FIXED_SETTINGS: dict[str, tuple[Any, ...]] = {
+FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
     "use_gc_blocks": (None, False),
     "mid_block_type": ("MidBlock3D",),
     "mid_block_use_attention": (True,),

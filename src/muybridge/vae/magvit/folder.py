@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
@@ -50,7 +50,7 @@ def load_folder_of(
     subfolder: str | None = None,
     torch_dtype: torch.dtype | None = None,
     variant: str | None = None,
-    **options: Any,
+    **options: object,
 ) -> ModelT:
     """Build a model from `config.json` and put the weights of the folder in; it is in evaluation mode.
 
