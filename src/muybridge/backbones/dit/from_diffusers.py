@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from muybridge.errors import ConfigError
 from muybridge.types import SettingsDict
 
-_FIXED: dict[str, tuple[Any, ...]] = {
+_FIXED: dict[str, tuple[object, ...]] = {
     "attention_bias": (True,),
     "activation_fn": ("gelu-approximate",),
     "num_embeds_ada_norm": (1000,),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -123,7 +123,7 @@ class Transformer3DModel(MotionHost):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> Transformer3DModel:
         """Load a folder: a published EasyAnimate V2 or V3 transformer, or one written by `save_pretrained`.
 
@@ -221,7 +221,7 @@ class Transformer3DModel(MotionHost):
         for index, block in enumerate(self.transformer_blocks):
             skip = self.long_connect_fc[index - last](skips.pop()) if count and index >= last else None
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                recompute: Any = self._gradient_checkpointing_func
+                recompute = cast("Callable[..., Tensor]", self._gradient_checkpointing_func)
                 features = recompute(block, features, conditions, skip)
             else:
                 features = block(features, conditions, skip)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ PUBLISHED_KEYS = KeyMap(
 )
 """From the original's names to ours: position tables are computed here, and the wrapper module is not there."""
 
-_FIXED: dict[str, tuple[Any, ...]] = {
+_FIXED: dict[str, tuple[object, ...]] = {
     "dropout": (0, 0.0),
     "norm_num_groups": (32,),
     "attention_bias": (True,),
@@ -53,7 +53,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "enable_zero_in_inpaint": (False,),
 }
 """The original's settings that are not variable here, with the values that are understood."""
-_FIXED_MOTION: dict[str, tuple[Any, ...]] = {
+_FIXED_MOTION: dict[str, tuple[object, ...]] = {
     "temporal_position_encoding": (True,),
     "temporal_attention_dim_div": (1,),
     "block_size": (1,),
@@ -126,7 +126,7 @@ def _motion(config: SettingsView) -> SettingsDict:
     return {"modules_by_site": sites, "numerics": "easyanimate"}
 
 
-def _refuse_foreign(config: SettingsView, fixed: Mapping[str, tuple[Any, ...]]) -> None:
+def _refuse_foreign(config: SettingsView, fixed: Mapping[str, tuple[object, ...]]) -> None:
     foreign = [
         f"{name}={config[name]!r}" for name, known in fixed.items() if name in config and config[name] not in known
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from muybridge.errors import ConfigError
 from muybridge.types import SettingsView
@@ -12,7 +12,7 @@ _SINGLE_NUMBERS = ("layers_per_block", "cross_attention_dim", "norm_num_groups")
 _DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_TYPES = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
-FIXED_SETTINGS: dict[str, tuple[Any, ...]] = {
+FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
     "center_input_sample": (False,),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "only_cross_attention": (False,),
@@ -150,7 +150,7 @@ def _addition(values: SettingsView) -> AdditionConfig | None:
     return AdditionConfig(time_width, input_width)
 
 
-def _per_level(value: Any, levels: int) -> tuple[int, ...]:
+def _per_level(value: int | Iterable[int], levels: int) -> tuple[int, ...]:
     if isinstance(value, int):
         return (value,) * levels
     result = tuple(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -137,7 +137,7 @@ class UNet3DConditionModel(MotionHost):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> UNet3DConditionModel:
         """Load a folder written by `save_pretrained`, motion modules included if there were any.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from diffusers import SparseControlNetModel, UNet2DConditionModel
@@ -182,7 +182,7 @@ class SparseControlModel(MotionHost):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> SparseControlModel:
         """Load a folder written by `save_pretrained`, or one of diffusers' `SparseControlNetModel`.
 

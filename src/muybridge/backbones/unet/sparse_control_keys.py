@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from diffusers import SparseControlNetModel
 from torch import Tensor
@@ -28,7 +28,7 @@ SPARSE_CONTROL_KEYS = KeyMap(
 """From the original's names, or diffusers', to ours; no name of one means something else in the other."""
 
 _TRAINED_FRAMES = 32  # of the published ones
-_FIXED: dict[str, tuple[Any, ...]] = {
+_FIXED: dict[str, tuple[object, ...]] = {
     "only_cross_attention": (False,),
     "downsample_padding": (1,),
     "mid_block_scale_factor": (1,),
@@ -184,7 +184,8 @@ def saved_class(folder: str | os.PathLike[str], options: SettingsView) -> str | 
         if Path(folder).is_dir():
             return json.loads(path.read_text()).get("_class_name")
         names = {"cache_dir", "revision", "subfolder", "token", "local_files_only", "force_download"}
-        config: Any = SparseControlNetModel.load_config(folder, **{k: v for k, v in options.items() if k in names})
+        known = {k: v for k, v in options.items() if k in names}
+        config = cast("SettingsDict", SparseControlNetModel.load_config(folder, **known))
         return config.get("_class_name")
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
