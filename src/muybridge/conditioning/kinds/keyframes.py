@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL.Image import Image
 
 from muybridge.errors import ConfigError
 from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
@@ -60,7 +62,7 @@ class Keyframes(Condition):
         first = self.picture(inputs, min(self.pictures, key=lambda frame: (frame < 0, frame)))
         return first.height, first.width
 
-    def picture(self, inputs: Inputs, frame: int) -> Any:
+    def picture(self, inputs: Inputs, frame: int) -> Image:
         """The picture of a frame, opened."""
         return inputs.picture(self.pictures[frame], f"The picture of frame {frame}")
 
@@ -87,6 +89,15 @@ class Keyframes(Condition):
         return Prepared(pinned=pin_keyframes(pictures, shape.num_frames, shape.height, shape.width, task.known_frames))
 
 
+class _ByFrame(Protocol):
+    """Pictures by frame that a SparseCtrl is shown, and when and how strongly."""
+
+    pictures: dict[int, Any]
+    strength: float
+    start: float
+    end: float
+
+
 _USUAL = {"control_strength": 1.0, "control_start": 0.0, "control_end": 1.0}
 
 
@@ -99,13 +110,13 @@ def influence_of_call(given: SettingsView) -> SettingsDict:
     return {name.removeprefix("control_"): given[name] for name in _influences(given)}
 
 
-def call_values_of(name: str, own: Any) -> SettingsDict:
+def call_values_of(name: str, own: _ByFrame) -> SettingsDict:
     """Arguments of a call with pictures by frame called `name`, and the influence that `own` has."""
     influence = {key: getattr(own, key.removeprefix("control_")) for key in _USUAL}
     return {name: dict(own.pictures), **{key: each for key, each in influence.items() if each != _USUAL[key]}}
 
 
-def sparse_prepared(role: str, pictures: Mapping[int, Any], own: Any, parts: Parts, task: Task) -> Prepared:
+def sparse_prepared(role: str, pictures: Mapping[int, Image], own: _ByFrame, parts: Parts, task: Task) -> Prepared:
     """A SparseCtrl of the pipeline that is shown pictures, with the influence that `own` has.
 
     Raises:

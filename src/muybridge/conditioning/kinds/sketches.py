@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from PIL.Image import Image
 
 from muybridge.conditioning.kinds.keyframes import call_values_of, influence_of_call, sparse_prepared
 from muybridge.request.condition import Asked, Condition, Shown, register_condition
@@ -48,7 +50,7 @@ class Sketches(Condition):
         for frame in self.pictures:
             self._picture(inputs, frame)
 
-    def _picture(self, inputs: Inputs, frame: int) -> Any:
+    def _picture(self, inputs: Inputs, frame: int) -> Image:
         return inputs.picture(self.pictures[frame], f"The sketch {frame}")
 
     def prepare(self, parts: Parts, task: Task) -> Prepared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from muybridge.conditioning.kinds.mask import Mask
 from muybridge.errors import ConfigError
 from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.following import Followed, followed_video
@@ -69,5 +70,5 @@ class Source(Condition):
 
         del parts
         shape, frames = task.shape, source_frames(task.inputs.video(self.video, None))
-        mask = next((each.array(task.inputs) for each in task.conditions if each.kind == "mask"), None)
+        mask = next((each.array(task.inputs) for each in task.conditions if isinstance(each, Mask)), None)
         return Prepared(pinned=pin_video(frames, mask, shape.num_frames, shape.height, shape.width), starts_from=True)
