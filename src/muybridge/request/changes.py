@@ -38,7 +38,7 @@ def changed(document: SettingsView, changes: Iterable[str]) -> SettingsDict:
     return found
 
 
-def _put(document: SettingsDict, parts: list[str], value: Any, path: str) -> None:
+def _put(document: SettingsDict, parts: list[str], value: object, path: str) -> None:
     place: Any = document
     for index, part in enumerate(parts[:-1]):
         if index == 1 and parts[0] == _CONDITIONS:
@@ -64,7 +64,7 @@ def _of_kind(conditions: list[SettingsDict], kind: str) -> SettingsDict:
     return conditions[-1]
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: _copied(each) for key, each in value.items()}
     return [_copied(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -244,7 +244,7 @@ def conditions_of_call(given: SettingsView) -> tuple[Condition, ...]:
     return tuple(found)
 
 
-def _read_condition(value: Any) -> Any:
+def _read_condition(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     kinds = condition_kinds()
@@ -258,7 +258,7 @@ AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(_read_condit
 """A condition of any kind; from plain values told apart by `kind`."""
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: object) -> Any:
     """A value as JSON has it; None where part of it lives in memory only."""
     if isinstance(value, Path):
         return str(value)

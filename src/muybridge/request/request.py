@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -136,7 +136,7 @@ class Request(_Value):
         return {**values, "conditions": conditions} if conditions else values
 
 
-def has_syntax_in(texts: Iterable[Any]) -> bool:
+def has_syntax_in(texts: Iterable[object]) -> bool:
     """Whether any of prompts, or prompts by frame, means something else than its plain words."""
     from muybridge.request.prompt_syntax import has_syntax
 
