@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -291,7 +291,7 @@ def _flat(values: SettingsDict) -> dict[str, str]:
     return {name: _to_text(value) for name, value in named.items()}
 
 
-def _to_text(value: Any) -> str:
+def _to_text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
