@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,7 +30,7 @@ class Flag:
 
     option: str
     name: str
-    type: Any
+    type: type
     help: str
     metavar: str | None = None
     panel: str | None = None
@@ -198,7 +198,7 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callabl
         ]
         parameters = [*own, *(flag.parameter() for flag in flags)]
 
-        def run(**values: Any) -> None:
+        def run(**values: object) -> None:
             command(**values)
 
         run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__

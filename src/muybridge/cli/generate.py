@@ -94,7 +94,7 @@ def _request(
     return GenerateRequest.parse(values)
 
 
-def _flat(prompt: str | None, flags: SettingsDict, start: Any) -> SettingsDict:
+def _flat(prompt: str | None, flags: SettingsDict, start: object) -> SettingsDict:
     """The values of flags by flat names; `start` is the prompt of the file that they change."""
     given = plain_flags(flags)
     if prompt is not None:
@@ -102,7 +102,7 @@ def _flat(prompt: str | None, flags: SettingsDict, start: Any) -> SettingsDict:
     looped = given.pop("looped", False)
     if looped and "windows" not in given:
         raise ConfigError("--looped is about windows; give --window too, as in --window 16/4.")
-    readers: dict[str, Callable[[Any], Any]] = {
+    readers: dict[str, Callable[[Any], object]] = {
         "keyframes": lambda texts: _parse_frames(texts, "--keyframe FRAME=FILE, as in 0=start.png"),
         "sketches": lambda texts: _parse_frames(texts, "--sketch FRAME=FILE, as in 0=lines.png"),
         "controls": lambda texts: [_parse_control(each) for each in texts],
