@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +96,7 @@ def fused_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    **options: Any,
+    **options: bool,
 ) -> Tensor:
     """`torch.nn.functional.scaled_dot_product_attention` as one kernel, without a matrix of scores in memory.
 

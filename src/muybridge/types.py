@@ -1,10 +1,19 @@
-"""Value types without behaviour of a model: shapes of videos and latents and the factors between them."""
+"""Value types without behaviour of a model: shapes of videos and latents, factors between them, settings by name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from muybridge.errors import ShapeError
+
+SettingsDict = dict[str, Any]
+"""Values by name as a JSON or YAML document, the config of a model or the keyword arguments of a constructor has them:
+what each may be is known to who reads it, not to who hands it on. Where all values are of one type, say that type."""
+
+SettingsView = Mapping[str, Any]
+"""The same where it is only read."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -18,6 +17,7 @@ from muybridge.checkpoints.lacking_parts import load_lacking
 from muybridge.checkpoints.prediction import Prediction, without_marks
 from muybridge.errors import CheckpointError
 from muybridge.files.new_folder import check_new, new_model_folder
+from muybridge.types import SettingsDict
 from muybridge.weights.loading import load_strictly
 
 _SCHEDULE = {
@@ -79,7 +79,7 @@ def write_base_folder(
 
 def _scheduler(prediction: Prediction) -> PNDMScheduler | DDIMScheduler:
     """As published with Stable Diffusion 1.5; where that solver cannot run the model, another of its noise levels."""
-    settings: dict[str, Any] = {**_SCHEDULE, **prediction.settings()}
+    settings: SettingsDict = {**_SCHEDULE, **prediction.settings()}
     if prediction.zero_snr:
         return DDIMScheduler(**settings, clip_sample=False, timestep_spacing="trailing")
     if prediction.type == "sample":

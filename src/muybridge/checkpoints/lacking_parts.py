@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from muybridge.checkpoints.locate import fetch_model, locate_model
 from muybridge.checkpoints.places import require_kind
 from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
 from muybridge.errors import CheckpointError
+from muybridge.types import SettingsView
 from muybridge.weights.files import read_weights
 
 
@@ -38,7 +39,7 @@ _FAMILIES = {
         "stabilityai/stable-diffusion-xl-base-1.0",
     ),
 }
-_LOADERS: dict[str, Callable[[Path, Mapping[str, Any], torch.dtype], Any]] = {
+_LOADERS: dict[str, Callable[[Path, SettingsView, torch.dtype], object]] = {
     "tokenizer": lambda folder, index, _dtype: parts.load_tokenizer(folder, index),
     "tokenizer_2": lambda folder, index, _dtype: load_second_tokenizer(folder, index),
     "vae": lambda folder, _index, dtype: parts.load_vae(folder, dtype),

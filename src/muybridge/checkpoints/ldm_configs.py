@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from muybridge.errors import CheckpointError
+from muybridge.types import SettingsDict
 
 State = Mapping[str, Tensor]
 
@@ -16,7 +16,7 @@ _HEAD_WIDTH = 64  # of every CLIP here, and of U-Nets with linear projections; s
 _HEADS_OF_SD15 = 8
 
 
-def unet_settings(state: State, is_sdxl: bool, text_width: int | None) -> dict[str, Any]:
+def unet_settings(state: State, is_sdxl: bool, text_width: int | None) -> SettingsDict:
     """Keyword arguments of diffusers' `UNet2DConditionModel`.
 
     Args:
@@ -39,7 +39,7 @@ def unet_settings(state: State, is_sdxl: bool, text_width: int | None) -> dict[s
         raise CheckpointError("The U-Net in this file has no spatial transformers; it is not Stable Diffusion's.")
     linear = _get(state, first + "proj_in.weight").ndim == 2
     middle = _depth(state, "middle_block.1.")
-    settings: dict[str, Any] = {
+    settings: SettingsDict = {
         "sample_size": 128 if is_sdxl else 64,
         "in_channels": entry.shape[1],
         "out_channels": len(_get(state, "out.2.weight")),
@@ -63,7 +63,7 @@ def unet_settings(state: State, is_sdxl: bool, text_width: int | None) -> dict[s
     return settings
 
 
-def vae_settings(state: State, is_sdxl: bool) -> dict[str, Any]:
+def vae_settings(state: State, is_sdxl: bool) -> SettingsDict:
     """Keyword arguments of diffusers' `AutoencoderKL`, but for the scale of its latents, which no shape tells.
 
     Args:
@@ -91,7 +91,7 @@ def vae_settings(state: State, is_sdxl: bool) -> dict[str, Any]:
     }
 
 
-def clip_settings(state: State) -> dict[str, Any]:
+def clip_settings(state: State) -> SettingsDict:
     """Keyword arguments of `CLIPTextConfig` for CLIP's own names, without what stands before `embeddings`.
 
     Raises:
@@ -108,7 +108,7 @@ def clip_settings(state: State) -> dict[str, Any]:
     }
 
 
-def open_clip_settings(state: State) -> dict[str, Any]:
+def open_clip_settings(state: State) -> SettingsDict:
     """Keyword arguments of `CLIPTextConfig` for OpenCLIP's names, as SDXL's second encoder has them.
 
     Raises:
@@ -125,7 +125,7 @@ def open_clip_settings(state: State) -> dict[str, Any]:
     }
 
 
-def _text_settings(vocabulary: int, width: int) -> dict[str, Any]:
+def _text_settings(vocabulary: int, width: int) -> SettingsDict:
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,

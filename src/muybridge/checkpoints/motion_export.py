@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -19,6 +18,7 @@ from muybridge.motion import MotionAdapter
 from muybridge.motion.contract import ModuleSpec
 from muybridge.motion.reading import position_table
 from muybridge.motion.sites import missing_sites, sites_of_unet
+from muybridge.types import SettingsDict
 from muybridge.weights.loading import load_strictly
 from muybridge.weights.names import listed
 
@@ -120,7 +120,7 @@ def diffusers_weights(adapter: MotionAdapter) -> dict[str, Tensor]:
     return state
 
 
-def diffusers_config(adapter: MotionAdapter) -> dict[str, Any]:
+def diffusers_config(adapter: MotionAdapter) -> SettingsDict:
     """Keyword arguments of diffusers' `MotionAdapter` that make the same modules.
 
     Raises:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from muybridge.motion.detection import MotionDetection, variants_with_sites
 from muybridge.motion.reading import choose_variant, plan_motion, precision_of_motion
 from muybridge.motion.sites import sites_of_unet
 from muybridge.motion.variants import VARIANTS, MotionVariant, hinted_variant, motion_variant
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_weights
 from muybridge.weights.folder_files import read_folder_weights
 
@@ -33,7 +33,7 @@ class FolderSettings:
         sites: that there are.
     """
 
-    of_modules: Mapping[str, Any]
+    of_modules: SettingsView
     sites: Sequence[str]
 
 
@@ -170,7 +170,7 @@ def _read_folder(
     )
 
 
-def sites_in_config(config: Mapping[str, Any]) -> list[str]:
+def sites_in_config(config: SettingsView) -> list[str]:
     """The sites of diffusers' `MotionAdapter` with this config."""
     layers, levels = (
         _numbers(config, "motion_layers_per_block", 2),
@@ -179,7 +179,7 @@ def sites_in_config(config: Mapping[str, Any]) -> list[str]:
     return sites_of_unet(layers * levels if len(layers) == 1 else layers, config.get("use_motion_mid_block", True))
 
 
-def _numbers(config: Mapping[str, Any], name: str, default: int | list[int]) -> list[int]:
+def _numbers(config: SettingsView, name: str, default: int | list[int]) -> list[int]:
     """A setting that is one whole number, or one for each level."""
     value = config.get(name, default)
     found = value if isinstance(value, list) else [value]
@@ -191,7 +191,7 @@ def _numbers(config: Mapping[str, Any], name: str, default: int | list[int]) -> 
     return found
 
 
-def read_motion_config(folder: Path) -> dict[str, Any]:
+def read_motion_config(folder: Path) -> SettingsDict:
     """The `config.json` of a motion adapter's folder, of diffusers or of this package.
 
     Raises:
@@ -212,7 +212,7 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
-def detect_saved_motion(config: Mapping[str, Any], name: str = "") -> MotionDetection | None:
+def detect_saved_motion(config: SettingsView, name: str = "") -> MotionDetection | None:
     """What an adapter saved by this package is: its config says the norm scopes, and its sites say the rest.
 
     None where the config is diffusers', which says neither.

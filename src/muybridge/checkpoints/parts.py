@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 import diffusers
 import torch
@@ -20,10 +20,13 @@ from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion import MotionAdapter
 from muybridge.motion.detection import variants_with_sites
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.loading import load_folder
 
+PartT = TypeVar("PartT")
 
-def read_model_index(folder: Path) -> dict[str, Any]:
+
+def read_model_index(folder: Path) -> SettingsDict:
     """The `model_index.json` of a pipeline folder.
 
     Raises:
@@ -89,7 +92,7 @@ def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
     )
 
 
-def unet_settings(folder: Path) -> dict[str, Any]:
+def unet_settings(folder: Path) -> SettingsDict:
     """The settings of the U-Net in `folder/unet`; none where it has no `config.json`, which loading then reports.
 
     Raises:
@@ -121,17 +124,17 @@ def load_motion_adapter(folder: Path, dtype: torch.dtype) -> MotionAdapter:
     return read_motion(path, dtype=dtype, numerics="diffusers", variant=variant).adapter
 
 
-def load_tokenizer(folder: Path, index: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, index: SettingsView) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder/tokenizer`, of the class that the `model_index.json` names."""
     return load_named(transformers, PreTrainedTokenizerBase, folder, "tokenizer", index)
 
 
-def load_scheduler(folder: Path, index: Mapping[str, Any]) -> SchedulerMixin:
+def load_scheduler(folder: Path, index: SettingsView) -> SchedulerMixin:
     """The scheduler in `folder/scheduler`, of the class that the `model_index.json` names."""
     return load_named(diffusers, SchedulerMixin, folder, "scheduler", index)
 
 
-def load_named(library: Any, base: type, folder: Path, name: str, index: Mapping[str, Any]) -> Any:
+def load_named(library: ModuleType, base: type[PartT], folder: Path, name: str, index: SettingsView) -> PartT:
     """The part in `folder/name`, of the class of `library` that the `model_index.json` names: one that is a `base`."""
     path = part_folder(folder, name)
     entry = index.get(name)

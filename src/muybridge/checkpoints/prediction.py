@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.types import SettingsDict, SettingsView
 
 PREDICTIONS: dict[str, tuple[str, ...]] = {
     "epsilon": ("epsilon", "eps", "noise"),
@@ -41,7 +41,7 @@ class Prediction:
     zero_snr: bool = False
     said_by: str = "nothing, so as most models"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> SettingsDict:
         """Settings of a scheduler."""
         return {"prediction_type": self.type, "rescale_betas_zero_snr": self.zero_snr}
 
@@ -130,7 +130,7 @@ def without_marks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if key not in (VELOCITY_MARK, ZERO_SNR_MARK)}
 
 
-def prediction_of_scheduler(config: Mapping[str, Any], source: str, asked: str | None = None) -> Prediction:
+def prediction_of_scheduler(config: SettingsView, source: str, asked: str | None = None) -> Prediction:
     """What the scheduler in the folder of a model says.
 
     Raises:

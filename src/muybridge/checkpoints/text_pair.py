@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from transformers import CLIPTextModelWithProjection, PreTrainedTokenizerBase
 
 from muybridge.checkpoints.parts import load_named, part_folder
+from muybridge.types import SettingsView
 from muybridge.weights.loading import load_folder
 
 
@@ -22,6 +21,6 @@ def load_second_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModelW
     )
 
 
-def load_second_tokenizer(folder: Path, index: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def load_second_tokenizer(folder: Path, index: SettingsView) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder/tokenizer_2`, of the class that the `model_index.json` names."""
     return load_named(transformers, PreTrainedTokenizerBase, folder, "tokenizer_2", index)

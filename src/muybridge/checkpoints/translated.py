@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from muybridge.weights.loading import load_strictly
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-def filled(model: ModelT, translated: Mapping[str, Any], dtype: torch.dtype | None, source: str) -> ModelT:
+def filled(model: ModelT, translated: Mapping[str, Tensor | None], dtype: torch.dtype | None, source: str) -> ModelT:
     """The model with these weights, in evaluation mode.
 
     Args:

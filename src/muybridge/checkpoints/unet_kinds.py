@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from muybridge.checkpoints.motion_files import LoadedMotion
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.types import SettingsView
 
 _CHANNELS = 4
 _OTHER_INPUTS = {
@@ -19,7 +17,7 @@ _TITLES = {"sd15": "Stable Diffusion 1.5", "sd2": "Stable Diffusion 2", "sdxl": 
 _SD2_TEXT_WIDTH = 1024
 
 
-def unet_kind(settings: Mapping[str, Any]) -> str:
+def unet_kind(settings: SettingsView) -> str:
     """The family, as "sd15", "sd2" or "sdxl"; sizes that nobody published count as that which they are built like."""
     if settings.get("addition_embed_type") == "text_time":
         return "sdxl"
@@ -27,7 +25,7 @@ def unet_kind(settings: Mapping[str, Any]) -> str:
     return "sd2" if is_sd2 else "sd15"
 
 
-def require_noise_alone(settings: Mapping[str, Any], source: str) -> None:
+def require_noise_alone(settings: SettingsView, source: str) -> None:
     """Refuse a U-Net that takes more than noisy latents, which a video from noise has nothing for.
 
     Raises:
@@ -46,7 +44,7 @@ def require_noise_alone(settings: Mapping[str, Any], source: str) -> None:
         )
 
 
-def check_motion_fits(settings: Mapping[str, Any], motion: LoadedMotion, model: str, name: str) -> None:
+def check_motion_fits(settings: SettingsView, motion: LoadedMotion, model: str, name: str) -> None:
     """Refuse published motion modules for another image model than this, before any network is built.
 
     Args:

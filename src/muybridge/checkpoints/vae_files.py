@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -21,6 +20,7 @@ from muybridge.checkpoints.places import require_kind
 from muybridge.checkpoints.translated import filled
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_folder
@@ -54,7 +54,7 @@ def read_vae(
     name: str | os.PathLike[str],
     dtype: torch.dtype | None,
     *,
-    own: Mapping[str, Any] | None = None,
+    own: SettingsView | None = None,
     is_sdxl: bool = False,
 ) -> AutoencoderKL:
     """Read the VAE of Stable Diffusion 1.x or XL that is shared by itself.
@@ -127,7 +127,7 @@ def vae_from_weights(
     return filled(vae, own, dtype, source)
 
 
-def own_vae_settings(folder: Path) -> dict[str, Any]:
+def own_vae_settings(folder: Path) -> SettingsDict:
     """The settings of the VAE that a model in a folder has; none where it has none.
 
     Raises:
@@ -159,7 +159,7 @@ def _read_folder(path: Path, dtype: torch.dtype | None) -> AutoencoderKL:
     return load_folder(AutoencoderKL.from_pretrained, folder, "AutoencoderKL", {"torch_dtype": dtype})
 
 
-def _check_latents(vae: AutoencoderKL, expected: Mapping[str, Any], source: str) -> None:
+def _check_latents(vae: AutoencoderKL, expected: SettingsView, source: str) -> None:
     scale = vae.config["scaling_factor"]
     if not math.isclose(scale, expected["scaling_factor"], rel_tol=1e-3):
         raise ConfigError(
@@ -191,5 +191,5 @@ def _require_image_vae(own: Mapping[str, Tensor], state: Mapping[str, Tensor], s
     raise CheckpointError(f"{source} is no VAE that is known here (its keys: {listed(list(own))}).")
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from muybridge.cli.console import Json, output, print_json
 from muybridge.cli.flags import Flag, with_flags
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsView
 
 if TYPE_CHECKING:
     from muybridge.service.debugging import DebugRun
@@ -35,7 +35,7 @@ def _run_flags(steps: int) -> list[Flag]:
     ]
 
 
-def _run(values: Mapping[str, Any]) -> DebugRun:
+def _run(values: SettingsView) -> DebugRun:
     from muybridge.service.debugging import DebugRun
 
     return DebugRun(**values)
@@ -50,7 +50,7 @@ def anomaly(
     replay: Annotated[
         Path | None, typer.Option(help="The .json of an anomaly found before: run that one call again, in --model.")
     ] = None,
-    **given: Any,
+    **given: object,
 ) -> None:
     """Stop at the first NaN, infinite or overflowing value and name the layer; exit code 2 if there is one."""
     from muybridge.service import debugging
@@ -80,7 +80,7 @@ def gradients(
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
     everything: Annotated[bool, typer.Option("--all", help="Train all, not the motion modules only.")] = False,
     as_json: Json = False,
-    **given: Any,
+    **given: object,
 ) -> None:
     """Train a little, on a video of the model's own, and show the gradients of each block."""
     from muybridge.service import debugging
@@ -101,7 +101,7 @@ def memory(
         "tensors"
     ),
     as_json: Json = False,
-    **given: Any,
+    **given: object,
 ) -> None:
     """Show the modules that need most memory, and draw it over time."""
     from dataclasses import asdict
@@ -131,7 +131,7 @@ def probe(
     against: Annotated[Path | None, typer.Option(help="Compare with this recording.")] = None,
     tolerance: Annotated[float, typer.Option(help="Relative difference that is allowed.", min=0)] = 0.0,
     as_json: Json = False,
-    **given: Any,
+    **given: object,
 ) -> None:
     """Record what modules receive and give, and find where two runs first differ."""
     from dataclasses import asdict
@@ -155,7 +155,7 @@ def attention(
     sites: Annotated[list[str] | None, typer.Argument(help="Names of motion modules, with * and ?.")] = None,
     folder: Folder = Path("debug/attention"),
     as_json: Json = False,
-    **given: Any,
+    **given: object,
 ) -> None:
     """Draw which frame looks at which, for each motion site."""
     from muybridge.service import debugging
@@ -173,7 +173,7 @@ def attention(
 def profile(
     folder: Folder = Path("debug"),
     as_json: Json = False,
-    **given: Any,
+    **given: object,
 ) -> None:
     """Show the modules that take most time, and trace every stage."""
     from dataclasses import asdict

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from muybridge.types import SettingsDict, SettingsView
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Flag:
 
     option: str
     name: str
-    type: Any
+    type: type
     help: str
     metavar: str | None = None
     panel: str | None = None
@@ -213,7 +215,7 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callabl
         ]
         parameters = [*own, *(flag.parameter() for flag in flags)]
 
-        def run(**values: Any) -> None:
+        def run(**values: object) -> None:
             command(**values)
 
         run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
@@ -226,9 +228,9 @@ def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callabl
     return decorate
 
 
-def plain_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+def plain_flags(given: SettingsView) -> SettingsDict:
     """Those that were given, paths as text."""
-    found: dict[str, Any] = {}
+    found: SettingsDict = {}
     for name, value in given.items():
         if value is None or (value is False and name != "plain_prompt") or value in ([], ()):
             continue

@@ -14,6 +14,7 @@ from muybridge.cli.console import Json, errors, output, print_json
 from muybridge.cli.flags import FLAGS, Flag, plain_flags, with_flags
 from muybridge.errors import ConfigError
 from muybridge.pipelines.families import built_in_families
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.pipelines.family import PromptFiles
@@ -75,8 +76,8 @@ def generate(  # a request comes from flags, from files, or from both
 
 def _request(
     prompt: str | None,
-    given: dict[str, Any],
-    embedded: dict[str, Any] | None,
+    given: SettingsDict,
+    embedded: SettingsDict | None,
     request_file: Path | None,
     changes: list[str],
 ) -> GenerateRequest:
@@ -100,7 +101,7 @@ def _request(
     return GenerateRequest.parse(values)
 
 
-def _flat(prompt: str | None, flags: dict[str, Any], start: Any) -> dict[str, Any]:
+def _flat(prompt: str | None, flags: SettingsDict, start: object) -> SettingsDict:
     """The values of flags by flat names; `start` is the prompt of the file that they change."""
     given = plain_flags(flags)
     if prompt is not None:
@@ -108,7 +109,7 @@ def _flat(prompt: str | None, flags: dict[str, Any], start: Any) -> dict[str, An
     looped = given.pop("looped", False)
     if looped and "windows" not in given:
         raise ConfigError("--looped is about windows; give --window too, as in --window 16/4.")
-    readers: dict[str, Callable[[Any], Any]] = {
+    readers: dict[str, Callable[[Any], object]] = {
         "keyframes": lambda texts: _parse_frames(texts, "--keyframe FRAME=FILE, as in 0=start.png"),
         "sketches": lambda texts: _parse_frames(texts, "--sketch FRAME=FILE, as in 0=lines.png"),
         "controls": lambda texts: [_parse_control(each) for each in texts],
@@ -146,7 +147,7 @@ def _report(result: GenerationResult, as_json: bool) -> None:
     output.print(f"  {result.seconds:.1f} s, peak memory {result.peak_memory_bytes / 2**20:.0f} MiB")
 
 
-def _shown(settings: Mapping[str, Any]) -> list[str]:
+def _shown(settings: SettingsView) -> list[str]:
     """The settings in words, without what only matters for repeating them."""
     found = []
     for name, value in settings.items():
@@ -161,7 +162,7 @@ def _shown(settings: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _read_request(path: Path) -> dict[str, Any]:
+def _read_request(path: Path) -> SettingsDict:
     import yaml
 
     from muybridge.files.validation import YAML_ERRORS, yaml_problem
@@ -234,18 +235,18 @@ def _parse_frames(texts: list[str], usage: str, may_be_empty: bool = False) -> d
     return found
 
 
-def _parse_control(text: str) -> dict[str, Any]:
+def _parse_control(text: str) -> SettingsDict:
     match = re.fullmatch(r"([^=]+)=(.+?)(?::(\d+\.?\d*|\.\d+))?", text)
     if match is None:
         raise ConfigError(f"--control takes MODEL=VIDEO[:STRENGTH], as in depth=depth.mp4:0.7; given {text!r}.")
     return {"model": match[1], "frames": match[2], "strength": float(match[3] or 1)}
 
 
-def _parse_window(text: str, looped: bool) -> dict[str, Any]:
+def _parse_window(text: str, looped: bool) -> SettingsDict:
     match = re.fullmatch(r"(\d{1,9})(?:/(\d{1,9}))?", text)
     if match is None:
         raise ConfigError(f"--window takes SIZE or SIZE/OVERLAP in frames, as in 16/4; given {text!r}.")
-    settings: dict[str, Any] = {"size": int(match[1]), "schedule": "looped" if looped else "uniform"}
+    settings: SettingsDict = {"size": int(match[1]), "schedule": "looped" if looped else "uniform"}
     return settings if match[2] is None else {**settings, "overlap": int(match[2])}
 
 
@@ -271,7 +272,7 @@ def _parse_embeddings(texts: list[str]) -> dict[str, str]:
     return embeddings
 
 
-def _embedded_request(path: Path) -> dict[str, Any]:
+def _embedded_request(path: Path) -> SettingsDict:
     from muybridge.video import read_request
 
     embedded = read_request(path)

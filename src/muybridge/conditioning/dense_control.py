@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,17 @@ from muybridge.request.pictures import Picture, open_picture, resized
 from muybridge.video import Video
 
 
-def dense_control(asked: Any, parts: Parts, task: Task) -> Control:
+class AskedControl(Protocol):
+    """What is needed of the condition."""
+
+    model: str | ControlNetModel
+    frames: Video | Sequence[Picture] | np.ndarray
+    strength: float
+    start: float
+    end: float
+
+
+def dense_control(asked: AskedControl, parts: Parts, task: Task) -> Control:
     """A ControlNet, ready to run in the steps of a task.
 
     Args:
@@ -32,10 +42,12 @@ def dense_control(asked: Any, parts: Parts, task: Task) -> Control:
         InputFileError: a picture that cannot be read.
         CheckpointError: the network cannot be loaded.
     """
-    shape, model = task.shape, asked.model
+    shape = task.shape
     influence = Influence.during(asked.strength, asked.start, asked.end, task.timesteps)
-    if isinstance(model, str):
-        model = task.inputs.once(("control", model), lambda: read_control(asked.model, parts.backbone.dtype))
+    if isinstance(name := asked.model, str):
+        model = task.inputs.once(("control", name), lambda: read_control(name, parts.backbone.dtype))
+    else:
+        model = name
     _place(model, parts)
     frames = task.inputs.video(asked.frames, None)
     pixels = control_pixels(frames, shape.num_frames, shape.height, shape.width)
@@ -58,7 +70,7 @@ def _place(model: ControlNetModel, parts: Parts) -> None:
     nn.Module.to(model, parts.working_device)
 
 
-def _plain(setting: Any) -> Any:
+def _plain(setting: object) -> object:
     """A list for what a file has as one, and what made the network as a tuple."""
     return list(setting) if isinstance(setting, Sequence) else setting
 
@@ -70,7 +82,7 @@ def control_pixels(frames: Video | Sequence[Picture] | np.ndarray, num_frames: i
         ShapeError: not a picture for each frame.
         InputFileError: a picture that cannot be read.
     """
-    pictures: Any = frames.frames if isinstance(frames, Video) else frames
+    pictures = frames.frames if isinstance(frames, Video) else frames
     if len(pictures) < num_frames:
         raise ShapeError(f"A dense control needs a picture for each of {num_frames} frames; given {len(pictures)}.")
     array = np.stack(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +16,13 @@ from muybridge.conditioning.residuals import Control
 from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError
 from muybridge.request import Capabilities, Inputs
-from muybridge.types import LatentShape, VideoShape
+from muybridge.request.condition import Condition
+from muybridge.request.inputs import SourceVideo
+from muybridge.types import LatentShape, SettingsView, VideoShape
 from muybridge.vae.codec import Codec
+from muybridge.video import Video
 
+T = TypeVar("T")
 AfterStep = Callable[[int, Tensor], Tensor]
 """(index of the step, latents after it `[b, c, f, h, w]`) -> latents to go on with."""
 
@@ -79,7 +83,7 @@ class Task:
     count: int
     guided: bool
     inputs: Inputs
-    conditions: Sequence[Any]
+    conditions: Sequence[Condition]
     frame_positions: Callable[[int], Tensor | None]
     known_frames: int = 1
 
@@ -109,7 +113,7 @@ class Prepared:
     noise: Tensor | None = None
     positive: Mapping[str, Tensor] = field(default_factory=dict)
     negative: Mapping[str, Tensor] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: SettingsView = field(default_factory=dict)
     frame_axes: Mapping[str, int] = field(default_factory=dict)
     controls: tuple[Control, ...] = ()
     after_step: AfterStep | None = None
@@ -123,33 +127,33 @@ def joined(prepared: Iterable[Prepared]) -> Prepared:
     """
     found = list(prepared)
     return Prepared(
-        pinned=_only(found, "pinned"),
+        pinned=_only("pinned", [each.pinned for each in found]),
         starts_from=any(each.starts_from for each in found),
-        known=_only(found, "known"),
-        text=_only(found, "text"),
-        noise=_only(found, "noise"),
-        positive=_merged(found, "positive"),
-        negative=_merged(found, "negative"),
-        settings=_merged(found, "settings"),
-        frame_axes=_merged(found, "frame_axes"),
+        known=_only("known", [each.known for each in found]),
+        text=_only("text", [each.text for each in found]),
+        noise=_only("noise", [each.noise for each in found]),
+        positive=_merged([each.positive for each in found]),
+        negative=_merged([each.negative for each in found]),
+        settings=_merged([each.settings for each in found]),
+        frame_axes=_merged([each.frame_axes for each in found]),
         controls=tuple(control for each in found for control in each.controls),
         after_step=_in_turn([each.after_step for each in found if each.after_step is not None]),
     )
 
 
-def _only(found: Sequence[Prepared], name: str) -> Any:
-    given = [value for each in found if (value := getattr(each, name)) is not None]
+def _only(name: str, found: Sequence[T | None]) -> T | None:
+    given = [each for each in found if each is not None]
     if len(given) > 1:
         raise ConfigError(f"Two conditions of this request both decide over {name}; leave one of them out.")
     return given[0] if given else None
 
 
-def _merged(found: Sequence[Prepared], name: str) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
+def _merged(found: Sequence[Mapping[str, T]]) -> dict[str, T]:
+    merged: dict[str, T] = {}
     for each in found:
-        if twice := merged.keys() & getattr(each, name).keys():
+        if twice := merged.keys() & each.keys():
             raise ConfigError(f"Two conditions of this request both give {min(twice)}; leave one of them out.")
-        merged |= getattr(each, name)
+        merged |= each
     return merged
 
 
@@ -165,6 +169,6 @@ def _in_turn(changes: Sequence[AfterStep]) -> AfterStep | None:
     return change
 
 
-def source_frames(frames: Any) -> np.ndarray:
+def source_frames(frames: SourceVideo) -> np.ndarray:
     """`uint8 [f, h, w, 3]` of a video or an array."""
-    return getattr(frames, "frames", frames)
+    return frames.frames if isinstance(frames, Video) else frames

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from muybridge.conditioning.prepared import Parts, Task
 from muybridge.conditioning.residuals import Control, Influence, Residuals
 from muybridge.conditioning.sparse import keyframe_condition, place_pictures, sketch_condition
 from muybridge.errors import CheckpointError
+from muybridge.request.pictures import Picture
 from muybridge.types import VideoShape
 from muybridge.vae import encode_images
 from muybridge.vae.device import working_device
@@ -35,10 +36,10 @@ def sparse_control_of(
 
 def sparse_control(
     model: SparseControlModel,
-    pictures: Mapping[int, Any],
+    pictures: Mapping[int, Picture],
     shape: VideoShape,
     influence: Influence,
-    vae: Any,
+    vae: AutoencoderKL,
     frame_positions: Tensor | None = None,
 ) -> Control:
     """A SparseCtrl with the pictures that it is shown, ready to run.

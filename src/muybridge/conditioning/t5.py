@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -60,7 +60,7 @@ def encode_prompts_t5(
             _warn_of_lost_words(text, str(lost), len(row) + len(around), max_tokens)
         row = [Token(each) for each in around[:-1]] + row[: max_tokens - len(around)]
         rows.append([*row, Token(around[-1])])
-    padding: Any = Token(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    padding = Token(tokenizer.pad_token_id)  # type: ignore[arg-type]
     padded = [row + [padding] * (max_tokens - len(row)) for row in rows]
     device = text_encoder.device
     ids = torch.tensor([[token.id for token in row] for row in padded], device=device)

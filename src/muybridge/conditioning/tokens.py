@@ -6,7 +6,6 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -178,5 +177,5 @@ def _together(
         yield from ([token] for token in tokens)
 
 
-def _id(tokenizer: PreTrainedTokenizerBase, name: str) -> Any:
+def _id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
     return getattr(tokenizer, f"{name}_token_id")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def first_anomalous_module(model: nn.Module, run: Callable[[], Any]) -> str | None:
+def first_anomalous_module(model: nn.Module, run: Callable[[], object]) -> str | None:
     """Look at the weights, then run once more with every leaf module watched.
 
     Args:
@@ -29,7 +28,7 @@ def first_anomalous_module(model: nn.Module, run: Callable[[], Any]) -> str | No
     handles = []
 
     def watch(label: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, inputs: Any, output: Any) -> None:
+        def hook(_module: nn.Module, inputs: object, output: object) -> None:
             if not found and not _all_finite(output):
                 found.append(label if _all_finite(inputs) else f"the input of {label}")
             last_zero[0] = None if any(bool(tensor.any()) for tensor in _tensors(output)) else label
@@ -56,11 +55,11 @@ def _first_broken_weight(model: nn.Module) -> str | None:
     return None
 
 
-def _all_finite(value: Any) -> bool:
+def _all_finite(value: object) -> bool:
     return all(bool(torch.isfinite(tensor.float()).all()) for tensor in _tensors(value))
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def _tensors(output: object) -> list[Tensor]:
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, (tuple, list)):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import TracebackType
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +135,7 @@ class AnomalyGuard(ModuleObserver):
         self.autograd = autograd
         self.copy_inputs = copy_inputs
         self._steps = StepCounter(target)
-        self._detection: Any = None
+        self._detection: torch.autograd.set_detect_anomaly | None = None
         self._checked: tuple[weakref.ref[Tensor] | None, int] = (None, 0)
         self._latest: weakref.WeakValueDictionary[str, _Backward] = weakref.WeakValueDictionary()
         self._arriving: _Backward | None = None
@@ -149,7 +150,9 @@ class AnomalyGuard(ModuleObserver):
             self._detection = torch.autograd.set_detect_anomaly(True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         super().__exit__(kind, error, trace)
         self._steps.__exit__()
         if self._detection is not None:
@@ -169,7 +172,7 @@ class AnomalyGuard(ModuleObserver):
         else:
             call.note = [(value, _version(value)) for _, value in inputs_of(call.args, {})]
 
-    def after(self, call: ModuleCall, output: Any) -> None:
+    def after(self, call: ModuleCall, output: object) -> None:
         """Look at the output; and at its gradient, once there is one."""
         outputs = list(outputs_of(output))
         for _, value in outputs:
@@ -178,7 +181,7 @@ class AnomalyGuard(ModuleObserver):
         if self.backward and torch.is_grad_enabled():
             self._expect_gradients(call, outputs)
 
-    def _forward_anomaly(self, call: ModuleCall, output: Any, kind: str) -> Anomaly:
+    def _forward_anomaly(self, call: ModuleCall, output: object, kind: str) -> Anomaly:
         changed = any(_version(value) != version for value, version in call.note or ())
         given = () if changed else inputs_of(call.args, call.kwargs)
         bad_input = next(filter(None, (self._wrong(value) for _, value in given)), None)
@@ -259,7 +262,7 @@ class AnomalyGuard(ModuleObserver):
                 record.inputs += 1
                 self._hook(value, partial(self._on_input_gradient, record, name))
 
-    def _hook(self, tensor: Tensor, hook: Any) -> None:
+    def _hook(self, tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
         handle = tensor.register_hook(hook)
         if tensor.is_leaf:  # other tensors' hooks go with the graph
             self._handles.append(handle)
@@ -303,7 +306,7 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _copied(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _copied(args: tuple[object, ...]) -> tuple[object, ...]:
     return tuple(value.detach().clone() if isinstance(value, Tensor) else value for value in args)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from types import TracebackType
+from typing import Self, cast
 
 import torch
 from safetensors.torch import save_file
@@ -17,7 +18,7 @@ from muybridge.debug.modules import Target, modules_of, nearest_names, select_mo
 from muybridge.errors import ConfigError
 from muybridge.files.atomic import new_file
 from muybridge.motion import MotionModule
-from muybridge.motion.attention import Attention
+from muybridge.motion.attention import Attention, AttentionProcessor
 
 _SCORES_AT_ONCE = 2**24
 
@@ -62,7 +63,7 @@ class AttentionMaps(ModuleObserver):
         self._sums: dict[str, Tensor] = {}
         self._tokens: dict[str, int] = {}
         self._frames = 0
-        self._attentions: list[tuple[Attention, Any]] = []
+        self._attentions: list[tuple[Attention, AttentionProcessor]] = []
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -71,10 +72,12 @@ class AttentionMaps(ModuleObserver):
             site = next((site for site in self._names.values() if name.startswith(f"{site}.")), None)
             if site is not None and isinstance(module, Attention):
                 self._attentions.append((module, module.processor))
-                module.processor = cast("Any", _Listener(name, module.processor, self))
+                module.processor = cast("AttentionProcessor", _Listener(name, module.processor, self))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         super().__exit__(kind, error, trace)
         for attention, processor in self._attentions:
             attention.processor = processor
@@ -82,7 +85,7 @@ class AttentionMaps(ModuleObserver):
 
     def before(self, call: ModuleCall) -> None:
         """Learn how many frames there are: a motion module is given features `[b, f, h, w, c]`."""
-        self._frames = call.args[0].shape[1]
+        self._frames = cast("Tensor", call.args[0]).shape[1]
 
     @property
     def maps(self) -> dict[str, Tensor]:
@@ -132,23 +135,27 @@ class AttentionMaps(ModuleObserver):
 class _Listener:
     """In the place of an attention's processor; everything else of it is asked for as ever."""
 
-    def __init__(self, name: str, processor: Any, maps: AttentionMaps) -> None:
+    _name: str
+    _inner: AttentionProcessor
+    _maps: AttentionMaps
+
+    def __init__(self, name: str, processor: AttentionProcessor, maps: AttentionMaps) -> None:
         vars(self).update(_name=name, _inner=processor, _maps=maps)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         self._maps.see(self._name, query, key)
         return self._inner(query, key, value, mask)
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
         # A model that is copied or pickled inside the context takes the processor along, and nobody who listens.
         return copy.copy, (self._inner,)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if "_inner" not in vars(self):
             raise AttributeError(name)
         return getattr(self._inner, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         setattr(self._inner, name, value)
 
 

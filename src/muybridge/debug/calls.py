@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks_with_kwargs as _hooks_with_kwargs
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from muybridge.debug.modules import Target, modules_of, roots_of
 from muybridge.errors import ConfigError
@@ -34,8 +36,8 @@ class ModuleCall:
     name: str
     module: nn.Module
     number: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    args: tuple[object, ...]
+    kwargs: dict[str, object] = field(default_factory=dict)
     note: Any = None
 
 
@@ -51,7 +53,7 @@ class ModuleObserver:
         """Watch `modules` of `target` by their full names, or all of them."""
         self.target = target
         self._names = {id(module): name for name, module in (modules or modules_of(target)).items()}
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
         self._stack: list[ModuleCall] = []
         self._counts: Counter[str] = Counter()
         self._thread = 0
@@ -59,7 +61,7 @@ class ModuleObserver:
     def before(self, call: ModuleCall) -> None:
         """A module is about to run."""
 
-    def after(self, call: ModuleCall, output: Any) -> None:
+    def after(self, call: ModuleCall, output: object) -> None:
         """A module has run. Not told where it, or something in it, raised an exception."""
 
     @property
@@ -79,7 +81,9 @@ class ModuleObserver:
         ]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for handle in self._handles:
             handle.remove()
             # torch forgets this entry, and then takes every module for a hooked one.
@@ -87,7 +91,7 @@ class ModuleObserver:
         self._handles.clear()
         self._stack.clear()
 
-    def _on_start(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _on_start(self, module: nn.Module, args: tuple[object, ...]) -> None:
         name = self._names.get(id(module))
         if name is None or threading.get_ident() != self._thread:
             return
@@ -96,7 +100,7 @@ class ModuleObserver:
         self._stack.append(call)
         self.before(call)
 
-    def _on_end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _on_end(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
         if id(module) not in self._names or threading.get_ident() != self._thread:
             return
         # Calls above it on the stack ended in an exception that somebody caught.
@@ -120,14 +124,14 @@ class StepCounter:
         self._told = [root for root in roots if "timestep" in inspect.signature(root.forward).parameters]
         self._roots = self._told or roots
         self._levels: list[Tensor | float | None] = []
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> StepCounter:
         self._levels.clear()
         self._handles = [root.register_forward_pre_hook(self._note, with_kwargs=True) for root in self._roots]
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

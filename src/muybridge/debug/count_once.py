@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class _Made:
 class _Known:
     """What is known of a kind of call: its result, and how much more memory there was inside it than before it."""
 
-    result: Any
+    result: object
     peak_bytes: int
 
 
@@ -58,7 +58,9 @@ class CountOnce:
     def __init__(self, networks: Iterable[nn.Module], memory: TensorMemory) -> None:
         """For all modules in `networks`; `memory` counts, and must be active as long as this is."""
         found = {id(module): module for network in networks for module in network.modules()}
-        self._modules = [each for each in found.values() if isinstance(each, _NORMS) or any(each.children())]
+        self._modules: list[nn.Module] = [
+            each for each in found.values() if isinstance(each, _NORMS) or any(each.children())
+        ]
         self._memory = memory
         self._known: dict[Hashable, _Known | None] = {}
         self._kinds: dict[int, Hashable] = {}
@@ -76,8 +78,8 @@ class CountOnce:
         for module in self._modules:
             vars(module).pop("forward", None)
 
-    def _counted(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
+    def _counted(self, module: nn.Module, forward: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
             tensors: list[Tensor] = []
             try:
                 key = (self._kinds[id(module)], _key_of((arguments, options), tensors))
@@ -97,7 +99,7 @@ class CountOnce:
 
         return call
 
-    def _remember(self, key: Hashable, result: Any, peak: int, arguments: list[object]) -> None:
+    def _remember(self, key: Hashable, result: object, peak: int, arguments: list[object]) -> None:
         def argument_of(tensor: Tensor) -> int | None:
             (storage,) = self._memory.storages([tensor])
             return next((index for index, each in enumerate(arguments) if each == storage), None)
@@ -123,13 +125,13 @@ def _kind_of(module: nn.Module) -> Hashable:
     )
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     return isinstance(value, _PLAIN) or (is_dataclass(value) and not isinstance(value, type))
 
 
-def _key_of(value: Any, tensors: list[Tensor]) -> Hashable:
+def _key_of(value: object, tensors: list[Tensor]) -> Hashable:
     """What two values must share to count as alike; the tensors in them are appended to `tensors`."""
     if isinstance(value, Tensor):
         tensors.append(value)
@@ -140,7 +142,7 @@ def _key_of(value: Any, tensors: list[Tensor]) -> Hashable:
     return (type(value), tuple((name, _key_of(part, tensors)) for name, part in parts))
 
 
-def _parts_of(value: Any) -> list[tuple[Hashable, Any]]:
+def _parts_of(value: object) -> list[tuple[Hashable, object]]:
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, tuple):
@@ -150,7 +152,7 @@ def _parts_of(value: Any) -> list[tuple[Hashable, Any]]:
     raise _UnknownArgumentError
 
 
-def _described(result: Any, argument_of: Callable[[Tensor], int | None]) -> Any:
+def _described(result: object, argument_of: Callable[[Tensor], int | None]) -> object:
     """The result of a call with each tensor replaced by what it looks like."""
     if isinstance(result, Tensor):
         index = argument_of(result)
@@ -163,7 +165,7 @@ def _described(result: Any, argument_of: Callable[[Tensor], int | None]) -> Any:
     raise _UnknownArgumentError
 
 
-def _rebuilt(described: Any, arguments: list[Tensor]) -> Any:
+def _rebuilt(described: object, arguments: list[Tensor]) -> object:
     if isinstance(described, _Made):
         return described.again(arguments)
     if isinstance(described, (tuple, list)):

@@ -10,11 +10,12 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from muybridge.debug.drawing import bars, save_picture
 from muybridge.debug.modules import Target, modules_of
@@ -121,7 +122,7 @@ class GradientWatch:
         if not self._weights:
             raise ConfigError("No gradient to watch: every weight is frozen. Set requires_grad on those to be trained.")
         self._names = {id(weight): name for name, weight in self._weights.items()}
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
         self._arrived: dict[str, Tensor] = {}
         self._before: dict[str, Tensor] = {}
         self._norms: list[dict[str, Tensor]] = []
@@ -137,7 +138,7 @@ class GradientWatch:
         self._handles.append(register_optimizer_step_post_hook(self._on_updated))
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -175,11 +176,11 @@ class GradientWatch:
             values = gradient.detach().float()
             self._arrived[name] = torch.stack([torch.linalg.vector_norm(values), values.abs().amax()])
 
-    def _on_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _on_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         for name, weight in self._of(optimizer):
             self._before[name] = weight.detach().clone()
 
-    def _on_updated(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _on_updated(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         for name, weight in self._of(optimizer):
             held = self._before.pop(name, None)
             if held is None:  # the step of a class of optimizers that calls its base's: told once for each
@@ -226,7 +227,7 @@ def _verdict(pairs: list[list[float]]) -> Verdict:
     return "vanishing" if max(norms) < VANISHING else "healthy"
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """JSON has no infinity and no NaN; they become their names."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

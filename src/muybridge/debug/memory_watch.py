@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import TracebackType
+from typing import Literal, Self
 
 import psutil
 import torch
@@ -151,7 +152,9 @@ class MemoryWatch(ModuleObserver):
         self._meter = self._make_meter()
         return super().__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             super().__exit__(kind, error, trace)
             if self.measure == "tensors":
@@ -171,7 +174,7 @@ class MemoryWatch(ModuleObserver):
         call.note = (self._meter.now(), self._meter.begin())
         self._sample(call, "start")
 
-    def after(self, call: ModuleCall, output: Any) -> None:
+    def after(self, call: ModuleCall, output: object) -> None:
         """End it, and let what is around it know."""
         started, outer = call.note
         self._sample(call, "end")

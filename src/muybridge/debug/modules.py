@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import nn
 
@@ -16,7 +16,7 @@ class HasComponents(Protocol):
     """A pipeline of diffusers, ours among them."""
 
     @property
-    def components(self) -> dict[str, Any]:
+    def components(self) -> Mapping[str, object]:
         """Parts by name; those that are networks are looked at."""
         ...
 
@@ -70,7 +70,7 @@ def select_modules(target: Target, patterns: str | Sequence[str]) -> dict[str, n
     return {name: module for name, module in named.items() if name in chosen}
 
 
-def nearest_names(wanted: str, names: Mapping[str, Any]) -> str:
+def nearest_names(wanted: str, names: Iterable[str]) -> str:
     """A sentence with the names most like `wanted`."""
     known = [name for name in names if name]
     near = difflib.get_close_matches(wanted.replace("*", ""), known, n=4, cutoff=0.3) or known[:4]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor
 
@@ -64,7 +64,7 @@ class Probe(ModuleObserver):
         if self._calls is None or call.number < self._calls:
             call.note = self._record(inputs_of(call.args, {}))
 
-    def after(self, call: ModuleCall, output: Any) -> None:
+    def after(self, call: ModuleCall, output: object) -> None:
         """Record the rest."""
         if call.note is None:
             return

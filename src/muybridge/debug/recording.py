@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +16,7 @@ from torch import Tensor
 from muybridge.debug.statistics import TensorStatistics
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import new_file
+from muybridge.types import SettingsDict, SettingsView
 
 FORMAT = "muybridge-recording-1"
 
@@ -104,12 +104,12 @@ class Recording:
         """
         path = _without_suffix(path)
         tensors: dict[str, Tensor] = {}
-        calls: list[dict[str, Any]] = []
+        calls: list[SettingsDict] = []
         for index, module in enumerate(self.modules):
             for side in ("inputs", "outputs"):
                 recorded: list[RecordedTensor] = getattr(module, side)
                 tensors |= {f"{index}/{side}/{place}": each.values for place, each in enumerate(recorded)}
-            shown: dict[str, Any] = {"module": module.module, "label": module.label, "call": module.call}
+            shown: SettingsDict = {"module": module.module, "label": module.label, "call": module.call}
             shown["inputs"] = [each.statistics.to_dict() for each in module.inputs]
             shown["outputs"] = [each.statistics.to_dict() for each in module.outputs]
             calls.append(shown)
@@ -178,7 +178,7 @@ def _without_suffix(path: str | Path) -> Path:
     return path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
 
 
-def _read_call(index: int, call: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RecordedModule:
+def _read_call(index: int, call: SettingsView, tensors: Mapping[str, Tensor]) -> RecordedModule:
     def side(name: str) -> list[RecordedTensor]:
         return [
             RecordedTensor(TensorStatistics.from_dict(values), tensors[f"{index}/{name}/{place}"])

@@ -21,6 +21,7 @@ from muybridge.debug.statistics import TensorStatistics, outputs_of
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import new_file
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import SettingsDict, SettingsView
 
 _PLAIN = (bool, int, float, str, type(None))
 _OWN = "muybridge."  # only classes of ours are looked up by a name that stands in a file
@@ -53,14 +54,14 @@ class RecordedCall:
 
     name: str
     module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Any
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    output: object
     gradients: Mapping[str, Tensor]
     autocast: str | None
 
 
-def save_reproduction(folder: Path, call: RecordedCall, facts: Mapping[str, Any]) -> Path:
+def save_reproduction(folder: Path, call: RecordedCall, facts: SettingsView) -> Path:
     """Write `anomaly-NAME.safetensors` and `.json`, and return the path of the latter.
 
     Raises:
@@ -71,7 +72,7 @@ def save_reproduction(folder: Path, call: RecordedCall, facts: Mapping[str, Any]
     tensors |= {f"state/{name}": value for name, value in state.items() if not value.is_meta}
     tensors |= {f"recorded/{name}": value for name, value in outputs_of(call.output)}
     tensors |= {f"gradient/{name}": value for name, value in call.gradients.items()}
-    description: dict[str, Any] = {
+    description: SettingsDict = {
         "format": FORMAT,
         "module": call.name,
         "class": f"{type(call.module).__module__}:{type(call.module).__qualname__}",
@@ -96,7 +97,7 @@ def save_reproduction(folder: Path, call: RecordedCall, facts: Mapping[str, Any]
     return target
 
 
-def autocast_dtype(output: Any) -> str | None:
+def autocast_dtype(output: object) -> str | None:
     """The dtype of the autocast that is on for the device of a result, without "torch."; None where none is."""
     device = next((value.device.type for _, value in outputs_of(output)), "cpu")
     if device == "meta" or not torch.is_autocast_enabled(device):
@@ -162,7 +163,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return same and torch.allclose(one, other, rtol=0, atol=0, equal_nan=one.is_floating_point())
 
 
-def _find(description: Mapping[str, Any], target: Target) -> nn.Module:
+def _find(description: SettingsView, target: Target) -> nn.Module:
     named, name = modules_of(target), description["module"]
     module = named.get(name)
     if module is None and isinstance(target, nn.Module) and _class_name(target) == description["class"]:
@@ -190,7 +191,7 @@ def _load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
         raise ConfigError(f"The weights in {path} do not fit the module: {error}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[SettingsDict, dict[str, Tensor]]:
     description = read_json_object(path, "the reproduction of an anomaly", InputFileError, "Record it again.")
     try:
         tensors = load_file(path.with_name(path.name.removesuffix(".json") + ".safetensors"))
@@ -212,7 +213,7 @@ def _laid_out(tensor: Tensor, axes: list[int]) -> Tensor:
     return tensor.permute(axes).contiguous().permute(back)
 
 
-def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _encode(value: object, key: str, tensors: dict[str, Tensor]) -> SettingsDict:
     if isinstance(value, Tensor) and not value.is_complex():
         tensors[key] = value
         return {"tensor": key}
@@ -223,7 +224,7 @@ def _encode(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return _encode_nested(value, key, tensors)
 
 
-def _encode_nested(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _encode_nested(value: object, key: str, tensors: dict[str, Tensor]) -> SettingsDict:
     if isinstance(value, (tuple, list)):
         items = [_encode(item, f"{key}/{index}", tensors) for index, item in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": items}
@@ -236,11 +237,11 @@ def _encode_nested(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str
     return {"unknown": f"{kind.__module__}.{kind.__qualname__}"}
 
 
-def _decode(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _decode(spec: SettingsView, tensors: Mapping[str, Tensor]) -> object:
     kind, content = next(iter(spec.items()))
     if kind == "dataclass":
         return _rebuilt(content)(**{name: _decode(item, tensors) for name, item in spec["fields"].items()})
-    readers: dict[str, Callable[[], Any]] = {
+    readers: dict[str, Callable[[], object]] = {
         "tensor": lambda: tensors[content],
         "value": lambda: content,
         "dtype": lambda: getattr(torch, content),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -87,14 +88,18 @@ class ProfileReport:
         return [path]
 
 
+_Moment = float | torch.cuda.Event
+"""On a CPU seconds, on a GPU what is put between the work there."""
+
+
 @dataclass
 class _Running:
     """A call that is being timed."""
 
     stage: str
-    range: Any
-    start: Any
-    parts: list[Any] = field(default_factory=list)
+    range: record_function
+    start: _Moment
+    parts: list[tuple[_Moment, _Moment]] = field(default_factory=list)
 
 
 class StageProfile(ModuleObserver):
@@ -119,17 +124,19 @@ class StageProfile(ModuleObserver):
         self._stage = ""
         self._stage_started = 0.0
         self._stages: dict[str, float] = {}
-        self._profiler: Any = None
+        self._profiler: profile | None = None
         self._traces: dict[str, list[Path]] = {}
         self._running: list[_Running] = []
-        self._times: list[tuple[str, nn.Module, _Running, Any]] = []
+        self._times: list[tuple[str, nn.Module, _Running, _Moment]] = []
 
     def __enter__(self) -> Self:
         self._stage, self._stages, self._traces = "", {}, {}
         self._running, self._times = [], []
         return super().__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         super().__exit__(kind, error, trace)
         self._close(0)
         self._end_stage()
@@ -147,7 +154,7 @@ class StageProfile(ModuleObserver):
         call.note = _Running(self._stage, inside, self._now())
         self._running.append(call.note)
 
-    def after(self, call: ModuleCall, output: Any) -> None:
+    def after(self, call: ModuleCall, output: object) -> None:
         """Stop it."""
         ended = self._now()
         self._close(len(self._stack))
@@ -178,7 +185,7 @@ class StageProfile(ModuleObserver):
         ordered = sorted(sums.values(), key=lambda module: -module.self_seconds)
         return ProfileReport(dict(self._stages), ordered, dict(self._traces))
 
-    def _now(self) -> Any:
+    def _now(self) -> _Moment:
         if not self._cuda:
             return self._clock()
         event = torch.cuda.Event(enable_timing=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from muybridge.types import SettingsDict, SettingsView
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class TensorStatistics:
         return cls(name, shape, dtype, low, high, mean, norm, share)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TensorStatistics:
+    def from_dict(cls, values: SettingsView) -> TensorStatistics:
         """The reverse of `to_dict`."""
         return cls(**{**values, "shape": tuple(values["shape"])})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Plain values, for JSON."""
         return asdict(self)
 
@@ -79,7 +80,7 @@ def real_values(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
-def tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+def tensors_in(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
     """Every dense tensor in nested tuples, lists, dictionaries and dataclasses, with where it is (`input.0.time`)."""
     if isinstance(value, Tensor):
         if value.layout is torch.strided:
@@ -95,12 +96,12 @@ def tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from tensors_in(getattr(value, each.name), f"{name}.{each.name}")
 
 
-def inputs_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def inputs_of(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Iterator[tuple[str, Tensor]]:
     """Tensors among the arguments of a call: `input.0`, `input.mask`."""
     yield from tensors_in(args, "input")
     yield from tensors_in(kwargs, "input")
 
 
-def outputs_of(output: Any) -> Iterator[tuple[str, Tensor]]:
+def outputs_of(output: object) -> Iterator[tuple[str, Tensor]]:
     """Tensors of a result: `output`, or `output.0` and so on where there are several."""
     yield from tensors_in(output, "output")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -45,7 +46,7 @@ class TensorMemory(TorchDispatchMode):
         super().__init__()
         self.live_bytes = 0
         self.peak_bytes = 0
-        self._known: dict[int, weakref.finalize[Any, Any]] = {}
+        self._known: dict[int, weakref.finalize[..., torch.UntypedStorage]] = {}
         self._attention = _FusedAttentionOnMeta()
 
     def __enter__(self) -> TensorMemory:
@@ -54,17 +55,17 @@ class TensorMemory(TorchDispatchMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._attention.__exit__(*error)
 
     def __torch_dispatch__(
         self,
-        func: Callable[..., Any],
+        func: OpOverload,
         types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Run an operation and count the storages that it made."""
         kwargs = dict(kwargs or {})
         if getattr(func, "is_view", False):
@@ -115,14 +116,16 @@ class _FusedAttentionOnMeta(TorchFunctionMode):
     """Keeps attention one operation, where torch would compute it in steps for want of a kernel."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is F.scaled_dot_product_attention and _can_fuse(*args, **(kwargs or {})):
             return fused_attention(*args, **(kwargs or {}))
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
-def _without_numbers(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | tuple[Tensor, ...] | None:
+def _without_numbers(
+    func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, object]
+) -> Tensor | tuple[Tensor, ...] | None:
     """What some of the usual operations give on the meta device, which takes ten times as long to say it.
 
     None where this does not know: other operations, other devices, arguments of several shapes or precisions.
@@ -165,13 +168,13 @@ def _normalised(x: Tensor, axes: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty(x.shape, dtype=x.dtype, device="meta"), mean, scale
 
 
-def _can_fuse(query: Tensor, key: Tensor, value: Tensor, *_: Any, **options: Any) -> bool:
+def _can_fuse(query: Tensor, key: Tensor, value: Tensor, *_: object, **options: object) -> bool:
     same_heads = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
     same_width = query.shape[-1] == value.shape[-1]
     return query.is_meta and query.ndim == 4 and same_heads and same_width and not options.get("enable_gqa")
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def _tensors(values: object) -> Iterator[Tensor]:
     # By hand: torch's own walk through trees takes longer than most operations on shapes alone.
     if isinstance(values, Tensor):
         if values.layout is torch.strided:

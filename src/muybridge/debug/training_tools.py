@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import TracebackType
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -21,6 +22,7 @@ from muybridge.files.atomic import new_file
 
 ToolName = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
 TOOL_NAMES: tuple[str, ...] = get_args(ToolName)
+_Tool = AttentionMaps | GradientWatch | MemoryWatch | Probe | StageProfile
 
 
 class TrainingTools:
@@ -46,14 +48,14 @@ class TrainingTools:
         self._steps = steps
         self._done = 0
         self._guard = AnomalyGuard(method, folder=folder) if "anomaly" in names else None
-        makers: dict[str, Any] = {
+        makers: dict[str, Callable[[nn.Module], _Tool]] = {
             "attention": lambda target: AttentionMaps(target, skip_other_lengths=True),
             "gradients": GradientWatch,
             "memory": MemoryWatch,
             "probe": lambda target: Probe(target, calls=steps),
             "profile": lambda target: StageProfile(target, folder),
         }
-        self._tools: dict[str, Any] = {name: makers[name](method) for name in makers if name in names}
+        self._tools: dict[str, _Tool] = {name: makers[name](method) for name in makers if name in names}
         self._looking = ExitStack()
         self._all = ExitStack()
 
@@ -71,7 +73,9 @@ class TrainingTools:
             self._looking, self._all = looking, entered.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._all.__exit__(kind, error, trace)
 
     def begin_step(self, step: int) -> None:
@@ -82,7 +86,9 @@ class TrainingTools:
             self._looking.close()
         self._done += 1
 
-    def _report(self, name: str, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def _report(
+        self, name: str, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._done:
             return
         try:
@@ -92,11 +98,11 @@ class TrainingTools:
                 raise
             error.add_note(f"The debugging tool {name!r} left no report: {failure}")
 
-    def _save(self, name: str, tool: Any) -> None:
-        if name == "attention":
+    def _save(self, name: str, tool: _Tool) -> None:
+        if isinstance(tool, AttentionMaps):
             tool.save(self._folder / "attention")
             return
-        if name == "probe":
+        if isinstance(tool, Probe):
             tool.recording.save(self._folder / "probe")
             return
         report = tool.report()

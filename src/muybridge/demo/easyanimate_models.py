@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -20,6 +19,7 @@ from muybridge.demo import render
 from muybridge.demo.models import TEXT_WIDTH
 from muybridge.motion import MotionAdapter
 from muybridge.motion.hybrid import HYBRID_PRESETS
+from muybridge.types import SettingsDict
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.weights.loading import load_strictly
 
@@ -76,7 +76,7 @@ def _inflated(images: Mapping[str, Tensor], videos: Mapping[str, Tensor]) -> dic
 
 def make_text_encoder(tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:
     """A T5 encoder of 0.5 M parameters."""
-    special: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    special: SettingsDict = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=TEXT_WIDTH,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from muybridge.demo import render, world
 from muybridge.demo.measure import ATTRIBUTES, Measurement, measure_clip
+from muybridge.types import SettingsDict
 
 GenerateClips = Callable[[list[str], list[int]], np.ndarray]
 """(prompts, seeds) -> `uint8 [n, f, h, w, 3]`; the seeds are consecutive."""
@@ -31,14 +31,14 @@ def held_out_scenes(count: int, seed: int, motions: Collection[str] = world.MOTI
     ]
 
 
-def score(scenes: Sequence[world.Scene], measured: Sequence[Measurement]) -> dict[str, Any]:
+def score(scenes: Sequence[world.Scene], measured: Sequence[Measurement]) -> SettingsDict:
     """Share of clips in which each attribute, and all of them, are as asked; and the background's flicker (0..255)."""
     right = {
         name: np.array([getattr(m, name) == getattr(s, name) for s, m in zip(scenes, measured, strict=True)])
         for name in ATTRIBUTES
     }
     every = np.all(list(right.values()), axis=0)
-    result: dict[str, Any] = {name: round(float(values.mean()), 4) for name, values in right.items()}
+    result: SettingsDict = {name: round(float(values.mean()), 4) for name, values in right.items()}
     result["all_correct"] = round(float(every.mean()), 4)
     result["background_flicker"] = round(float(np.mean([m.background_flicker for m in measured])), 3)
     return result

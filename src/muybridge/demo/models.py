@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer
@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from muybridge.demo import render, world
+from muybridge.types import SettingsDict
 
 TEXT_WIDTH = 128
 MAX_TOKENS = 24
@@ -28,7 +29,7 @@ START, END, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|unknown|>"
 
 def make_vae() -> AutoencoderKL:
     """An image VAE of 0.8 M parameters: 4x smaller in height and width, 4 channels."""
-    settings: dict[str, Any] = {
+    settings: SettingsDict = {
         "block_out_channels": (32, 48, 64),
         "down_block_types": ("DownEncoderBlock2D",) * 3,
         "up_block_types": ("UpDecoderBlock2D",) * 3,
@@ -62,7 +63,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     """A CLIP of 1.1 M parameters; its text tower (0.4 M) becomes the demo's text encoder."""
-    special: dict[str, Any] = {
+    special: SettingsDict = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

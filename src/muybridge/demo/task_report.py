@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from muybridge.types import SettingsDict
 
 Figures = Mapping[str, float | None]
 """Figures by name; None where there is nothing to tell it from. Values are rounded."""
@@ -42,9 +43,9 @@ class TaskReport:
         reached = self.columns["generated"][figure]
         return reached is not None and reached >= self.targets[figure]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Everything but the sheet, as values that JSON has; the columns stand beside the rest."""
-        report: dict[str, Any] = {"task": self.task, "count": self.count, "seed": self.seed}
+        report: SettingsDict = {"task": self.task, "count": self.count, "seed": self.seed}
         report |= {name: dict(figures) for name, figures in self.columns.items()}
         if self.by_attribute:
             report["by_attribute"] = {name: dict(rows) for name, rows in self.by_attribute.items()}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 YAML_ERRORS = (yaml.YAMLError, OSError, ValueError, RecursionError)
 """What reading and parsing YAML raises; ValueError for dates and numbers that there are not, and for broken text."""
@@ -63,7 +64,7 @@ class _Finding:
 
     path: tuple[int | str, ...]
     of_union: tuple[int | str, ...] | None
-    fault: Mapping[str, Any]
+    fault: ErrorDetails
 
     @property
     def nearness(self) -> int:
@@ -123,13 +124,13 @@ def yaml_problem(error: Exception) -> str:
 def _sentence(finding: _Finding, alternatives: Sequence[_Finding]) -> str:
     path, kind, given = finding.path, finding.fault["type"], finding.fault["input"]
     if kind == "union_tag_invalid":
-        context = _plain(finding.fault["ctx"])
-        path, given = (*path, context["discriminator"]), context["tag"]
+        context = _plain(finding.fault.get("ctx", {}))
+        path, given = (*path, str(context["discriminator"])), context["tag"]
         alternatives = [replace(finding, path=path)]
     key = path[-1] if path and path[-1] == "[key]" else None
     where = ".".join(map(str, path[:-2] if key else path)) or "the values"
     if kind == "value_error":
-        what = str(finding.fault["ctx"]["error"])
+        what = str(finding.fault.get("ctx", {})["error"])
     elif finding.must_be is None:
         what = _OTHERWISE.get(kind, "is not possible here").format(**_plain(finding.fault.get("ctx", {})))
     else:
@@ -139,7 +140,7 @@ def _sentence(finding: _Finding, alternatives: Sequence[_Finding]) -> str:
     return f"{where}: {what}{shown}"
 
 
-def _plain(context: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(context: Mapping[str, object]) -> dict[str, object]:
     """Numbers without an idle fraction, names without quotation marks."""
     plain = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
     if "discriminator" in plain:
@@ -149,7 +150,7 @@ def _plain(context: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # a whole number with thousands of digits
@@ -157,7 +158,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _path(schema: Any, location: Sequence[int | str]) -> tuple[tuple[int | str, ...], tuple[int | str, ...] | None]:
+def _path(schema: object, location: Sequence[int | str]) -> tuple[tuple[int | str, ...], tuple[int | str, ...] | None]:
     """A location without pydantic's names for types that were tried; and up to where such a name stood, if any."""
     path: list[int | str] = []
     of_union = None
@@ -171,7 +172,7 @@ def _path(schema: Any, location: Sequence[int | str]) -> tuple[tuple[int | str, 
     return tuple(path), of_union
 
 
-def _members(schema: Any) -> list[Any]:
+def _members(schema: object) -> list[object]:
     """The types that a value may have, None left out."""
     if get_origin(schema) is Annotated:
         return _members(get_args(schema)[0])
@@ -180,11 +181,11 @@ def _members(schema: Any) -> list[Any]:
     return [schema]
 
 
-def _is_tagged(schema: Any) -> bool:
+def _is_tagged(schema: object) -> bool:
     return any(isinstance(each, FieldInfo) and each.discriminator for each in getattr(schema, "__metadata__", ()))
 
 
-def _inside(schema: Any, part: int | str) -> Any:
+def _inside(schema: object, part: int | str) -> object:
     """The type of what `part` names in a value of a type."""
     if get_origin(schema) is Annotated:
         schema = get_args(schema)[0]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict
 from muybridge.video.checks import check_frames
 
 CHANNELS = ("brightness", "blueness", "redness")
@@ -78,7 +78,7 @@ class DriftReport:
             _ratio(other.sharpness, first.sharpness),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Values that JSON has: the names of the channels, and statistics and drift of every segment."""
         return {
             "channels": list(CHANNELS),
@@ -125,5 +125,5 @@ def _ratio(value: float, base: float) -> float | None:
     return value / base if base > 1e-6 else None
 
 
-def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
+def _with_lists(values: SettingsDict) -> SettingsDict:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from muybridge.errors import ConfigError, ShapeError
 
@@ -18,7 +17,7 @@ def check_join(join: str) -> None:
         raise ConfigError(f"join must be one of {', '.join(get_args(Join))}; given {join!r}.")
 
 
-def crossfade(old: npt.NDArray[Any], new: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def crossfade(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Fade from `old` to `new`, both `[k, h, w, c]`: frame i is `old * (1 - i / k) + new * (i / k)`.
 
     So the first frame is all old, and the last is not yet all new. Source: EasyAnimate V3, long video.
@@ -39,7 +38,7 @@ def crossfade(old: npt.NDArray[Any], new: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (blended if old.dtype.kind == "f" else np.rint(blended)).astype(old.dtype)
 
 
-def join_frames(old: npt.NDArray[Any], new: npt.NDArray[Any], join: Join) -> npt.NDArray[Any]:
+def join_frames(old: np.ndarray, new: np.ndarray, join: Join) -> np.ndarray:
     """Continue a video.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.longvideo.continuation import Carry
 from muybridge.longvideo.plan import Segment, plan_segments
+from muybridge.pipelines.base import OutputType
 from muybridge.request import Condition, Inputs, Request, Segments
 from muybridge.request.condition import conditions_of_call
 from muybridge.request.sizes import fit_size
@@ -126,7 +127,7 @@ class PipelineSegments:
         frames = np.concatenate(list(self._pipeline.decode(latents[0], profile, seed)))
         return frames, latents[:, :, : self._num_latents(segment.add_stop)]
 
-    def _make(self, segment: Segment, seed: int, conditions: list[Condition], output_type: Any) -> Any:
+    def _make(self, segment: Segment, seed: int, conditions: list[Condition], output_type: OutputType) -> Any:
         own, shape = self._request, self._request.shape
         others = [each for each in own.conditions if each.kind != "keyframes"]
         request = own.model_copy(
@@ -149,7 +150,7 @@ class PipelineSegments:
         height, width = fit_size(*found, fit, self._pipeline.size_multiple)
         return {"fit": None, "height": height, "width": width}
 
-    def _pinned(self, pictures: dict[int, Any]) -> list[Condition]:
+    def _pinned(self, pictures: Mapping[int, object]) -> list[Condition]:
         if not pictures:
             return []
         if self._keyframes is not None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from muybridge.files.json_settings import read_json_object
 from muybridge.longvideo.joining import Join, check_join
 from muybridge.longvideo.plan import Segment
 from muybridge.longvideo.seeds import segment_seed
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ class ContinuationSettings:
 
     seed: int
     join: Join = "crossfade"
-    request: Mapping[str, Any] = field(default_factory=dict)
+    request: SettingsView = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a seed out of range or a join that is not known."""
@@ -80,7 +81,7 @@ class Record:
     """
 
     settings: str
-    segment: dict[str, Any]
+    segment: SettingsDict
     seed: int
     attempt: int
     is_finished: bool
@@ -237,7 +238,7 @@ class WorkFolder:
         except (OSError, KeyError, SafetensorError) as error:
             raise self._damaged(path, index, "it is missing or damaged") from error
 
-    def _note(self, segment: dict[str, Any], attempt: int, is_finished: bool, has_latents: bool) -> None:
+    def _note(self, segment: SettingsDict, attempt: int, is_finished: bool, has_latents: bool) -> None:
         seed = segment_seed(self._seed, segment["index"], attempt)
         record = Record(self._hash, segment, seed, attempt, is_finished, has_latents)
         _write_json(self._file(segment["index"], "json"), asdict(record))
@@ -252,7 +253,7 @@ class WorkFolder:
         )
 
 
-def _as_json(settings: ContinuationSettings) -> dict[str, Any]:
+def _as_json(settings: ContinuationSettings) -> SettingsDict:
     described = {
         "format": _FORMAT,
         "seed": settings.seed,
@@ -269,7 +270,7 @@ def _as_json(settings: ContinuationSettings) -> dict[str, Any]:
         ) from error
 
 
-def _compare(folder: Path, made: dict[str, Any], now: dict[str, Any]) -> None:
+def _compare(folder: Path, made: SettingsDict, now: SettingsDict) -> None:
     before, after = _flat(made), _flat(now)
     changed = [name for name in sorted({*before, *after}) if before.get(name, _ABSENT) != after.get(name, _ABSENT)]
     if changed:
@@ -282,7 +283,7 @@ def _compare(folder: Path, made: dict[str, Any], now: dict[str, Any]) -> None:
 _ABSENT = "absent"
 
 
-def _flat(values: dict[str, Any]) -> dict[str, str]:
+def _flat(values: SettingsDict) -> dict[str, str]:
     """Top-level values and those of the request, each as JSON, so that 1 and 1.0 and true differ."""
     request = values.get("request")
     named = {f"request.{name}": value for name, value in request.items()} if isinstance(request, dict) else {}
@@ -290,14 +291,14 @@ def _flat(values: dict[str, Any]) -> dict[str, str]:
     return {name: _to_text(value) for name, value in named.items()}
 
 
-def _to_text(value: Any) -> str:
+def _to_text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def _write_json(path: Path, value: SettingsDict) -> None:
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> SettingsDict:
     return read_json_object(path, "a record", InputFileError, "Delete it, or start in another folder.")

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -29,6 +28,7 @@ from muybridge.motion.provenance import (
 from muybridge.motion.reading import MotionPlan, plan_motion, precision_of_motion
 from muybridge.motion.registry import build_motion_module, spec_for_site, spec_of
 from muybridge.motion.sites import choose_by_pattern
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_weights
 from muybridge.weights.loading import load_folder, load_strictly
 
@@ -46,7 +46,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        modules_by_site: dict[str, dict[str, Any]],
+        modules_by_site: dict[str, SettingsDict],
         numerics: str = "official-v3",
         origins: Origins | None = None,
         format_version: int = FORMAT_VERSION,
@@ -87,7 +87,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         cls,
         sites: Iterable[MotionSite],
         kind: str = "temporal",
-        config: MotionModuleConfig | Mapping[str, Any] | None = None,
+        config: MotionModuleConfig | SettingsView | None = None,
         numerics: str = "official-v3",
     ) -> MotionAdapter:
         """Fresh modules of one kind for the given sites; attached, they change nothing until trained.
@@ -98,7 +98,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         return cls({site.name: asdict(spec_for_site(site, kind, config)) for site in sites}, numerics=numerics)
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> MotionAdapter:
+    def from_settings(cls, settings: SettingsView) -> MotionAdapter:
         """Fresh modules by what `settings` returned, as a backbone saves it with itself.
 
         Raises:
@@ -211,7 +211,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> MotionAdapter:
         """Load a folder written by `save_pretrained`.
 
@@ -266,7 +266,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
         for name, module in self.motion_modules():
             module.strength = float(chosen.get(name, 1.0))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> SettingsDict:
         """The keyword arguments that build an adapter of the same modules, as plain values."""
         names = ("modules_by_site", "numerics", "origins", "format_version")
         return {name: self.config[name] for name in names}
@@ -304,7 +304,7 @@ class MotionAdapter(ModelMixin, ConfigMixin):
             holder = holder.get_submodule(part)
         _add_part(holder, last, module, name)
 
-    def forward(self, *_: Any, **__: Any) -> Tensor:
+    def forward(self, *_: object, **__: object) -> Tensor:
         """An adapter is not called; its modules are, by the backbone that holds them."""
         raise ConfigError("A motion adapter is not called itself; attach it with backbone.set_motion_adapter(adapter).")
 

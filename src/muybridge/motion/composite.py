@@ -20,6 +20,7 @@ from muybridge.motion.registry import (
     register_motion_module,
     spec_of,
 )
+from muybridge.types import SettingsDict, SettingsView
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ComposeConfig(MotionModuleConfig):
         object.__setattr__(self, "modules", parts)
         object.__setattr__(self, "trained_frames", min(limits, default=None))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Plain values, without what follows from the parts."""
         values = super().to_dict()
         del values["trained_frames"]
@@ -78,14 +79,14 @@ class MixConfig(ComposeConfig):
         object.__setattr__(self, "weights", weights)
 
 
-def _part(given: Any) -> dict[str, Any]:
-    part: Any = {"kind": given} if isinstance(given, str) else given
+def _part(given: object) -> SettingsDict:
+    part = SettingsDict(kind=given) if isinstance(given, str) else given
     if not isinstance(part, Mapping) or not {"kind"} <= part.keys() <= {"kind", "config"}:
         raise ConfigError(f'A part is a kind or {{"kind": ..., "config": {{...}}}}; given {given!r}.')
     return {"kind": part["kind"], "config": make_config(part["kind"], part.get("config") or {}).to_dict()}
 
 
-def _config_of(part: Mapping[str, Any]) -> MotionModuleConfig:
+def _config_of(part: SettingsView) -> MotionModuleConfig:
     return make_config(part["kind"], part["config"])
 
 
@@ -101,7 +102,7 @@ class CompositeMotionModule(MotionModule):
         self._take([build_motion_module(spec) for spec in specs])
 
     @classmethod
-    def of(cls, modules: Sequence[MotionModule], **settings: Any) -> CompositeMotionModule:
+    def of(cls, modules: Sequence[MotionModule], **settings: object) -> CompositeMotionModule:
         """Around modules that there are already, which stay what they are. All must have one width.
 
         Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion.normalisation import NormScope
+from muybridge.types import SettingsDict, SettingsView
 
 ContextInput = Literal["timestep", "text"]
 """What a kind may read of the context besides positions, and whose width its weights then depend on."""
@@ -62,11 +63,11 @@ class MotionModuleConfig:
 
     trained_frames: int | None = 32
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Plain values, as written to a config file."""
         return asdict(self)
 
-    def with_changes(self, **changes: Any) -> MotionModuleConfig:
+    def with_changes(self, **changes: object) -> MotionModuleConfig:
         """A copy with other values."""
         return replace(self, **changes)
 
@@ -225,5 +226,5 @@ class ModuleSpec:
 
     kind: str
     width: int
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: SettingsView = field(default_factory=dict)
     context_widths: Mapping[str, int] = field(default_factory=dict)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -64,7 +63,7 @@ class MotionHost(ModelMixin, ConfigMixin):
             self.register_to_config(motion_adapter=None)
         return adapter
 
-    def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_config(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: object) -> None:
         """Write the config, with the settings that the attached adapter has now."""
         if self._attached_adapter is not None:
             self.register_to_config(motion_adapter=self._attached_adapter.settings())

@@ -15,9 +15,10 @@ from muybridge.motion.contract import MotionModule, MotionModuleConfig, MotionSi
 from muybridge.motion.host import MotionHost
 from muybridge.motion.registry import build_motion_module, kind_of, motion_module_class, spec_for_site
 from muybridge.motion.sites import choose_by_pattern
+from muybridge.types import SettingsView
 
 IntegrationMode = Literal["add", "replace", "after"]
-Settings = MotionModuleConfig | Mapping[str, Any] | None
+Settings = MotionModuleConfig | SettingsView | None
 KindChoice = str | type[MotionModule] | tuple[str | type[MotionModule], Settings]
 """A kind by name or class, alone or with its settings."""
 _BESIDE: dict[str, type[CompositeMotionModule]] = {"add": MixMotionModule, "after": ComposeMotionModule}
@@ -42,7 +43,7 @@ class MotionIntegration:
     num_parameters: int
     num_bytes: int
     _host: MotionHost
-    _given: Any
+    _given: object
     _previous: MotionAdapter | None
     _strengths: dict[str, float]
 
@@ -75,12 +76,12 @@ class MotionIntegration:
 
 
 def integrate_motion(
-    model: Any,
+    model: object,
     motion: str | type[MotionModule] | MotionModule | Mapping[str, KindChoice],
     sites: str | Sequence[str] | None = None,
     mode: IntegrationMode = "add",
     config: Settings = None,
-    given: Any = None,
+    given: object = None,
 ) -> MotionIntegration:
     """Give motion modules to a backbone, or to the backbone of a pipeline. Fresh ones change nothing until trained.
 
@@ -125,7 +126,7 @@ def integrate_motion(
     return integration
 
 
-def find_host(model: Any) -> MotionHost:
+def find_host(model: object) -> MotionHost:
     """The backbone of a model, or the model itself where it is one.
 
     Raises:
@@ -143,7 +144,7 @@ def find_host(model: Any) -> MotionHost:
     )
 
 
-def _attach(model: Any, host: MotionHost, adapter: MotionAdapter) -> None:
+def _attach(model: object, host: MotionHost, adapter: MotionAdapter) -> None:
     # A pipeline keeps the adapter among its parts too.
     attach: Callable[[MotionAdapter], None] = getattr(model, "set_motion_adapter", host.set_motion_adapter)
     attach(adapter)
@@ -180,16 +181,14 @@ def _build(site: MotionSite, choice: KindChoice) -> MotionModule:
     return build_motion_module(spec_for_site(site, name, config))
 
 
-def _registered_name(kind: Any) -> str:
+def _registered_name(kind: object) -> str:
     name = vars(kind).get("kind") if isinstance(kind, type) and issubclass(kind, MotionModule) else None
     if not name or motion_module_class(name) is not kind:
         raise ConfigError(f"{kind!r} is no registered motion module; decorate it with @register_motion_module(kind).")
     return cast("str", name)
 
 
-def _single_site(
-    module: MotionModule, chosen: Mapping[str, Any], own: Mapping[str, MotionSite], config: Settings
-) -> str:
+def _single_site(module: MotionModule, chosen: SettingsView, own: Mapping[str, MotionSite], config: Settings) -> str:
     if config is not None:
         raise ConfigError("A module has its settings; leave config out.")
     if len(chosen) != 1:

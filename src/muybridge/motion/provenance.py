@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
 
 from muybridge.errors import ConfigError
 from muybridge.motion.contract import MotionModule
 from muybridge.motion.discovery import OWN_ORIGIN, Origin
 from muybridge.motion.registry import kind_of, kind_origin, motion_kinds
+from muybridge.types import SettingsDict, SettingsView
 
 FORMAT_VERSION = 1
 """Of an adapter's config. It is raised with every change that a version before it would misread."""
 
-Origins = Mapping[str, Mapping[str, Any]]
+Origins = Mapping[str, SettingsView]
 """From kinds to `{"package": ..., "version": ...}`."""
 
 
-def origins_of(modules: Iterable[object]) -> dict[str, dict[str, Any]]:
+def origins_of(modules: Iterable[object]) -> dict[str, SettingsDict]:
     """Of all kinds among `modules`, parts of composite ones included if they are there too."""
     kinds = sorted({kind_of(module) for module in modules if isinstance(module, MotionModule)})
     return {kind: asdict(kind_origin(kind)) for kind in kinds}

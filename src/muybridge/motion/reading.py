@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from muybridge.motion.keys import DIFFUSERS_MOTION_KEYS, ORIGINAL_MOTION_KEYS, d
 from muybridge.motion.positions import sinusoidal_positions
 from muybridge.motion.sites import missing_sites
 from muybridge.motion.variants import VARIANTS, MotionVariant, motion_variant
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.names import listed
 from muybridge.weights.precision import Precision
@@ -55,7 +55,7 @@ class MotionPlan:
     """
 
     variant: MotionVariant
-    modules_by_site: dict[str, dict[str, Any]]
+    modules_by_site: dict[str, SettingsDict]
     weights: dict[str, Tensor]
 
 
@@ -80,7 +80,7 @@ def plan_motion(
     *,
     numerics: str | None = None,
     num_heads: int = 8,
-    settings: Mapping[str, Any] | None = None,
+    settings: SettingsView | None = None,
     variant: str | None = None,
     expected: Sequence[str] | None = None,
 ) -> MotionPlan:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from muybridge.errors import ConfigError
 from muybridge.motion.contract import ModuleSpec, MotionModule, MotionModuleConfig, MotionSite
@@ -18,6 +18,7 @@ from muybridge.motion.discovery import (
     origin_of_entry,
     top_package,
 )
+from muybridge.types import SettingsView
 
 M = TypeVar("M", bound=MotionModule)
 
@@ -186,9 +187,7 @@ def build_motion_module(spec: ModuleSpec) -> MotionModule:
     return module
 
 
-def spec_for_site(
-    site: MotionSite, kind: str, config: MotionModuleConfig | Mapping[str, Any] | None = None
-) -> ModuleSpec:
+def spec_for_site(site: MotionSite, kind: str, config: MotionModuleConfig | SettingsView | None = None) -> ModuleSpec:
     """How to build a module of a kind for a site, with the widths that it needs.
 
     Raises:
@@ -204,7 +203,7 @@ def spec_of(module: MotionModule) -> ModuleSpec:
     return ModuleSpec(kind_of(module), module.width, module.config.to_dict(), dict(module.context_widths))
 
 
-def make_config(kind: str, values: Mapping[str, Any]) -> MotionModuleConfig:
+def make_config(kind: str, values: SettingsView) -> MotionModuleConfig:
     """Turn plain values into the frozen config of a kind, refusing names it does not have."""
     config_class = motion_module_class(kind).config_class
     allowed = {field.name for field in fields(config_class) if field.init}

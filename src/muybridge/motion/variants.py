@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict, SettingsView
 
-_DDIM: dict[str, Any] = {
+_DDIM: SettingsDict = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -42,7 +41,7 @@ class MotionVariant:
     name: str
     numerics: str
     scheduler: str
-    schedule: Mapping[str, Any]
+    schedule: SettingsView
     steps: int
     guidance: float
     num_frames: int = 16
@@ -50,7 +49,7 @@ class MotionVariant:
     distilled: bool = False
     base: str = "sd15"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> SettingsDict:
         """Plain values, for people and machines to read."""
         shown = ("beta_schedule", "beta_start", "beta_end", "timestep_spacing", "steps_offset")
         return {

@@ -9,11 +9,12 @@ import yaml
 
 from muybridge.errors import ConfigError
 from muybridge.files.validation import YAML_ERRORS, yaml_problem
+from muybridge.types import SettingsDict, SettingsView
 
 _CONDITIONS = "conditions"
 
 
-def changed(document: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+def changed(document: SettingsView, changes: Iterable[str]) -> SettingsDict:
     """A document with some values set.
 
     Args:
@@ -37,7 +38,7 @@ def changed(document: Mapping[str, Any], changes: Iterable[str]) -> dict[str, An
     return found
 
 
-def _put(document: dict[str, Any], parts: list[str], value: Any, path: str) -> None:
+def _put(document: SettingsDict, parts: list[str], value: object, path: str) -> None:
     place: Any = document
     for index, part in enumerate(parts[:-1]):
         if index == 1 and parts[0] == _CONDITIONS:
@@ -55,7 +56,7 @@ def _put(document: dict[str, Any], parts: list[str], value: Any, path: str) -> N
     place[int(parts[-1]) if parts[-1].lstrip("-").isdigit() else parts[-1]] = value
 
 
-def _of_kind(conditions: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+def _of_kind(conditions: list[SettingsDict], kind: str) -> SettingsDict:
     for each in conditions:
         if each.get("kind") == kind:
             return each
@@ -63,7 +64,7 @@ def _of_kind(conditions: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return conditions[-1]
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: _copied(each) for key, each in value.items()}
     return [_copied(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, Val
 from muybridge.errors import ConfigError
 from muybridge.files.validation import describe_validation
 from muybridge.request.names import nearest_name
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.request.capabilities import Capabilities
@@ -99,7 +100,7 @@ class Condition(BaseModel):
     of_one_call: ClassVar[bool] = False
 
     @classmethod
-    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+    def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Conditions out of the arguments of a call, which has at least one of `keywords`; none where that is right.
 
         Raises:
@@ -120,7 +121,7 @@ class Condition(BaseModel):
         del inputs
         return None
 
-    def call_values(self) -> dict[str, Any]:
+    def call_values(self) -> SettingsDict:
         """The arguments of a call that it is made from, those that differ from the default."""
         return self.model_dump(exclude_defaults=True, warnings=False)
 
@@ -158,7 +159,7 @@ class Condition(BaseModel):
         """
         raise NotImplementedError
 
-    def plain(self) -> dict[str, Any] | None:
+    def plain(self) -> SettingsDict | None:
         """For a file: values that differ from the default, with the kind; None where something is in memory only."""
         values = plain_value(self.model_dump(exclude_defaults=True, warnings=False))
         return None if values is None else {"kind": self.kind, **values}
@@ -219,7 +220,7 @@ def _import_own() -> None:
         importlib.import_module(f"{_OWN_KINDS}.{module.name}")
 
 
-def conditions_of_call(given: Mapping[str, Any]) -> tuple[Condition, ...]:
+def conditions_of_call(given: SettingsView) -> tuple[Condition, ...]:
     """Conditions out of arguments of a call by name; None counts as not given.
 
     Raises:
@@ -243,7 +244,7 @@ def conditions_of_call(given: Mapping[str, Any]) -> tuple[Condition, ...]:
     return tuple(found)
 
 
-def _read_condition(value: Any) -> Any:
+def _read_condition(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     kinds = condition_kinds()
@@ -257,7 +258,7 @@ AnyCondition = Annotated[SerializeAsAny[Condition], BeforeValidator(_read_condit
 """A condition of any kind; from plain values told apart by `kind`."""
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: object) -> Any:
     """A value as JSON has it; None where part of it lives in memory only."""
     if isinstance(value, Path):
         return str(value)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from muybridge.request.condition import conditions_of_call
 from muybridge.request.model_choice import ModelChoice
 from muybridge.request.request import Motion, Request, Sampling, Segments, Shape
+from muybridge.types import SettingsDict, SettingsView
 
 _PARTS = {"shape": Shape, "sampling": Sampling, "motion": Motion, "segments": Segments}
 _TOP = ("prompt", "negative_prompt", "plain_prompt")
@@ -33,15 +31,15 @@ _NETWORKS = {
 """Networks beside a model by flat name, and their roles."""
 
 
-def request_of_call(given: Mapping[str, Any]) -> Request:
+def request_of_call(given: SettingsView) -> Request:
     """A request out of arguments of a call; ranges are checked when it is carried out.
 
     Raises:
         ConfigError: an argument that there is not, or that has no effect without another.
     """
-    parts: dict[str, dict[str, Any]] = {}
-    top: dict[str, Any] = {}
-    others: dict[str, Any] = {}
+    parts: dict[str, SettingsDict] = {}
+    top: SettingsDict = {}
+    others: SettingsDict = {}
     for name, value in given.items():
         part, field = _PLACES.get(name, (None, name))
         if part in _PARTS:
@@ -53,14 +51,14 @@ def request_of_call(given: Mapping[str, Any]) -> Request:
     return Request.model_construct(**top, **made, conditions=conditions)
 
 
-def nested(given: Mapping[str, Any]) -> dict[str, Any]:
+def nested(given: SettingsView) -> SettingsDict:
     """Values by flat names as a `GenerateRequest` has them; None counts as not given.
 
     Raises:
         ConfigError: a name that there is not, or that has no effect without another.
     """
-    found: dict[str, Any] = {}
-    others: dict[str, Any] = {}
+    found: SettingsDict = {}
+    others: SettingsDict = {}
     for name, value in given.items():
         if value is None:
             continue
@@ -79,7 +77,7 @@ def nested(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, **({"conditions": conditions} if conditions else {})}
 
 
-def flattened(document: Mapping[str, Any]) -> dict[str, Any]:
+def flattened(document: SettingsView) -> SettingsDict:
     """The other way round: a document of `GenerateRequest` by flat names.
 
     Raises:

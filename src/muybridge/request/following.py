@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -76,7 +75,7 @@ def follow(
     return VideoShape(count, rows, columns), _rate(sources, usual) if fps is None else fps
 
 
-def followed_video(name: str, frames: Any, may_be_pictures: bool = False) -> Followed:
+def followed_video(name: str, frames: object, may_be_pictures: bool = False) -> Followed:
     """What is to be kept of a video called `name` in messages: a `Video`, or `uint8 [f, h, w, 3]`.
 
     Args:

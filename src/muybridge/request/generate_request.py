@@ -14,6 +14,7 @@ from muybridge.request.flat import flat_names, flattened, nested
 from muybridge.request.inputs import Inputs
 from muybridge.request.model_choice import ModelChoice
 from muybridge.request.request import Request, has_syntax_in
+from muybridge.types import SettingsDict, SettingsView
 
 DIGESTS = "inputs"
 """Where the record of a video has the digests of the files it was made from, by path."""
@@ -32,7 +33,7 @@ class GenerateRequest(Request):
     model: ModelChoice = ModelChoice()
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> GenerateRequest:
+    def parse(cls, values: SettingsView) -> GenerateRequest:
         """Validate plain values.
 
         Raises:
@@ -47,7 +48,7 @@ class GenerateRequest(Request):
         return found
 
     @classmethod
-    def from_flat(cls, given: Mapping[str, Any]) -> GenerateRequest:
+    def from_flat(cls, given: SettingsView) -> GenerateRequest:
         """Of values by flat names, those of a pipeline's call and of the command line.
 
         Raises:
@@ -69,14 +70,14 @@ class GenerateRequest(Request):
                 raise ConfigError(f"{network} has no effect without {role}; give {role} too, or leave it out.")
         super().open(inputs)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> SettingsDict:
         """For a file: what differs from the defaults, and the model."""
         chosen = plain_value(self.model.model_dump(exclude_defaults=True)) or {}
         values = {name: value for name, value in super().plain().items() if name != "model"}
         return {"model": {**chosen, "model": self.model.model}, **values}
 
 
-def repeated(embedded: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> GenerateRequest:
+def repeated(embedded: SettingsView, changes: SettingsView | None = None) -> GenerateRequest:
     """The request a video file carries, with some values changed.
 
     Args:
@@ -109,12 +110,12 @@ def repeated(embedded: Mapping[str, Any], changes: Mapping[str, Any] | None = No
     return GenerateRequest.from_flat(values)
 
 
-def prompt_of(embedded: Mapping[str, Any]) -> Any:
+def prompt_of(embedded: SettingsView) -> Any:
     """The prompt that a video file carries, or prompts by frame; None where there is none."""
     return embedded.get("prompt")
 
 
-def check_inputs(inputs: Inputs, embedded: Mapping[str, Any]) -> None:
+def check_inputs(inputs: Inputs, embedded: SettingsView) -> None:
     """Whether the files of a repeated request are still those that the video was made from.
 
     Raises:
@@ -131,18 +132,18 @@ def check_inputs(inputs: Inputs, embedded: Mapping[str, Any]) -> None:
             )
 
 
-def _document(embedded: Mapping[str, Any]) -> dict[str, Any]:
+def _document(embedded: SettingsView) -> SettingsDict:
     return {name: embedded[name] for name in GenerateRequest.model_fields if embedded.get(name) is not None}
 
 
-def _of_earlier(embedded: Mapping[str, Any]) -> dict[str, Any]:
+def _of_earlier(embedded: SettingsView) -> SettingsDict:
     """Of a file from before requests had parts; it has the names of a call."""
     # What was called dtype then was what it was made in, not a wish.
     known = {*(flat_names() - {"dtype"}), *(word for kind in condition_kinds().values() for word in kind.keywords)}
     return {name: value for name, value in embedded.items() if name in known and value is not None}
 
 
-def _check_repeatable(made: Mapping[str, Any], dtype: str) -> None:
+def _check_repeatable(made: SettingsView, dtype: str) -> None:
     if unrecorded := made.get("unrecorded"):
         raise ConfigError(f"The file cannot be repeated: it was made with {unrecorded}, which it does not hold.")
     if made.get("interrupted"):

@@ -29,7 +29,7 @@ class Inputs:
     def __init__(self) -> None:
         """Nothing is open yet."""
         self.digests: dict[str, str] = {}
-        self._opened: dict[Hashable, Any] = {}
+        self._opened: dict[Hashable, object] = {}
 
     def picture(self, picture: Picture, name: str) -> Image.Image:
         """A picture, from wherever it is given; `name` stands for it in messages. Raises as `open_picture`."""
@@ -37,7 +37,7 @@ class Inputs:
             return open_picture(picture, name)
         return self.once(("picture", os.fspath(picture)), lambda: open_picture(picture, name), picture)
 
-    def video(self, video: Any, num_frames: int | None) -> Any:
+    def video(self, video: object, num_frames: int | None) -> Any:
         """A video file or folder of pictures, of which `num_frames` are read; anything in memory as it is.
 
         Raises:

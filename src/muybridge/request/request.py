@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -12,6 +12,7 @@ from muybridge.files.validation import describe_validation
 from muybridge.request.condition import AnyCondition, plain_value
 from muybridge.request.inputs import Inputs
 from muybridge.request.sampling import FreeInit, Positions, WindowSettings
+from muybridge.types import SettingsDict, SettingsView
 
 
 class _Value(BaseModel):
@@ -91,7 +92,7 @@ class Request(_Value):
         return not self.plain_prompt and has_syntax_in([self.prompt, self.negative_prompt])
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Request:
+    def parse(cls, values: SettingsView) -> Request:
         """Validate plain values.
 
         Raises:
@@ -128,14 +129,14 @@ class Request(_Value):
         sizes = (each.size_to_fit(inputs) for each in self.conditions)
         return next((size for size in sizes if size is not None), None)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> SettingsDict:
         """For a file: what differs from the defaults; conditions that live in memory only are left out."""
         values = plain_value(self.model_dump(exclude_defaults=True, exclude={"conditions"}, warnings=False)) or {}
         conditions = [found for each in self.conditions if (found := each.plain()) is not None]
         return {**values, "conditions": conditions} if conditions else values
 
 
-def has_syntax_in(texts: Iterable[Any]) -> bool:
+def has_syntax_in(texts: Iterable[object]) -> bool:
     """Whether any of prompts, or prompts by frame, means something else than its plain words."""
     from muybridge.request.prompt_syntax import has_syntax
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.runtime.options import Pipeline, choose, networks
+from muybridge.types import SettingsDict, SettingsView
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def optimize(
     pipeline: Pipeline,
     memory: str | Sequence[str] = (),
     speed: str | Sequence[str] = (),
-    trial: Mapping[str, Any] | None = None,
+    trial: SettingsView | None = None,
     repeats: int = 3,
 ) -> OptimizationReport:
     """Change a pipeline for less memory or more speed, after checking that the choices go together.
@@ -102,7 +102,7 @@ def optimize(
     """
     names = [*([memory] if isinstance(memory, str) else memory), *([speed] if isinstance(speed, str) else speed)]
     chosen = choose(names, pipeline)
-    settings: dict[str, Any] = {"prompt": "", "num_inference_steps": 2, "seed": 0, **(trial or {})}
+    settings: SettingsDict = {"prompt": "", "num_inference_steps": 2, "seed": 0, **(trial or {})}
     settings["output_type"] = "latent"
     plain = measure(pipeline, settings, repeats)
     for each in chosen.values():
@@ -113,7 +113,7 @@ def optimize(
     return OptimizationReport({name: each.does for name, each in chosen.items()}, plain, optimized, float(error))
 
 
-def measure(pipeline: Pipeline, settings: Mapping[str, Any], repeats: int) -> Measurement:
+def measure(pipeline: Pipeline, settings: SettingsView, repeats: int) -> Measurement:
     """Run a trial, once to warm up, then `repeats` times for its time, and once for its memory."""
     first, latents = _timed(pipeline, settings)
     seconds = statistics.median(_timed(pipeline, settings)[0] for _ in range(repeats))
@@ -138,7 +138,7 @@ def _inner_tensors(tensor: Tensor) -> list[Tensor]:
     return [inner for name in names()[0] for inner in _inner_tensors(getattr(tensor, name))]
 
 
-def _timed(pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[float, Tensor]:
+def _timed(pipeline: Pipeline, settings: SettingsView) -> tuple[float, Tensor]:
     started = time.perf_counter()
     latents = pipeline(**settings)
     if _runs_on_cuda(pipeline):
@@ -151,7 +151,7 @@ def _runs_on_cuda(pipeline: Pipeline) -> bool:
     return getattr(pipeline, "_execution_device", pipeline.device).type == "cuda"
 
 
-def _peak(pipeline: Pipeline, settings: Mapping[str, Any], weights: int) -> int:
+def _peak(pipeline: Pipeline, settings: SettingsView, weights: int) -> int:
     if _runs_on_cuda(pipeline):
         torch.cuda.reset_peak_memory_stats()
         pipeline(**settings)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import torch
+from diffusers import ModelMixin
 from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import nn
 
@@ -18,16 +19,28 @@ Goal = Literal["memory", "speed"]
 _ATTENTION = "attention:"
 
 
+class TiledVAE(Protocol):
+    """What is needed of a VAE."""
+
+    def enable_tiling(self) -> None:
+        """Work in tiles."""
+
+
 class Pipeline(Protocol):
     """What is needed of a pipeline: a diffusers pipeline that knows its denoising network."""
 
     @property
-    def backbone(self) -> Any:
+    def backbone(self) -> nn.Module:
         """The denoising network."""
         ...
 
     @property
-    def components(self) -> dict[str, Any]:
+    def vae(self) -> TiledVAE:
+        """Of the model."""
+        ...
+
+    @property
+    def components(self) -> Mapping[str, object]:
         """All parts by name."""
         ...
 
@@ -39,6 +52,12 @@ class Pipeline(Protocol):
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         """Generate."""
         ...
+
+    def enable_model_cpu_offload(self, *, device: torch.device) -> None:
+        """Parts wait in the memory of the host."""
+
+    def enable_group_offload(self, onload_device: torch.device, *, offload_type: str, use_stream: bool) -> None:
+        """Parts of parts do."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +78,26 @@ class Optimization:
     goal: Goal
     does: str
     order: int
-    apply: Callable[[Any], None]
+    apply: Callable[[Pipeline], None]
     group: str | None = None
     not_with: tuple[tuple[str, str], ...] = ()
-    needs: Callable[[Any], str | None] | None = None
+    needs: Callable[[Pipeline], str | None] | None = None
     exact: bool = True
 
 
-def networks(pipeline: Any) -> list[nn.Module]:
+def networks(pipeline: Pipeline) -> list[nn.Module]:
     """The parts that are networks, each once; a motion adapter is inside its backbone."""
     inside = {id(module) for module in pipeline.backbone.modules()}
     parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     return [part for part in parts if part is pipeline.backbone or id(part) not in inside]
 
 
-def _cast(dtype: torch.dtype) -> Callable[[Any], None]:
-    def apply(pipeline: Any) -> None:
+def _backbone(pipeline: Pipeline) -> ModelMixin:
+    return cast("ModelMixin", pipeline.backbone)  # as all backbones are, with what diffusers offers of them
+
+
+def _cast(dtype: torch.dtype) -> Callable[[Pipeline], None]:
+    def apply(pipeline: Pipeline) -> None:
         for network in networks(pipeline):
             nn.Module.to(network, dtype)
             # Layers that overflow in float16, as T5's last projections do.
@@ -86,13 +109,13 @@ def _cast(dtype: torch.dtype) -> Callable[[Any], None]:
     return apply
 
 
-def _needs_half_precision(pipeline: Any) -> str | None:
+def _needs_half_precision(pipeline: Pipeline) -> str | None:
     if pipeline.device.type == "cpu":
         return "float16 is slower than float32 on a CPU and overflows sooner; choose bfloat16"
     return None
 
 
-def _needs_accelerator(_pipeline: Any) -> str | None:
+def _needs_accelerator(_pipeline: Pipeline) -> str | None:
     return None if _accelerator() is not None else "there is no accelerator here to offload from"
 
 
@@ -100,13 +123,13 @@ def _accelerator() -> torch.device | None:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 
 
-def _needs_fp8(pipeline: Any) -> str | None:
+def _needs_fp8(pipeline: Pipeline) -> str | None:
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
         return "float8 products need a GPU of compute capability 8.9 or newer; choose fp8_storage or int8_weights"
     return _needs_torchao(pipeline)
 
 
-def _needs_torchao(pipeline: Any) -> str | None:
+def _needs_torchao(pipeline: Pipeline) -> str | None:
     if importlib.util.find_spec("torchao") is None:
         return "it needs torchao: pip install 'muybridge[quantize]'"
     if not has_large_layers(pipeline.backbone):
@@ -114,39 +137,38 @@ def _needs_torchao(pipeline: Any) -> str | None:
     return None
 
 
-def _needs_float32(pipeline: Any) -> str | None:
-    if pipeline.device.type == "cpu" and pipeline.backbone.dtype != torch.float32:
+def _needs_float32(pipeline: Pipeline) -> str | None:
+    if pipeline.device.type == "cpu" and _backbone(pipeline).dtype != torch.float32:
         return "dynamic int8 on a CPU starts from float32 weights"
     return _needs_torchao(pipeline)
 
 
-def _store_in_fp8(pipeline: Any) -> None:
-    backbone = pipeline.backbone
+def _store_in_fp8(pipeline: Pipeline) -> None:
+    backbone = _backbone(pipeline)
     backbone.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=backbone.dtype)
 
 
-def _offload_models(pipeline: Any) -> None:
-    pipeline.enable_model_cpu_offload(device=_accelerator())
+def _offload_models(pipeline: Pipeline) -> None:
+    pipeline.enable_model_cpu_offload(device=cast("torch.device", _accelerator()))
 
 
-def _offload_groups(pipeline: Any) -> None:
-    device = _accelerator()
-    streams = device is not None and device.type == "cuda"
-    pipeline.enable_group_offload(device, offload_type="leaf_level", use_stream=streams)
+def _offload_groups(pipeline: Pipeline) -> None:
+    device = cast("torch.device", _accelerator())
+    pipeline.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda")
 
 
-def _channels_last(pipeline: Any) -> None:
+def _channels_last(pipeline: Pipeline) -> None:
     for network in networks(pipeline):
         if any(isinstance(module, nn.Conv2d) for module in network.modules()):
             cast("Any", network).to(memory_format=torch.channels_last)
 
 
-def _compile(pipeline: Any) -> None:
-    pipeline.backbone.compile_repeated_blocks(fullgraph=True)
+def _compile(pipeline: Pipeline) -> None:
+    _backbone(pipeline).compile_repeated_blocks(fullgraph=True)
 
 
-def _checkpoint(pipeline: Any) -> None:
-    pipeline.backbone.enable_gradient_checkpointing()
+def _checkpoint(pipeline: Pipeline) -> None:
+    _backbone(pipeline).enable_gradient_checkpointing()
 
 
 def _attention(backend: str) -> Optimization:
@@ -154,16 +176,16 @@ def _attention(backend: str) -> Optimization:
     if backend not in known:
         raise ConfigError(f"There is no attention backend {backend!r}. Known: {', '.join(known)}.")
 
-    def apply(pipeline: Any) -> None:
+    def apply(pipeline: Pipeline) -> None:
         try:
-            pipeline.backbone.set_attention_backend(backend)
+            _backbone(pipeline).set_attention_backend(backend)
         except (ValueError, RuntimeError, ImportError) as error:
             raise ConfigError(f"The attention backend {backend!r} cannot be used here: {error}") from error
 
     return Optimization("speed", f"attention computed by {backend!r}", 4, apply, group="attention")
 
 
-def _tile_vae(pipeline: Any) -> None:
+def _tile_vae(pipeline: Pipeline) -> None:
     pipeline.vae.enable_tiling()
 
 
@@ -251,7 +273,7 @@ OPTIMIZATIONS: dict[str, Optimization] = {
 """By name. `attention:NAME` chooses an attention backend of diffusers besides."""
 
 
-def choose(names: Sequence[str], pipeline: Any) -> dict[str, Optimization]:
+def choose(names: Sequence[str], pipeline: Pipeline) -> dict[str, Optimization]:
     """Look names up, in the order in which they are applied.
 
     Raises:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -37,7 +37,7 @@ def quantize(network: nn.Module, scheme: Scheme) -> None:
             )
         except ImportError as error:
             raise ConfigError("Quantization needs torchao: pip install 'muybridge[quantize]'.") from error
-        configs: dict[str, Any] = {
+        configs: dict[str, Callable[[], object]] = {
             "int8_weights": Int8WeightOnlyConfig,
             "int8_dynamic": Int8DynamicActivationInt8WeightConfig,
             "fp8_weights": Float8WeightOnlyConfig,

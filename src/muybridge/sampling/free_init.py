@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +110,7 @@ def denoise_repeatedly(
 
 
 def _renewed(
-    settings: FreeInit, scheduler: Any, latents: Tensor, noise: Tensor, generators: Sequence[torch.Generator]
+    settings: FreeInit, scheduler: Scheduler, latents: Tensor, noise: Tensor, generators: Sequence[torch.Generator]
 ) -> Tensor:
     signal = float(scheduler.alphas_cumprod[-1])
     noisy = latents.float() * signal**0.5 + noise.float() * (1 - signal) ** 0.5

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from muybridge.errors import NonFiniteError
 from muybridge.sampling.schedulers import Scheduler
+from muybridge.types import SettingsView
 
 
 class Denoiser(Protocol):
@@ -57,7 +58,7 @@ def denoise(
     latents: Tensor,
     timesteps: Tensor,
     on_step: OnStep | None = None,
-    step_options: Mapping[str, Any] | None = None,
+    step_options: SettingsView | None = None,
     diagnose: Diagnose | None = None,
     before_step: Callable[[int], None] | None = None,
 ) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
+import torch
 from diffusers import (
     ConfigMixin,
     DDIMScheduler,
@@ -22,19 +23,21 @@ from diffusers import (
 from torch import Tensor
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict, SettingsView
 
 
 class Scheduler(Protocol):
     """What this package uses of a diffusers scheduler."""
 
-    config: Mapping[str, Any]
+    config: SettingsView
     timesteps: Tensor
-    init_noise_sigma: Any
+    init_noise_sigma: Tensor | float
+    alphas_cumprod: Tensor
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
         """Choose the noise levels of a run."""
 
-    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Latents as the network wants them."""
         ...
 
@@ -42,12 +45,14 @@ class Scheduler(Protocol):
         """Samples at the noise level of `timesteps [b]`."""
         ...
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any:
+    def step(
+        self, model_output: Tensor, timestep: Tensor, sample: Tensor, *, return_dict: Literal[False], **options: Any
+    ) -> tuple[Tensor, ...]:
         """Latents after one step."""
         ...
 
 
-ANIMATEDIFF_BETAS: dict[str, Any] = {
+ANIMATEDIFF_BETAS: SettingsDict = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -55,7 +60,7 @@ ANIMATEDIFF_BETAS: dict[str, Any] = {
 }
 """AnimateDiff on Stable Diffusion 1.5: linear, not scaled linear. Source: `configs/inference/inference-v*.yaml`."""
 
-EASYANIMATE_BETAS: dict[str, Any] = {
+EASYANIMATE_BETAS: SettingsDict = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
     "beta_end": 0.02,
@@ -65,7 +70,7 @@ EASYANIMATE_BETAS: dict[str, Any] = {
 }
 """EasyAnimate V2 and V3. Source: `config/easyanimate_video_slicevae_motion_module_v3.yaml`."""
 
-_LEADING: dict[str, Any] = {"timestep_spacing": "leading", "steps_offset": 1}
+_LEADING: SettingsDict = {"timestep_spacing": "leading", "steps_offset": 1}
 
 
 @dataclass(frozen=True)
@@ -89,15 +94,15 @@ class Sampler:
     description: str
     steps: int
     guidance_scale: float
-    scheduler_class: type
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    scheduler_class: type[ConfigMixin]
+    settings: SettingsView = field(default_factory=dict)
+    fixed: SettingsView = field(default_factory=dict)
     predictions: tuple[str, ...] = ("epsilon", "v_prediction", "sample")
 
     @property
     def setting_names(self) -> set[str]:
         """All settings that its class has."""
-        return set(cast("Any", self.scheduler_class)._get_init_keys(self.scheduler_class))
+        return set(self.scheduler_class._get_init_keys(self.scheduler_class))
 
 
 SAMPLERS: tuple[Sampler, ...] = (
@@ -234,7 +239,7 @@ def make_scheduler(name: str, model_scheduler: ConfigMixin | Scheduler | None = 
     return _make(sampler, {**sampler.settings, **own, **sampler.fixed})
 
 
-def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
+def make_plain_scheduler(name: str, schedule: SettingsView) -> Scheduler:
     """A scheduler by name, of the given noise schedule, that is otherwise as diffusers makes it.
 
     EasyAnimate runs this way: its DDIM clips the predicted sample and starts below the top noise level, for example.
@@ -247,19 +252,19 @@ def make_plain_scheduler(name: str, schedule: Mapping[str, Any]) -> Scheduler:
     return _make(sampler, {**schedule, **kept})
 
 
-def with_settings(scheduler: Scheduler, settings: Mapping[str, Any]) -> Scheduler:
+def with_settings(scheduler: Scheduler, settings: SettingsView) -> Scheduler:
     """The same solver with some settings of the model changed, such as what it predicts.
 
     Raises:
         ConfigError: the solver cannot run such a model.
     """
-    kind = cast("Any", type(scheduler))
+    kind = cast("type[ConfigMixin]", type(scheduler))
     own = next((each for each in SAMPLERS if each.scheduler_class is kind), None)
     changed = {**dict(scheduler.config), **settings}
     if own is not None:
         _require_able(own, changed)
     with _tensors_to_numpy():
-        return kind.from_config(changed)
+        return cast("Scheduler", kind.from_config(changed))
 
 
 def set_timesteps(scheduler: Scheduler, num_steps: int) -> Tensor:
@@ -279,16 +284,18 @@ def set_timesteps(scheduler: Scheduler, num_steps: int) -> Tensor:
     return scheduler.timesteps
 
 
-def _make(sampler: Sampler, settings: Mapping[str, Any]) -> Scheduler:
+def _make(sampler: Sampler, settings: SettingsView) -> Scheduler:
     _require_able(sampler, settings)
     if settings.get("rescale_betas_zero_snr"):
         # Other spacings begin below the last noise level, and only there is nothing but noise.
         settings = {**settings, "timestep_spacing": "trailing"}
     with _tensors_to_numpy():
-        return sampler.scheduler_class(**{k: v for k, v in settings.items() if k in sampler.setting_names})
+        return cast(
+            "Scheduler", sampler.scheduler_class(**{k: v for k, v in settings.items() if k in sampler.setting_names})
+        )
 
 
-def _require_able(sampler: Sampler, settings: Mapping[str, Any]) -> None:
+def _require_able(sampler: Sampler, settings: SettingsView) -> None:
     predicts = settings.get("prediction_type", "epsilon")
     if predicts not in sampler.predictions:
         able = [each.name for each in SAMPLERS if predicts in each.predictions]

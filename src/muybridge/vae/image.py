@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DecoderOutput
+    from diffusers.models.modeling_outputs import AutoencoderKLOutput
+
 
 def encode_images(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """`pixels [n, 3, h, w]` in [-1, 1] to the mean latents `[n, c, h / s, w / s]`, float32, times `scaling_factor`."""
-    posterior: Any = cast("Any", vae.encode(pixels.to(vae.dtype))).latent_dist
+    posterior = cast("AutoencoderKLOutput", vae.encode(pixels.to(vae.dtype))).latent_dist
     return posterior.mean.float() * vae.config["scaling_factor"]
 
 
 def decode_images(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Scaled latents `[n, c, h, w]` to pixels `[n, 3, h * s, w * s]`, float32, about in [-1, 1] but not clamped."""
     scaled = latents / vae.config["scaling_factor"]
-    return cast("Any", vae.decode(scaled.to(vae.dtype))).sample.float()
+    return cast("DecoderOutput", vae.decode(scaled.to(vae.dtype))).sample.float()

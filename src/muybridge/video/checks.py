@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from muybridge.errors import ConfigError, ShapeError
 MIN_FPS, MAX_FPS = 0.01, 1000.0
 
 
-def check_frames(frames: Any, may_be_empty: bool = False) -> None:
+def check_frames(frames: object, may_be_empty: bool = False) -> None:
     """Raises ShapeError unless `frames` are `uint8 [f, h, w, 3]`; `may_be_empty` allows `f` to be 0."""
     if not isinstance(frames, np.ndarray):
         raise ShapeError(
@@ -33,7 +32,7 @@ def check_fps(fps: float) -> None:
         raise ConfigError(f"fps must be {MIN_FPS:g} to {MAX_FPS:g} frames per second; given {fps!r}.")
 
 
-def check_request(request: Any) -> None:
+def check_request(request: object) -> None:
     """Raises ConfigError unless `request` is a mapping or None."""
     if request is not None and not isinstance(request, Mapping):
         raise ConfigError(f"request must be a mapping or None; given {type(request).__name__}.")

@@ -11,11 +11,12 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from muybridge.errors import InputFileError
+from muybridge.types import SettingsDict
 from muybridge.video.decoded import LazyFrame, Traits
 from muybridge.video.encoding import Frames
 from muybridge.video.mp4 import exact_chroma, true_size
@@ -26,6 +27,7 @@ from muybridge.video.timeline import Timing, measure
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 # Real files only: a playlist or concatenation would make FFmpeg open what it names. Those of sound are there to be
@@ -161,7 +163,7 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
         yield from container.decode(stream)
         return
     try:
-        context: Any = av.CodecContext.create(decoder, "r")
+        context = cast("VideoCodecContext", av.CodecContext.create(decoder, "r"))
     except UnknownCodecError:  # FFmpeg may have been built without
         raise transparency_error("It") from None
     for packet in container.demux(stream):
@@ -226,7 +228,7 @@ def _say(path: Path, traits: Traits) -> None:
 
 def _turn(frame: VideoFrame) -> _Turn:
     """From the display matrix, in which x' = a x + c y and y' = b x + d y, with y downwards."""
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return _Turn()
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
@@ -254,7 +256,7 @@ def _size(frame: VideoFrame, look: _Look) -> tuple[int, int]:
 
 def _pixels(frame: VideoFrame, index: int, look: _Look, turn: _Turn) -> Frames:
     height, width = _size(frame, look)
-    converted: Any = {"format": "rgba" if _has_alpha(frame) else "rgb24", "interpolation": exact_chroma()}
+    converted: SettingsDict = {"format": "rgba" if _has_alpha(frame) else "rgb24", "interpolation": exact_chroma()}
     if look.pixel_aspect != 1:
         converted |= {"height": height, "width": width}
     if _is_untold_hd(frame):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from muybridge.errors import ConfigError, InputFileError
+from muybridge.types import SettingsDict
 from muybridge.video.animation import open_animation, read_animation_comment
 from muybridge.video.container import open_container, read_container_comment
 from muybridge.video.decoded import Traits, of_one_size, reading, stack_frames
@@ -58,7 +59,7 @@ class VideoFacts:
     fps: float
     is_variable: bool
     traits: Traits
-    request: dict[str, Any] | None
+    request: SettingsDict | None
 
 
 def read_video(path: AnyPath, count: int | None = None) -> Video:
@@ -134,7 +135,7 @@ def read_frames(path: AnyPath, start: int = 0, count: int | None = None, piece_f
     return _pieces(_existing(path), start, count, piece_frames)
 
 
-def read_request(path: AnyPath) -> dict[str, Any] | None:
+def read_request(path: AnyPath) -> SettingsDict | None:
     """The request that `Video.save` put into the file, None if there is none. Nothing in the file is ever executed.
 
     Raises:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict, SettingsView
 
 MAX_REQUEST_BYTES = 1 << 20
 
 
-def request_to_text(request: Mapping[str, Any]) -> str:
+def request_to_text(request: SettingsView) -> str:
     """The request as JSON in ASCII, which every container holds unchanged, whatever its idea of a character set.
 
     Raises:
@@ -32,7 +31,7 @@ def request_to_text(request: Mapping[str, Any]) -> str:
     return text
 
 
-def text_to_request(text: str | None) -> dict[str, Any] | None:
+def text_to_request(text: str | None) -> SettingsDict | None:
     """The request in a file's comment, or None where the comment is something else; never raises, never runs code."""
     if text is None or len(text) > MAX_REQUEST_BYTES:
         return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from muybridge.errors import ConfigError, OutputError, ShapeError
 from muybridge.files.atomic import new_file, new_folder, output_error
+from muybridge.types import SettingsView
 from muybridge.video.checks import check_fps, check_frames, check_request
 from muybridge.video.encoding import FileSettings, Frames, TakeFrames
 from muybridge.video.formats import FORMATS, AnyPath, check_writable, destination
@@ -32,7 +33,7 @@ class VideoWriter:
         num_frames: how many frames it has taken.
     """
 
-    def __init__(self, path: AnyPath, fps: float = 8.0, request: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: AnyPath, fps: float = 8.0, request: SettingsView | None = None) -> None:
         """Nothing is touched before the `with` block begins.
 
         Args:
@@ -146,9 +147,7 @@ class VideoWriter:
             raise output_error(self.path, error) from error
 
 
-def save_stream(
-    path: AnyPath, pieces: Iterable[Frames], fps: float = 8.0, request: Mapping[str, Any] | None = None
-) -> Path:
+def save_stream(path: AnyPath, pieces: Iterable[Frames], fps: float = 8.0, request: SettingsView | None = None) -> Path:
     """Write the frames of `pieces`, each `uint8 [n, h, w, 3]`, as they come; see `VideoWriter`.
 
     Returns:
@@ -165,7 +164,7 @@ def save_stream(
     return writer.path
 
 
-def save_frames(path: AnyPath, frames: Frames, fps: float, request: Mapping[str, Any] | None) -> Path:
+def save_frames(path: AnyPath, frames: Frames, fps: float, request: SettingsView | None) -> Path:
     """See `Video.save`, which has checked the frames."""
     with VideoWriter(path, fps, request) as writer:
         writer._append(frames)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from muybridge.types import SettingsView
 from muybridge.video.checks import MAX_FPS, MIN_FPS, check_fps, check_frames, check_request
 from muybridge.video.formats import AnyPath
 from muybridge.video.saving import save_frames
@@ -36,7 +36,7 @@ class Video:
 
     frames: npt.NDArray[np.uint8]
     fps: float = 8.0
-    request: Mapping[str, Any] | None = None
+    request: SettingsView | None = None
 
     def __post_init__(self) -> None:
         check_frames(self.frames)

@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from muybridge.errors import CheckpointError
+from muybridge.types import SettingsDict
 from muybridge.weights.files import read_shard_index, read_weights
 from muybridge.weights.formats import FileFormat, file_format
 from muybridge.weights.precision import Precision
@@ -29,7 +29,7 @@ class FolderFiles:
     """
 
     files: tuple[Path, ...]
-    options: dict[str, Any]
+    options: SettingsDict
 
     def problem(self) -> str | None:
         """Why these files cannot be loaded, in the words of our own readers; None where they can be read."""
@@ -74,7 +74,7 @@ def search_folder_files(folder: Path, variant: str | None = None) -> FolderFiles
     for which in (None, _HALF) if variant is None else (variant,):
         for suffix in (".safetensors", ".bin"):
             if files := _files(folder, f".{which}" if which else "", suffix):
-                options: dict[str, Any] = {} if which is None else {"variant": which}
+                options: SettingsDict = {} if which is None else {"variant": which}
                 # Or they look for safetensors first, and say on the screen that an error occurred.
                 return FolderFiles(tuple(files), options | ({"use_safetensors": False} if suffix == ".bin" else {}))
     return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypedDict, TypeVar, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_weights
 from muybridge.weights.folder_files import FolderFiles, find_folder_files
 from muybridge.weights.names import listed
@@ -69,13 +70,21 @@ class Whole:
     other_keys: tuple[str, ...]
 
 
+class _Misfits(TypedDict):
+    """Keys of a file or of a model without the other, and those of two shapes, as libraries say it."""
+
+    mismatched_keys: Collection[tuple[str, Sequence[int], Sequence[int]]]
+    missing_keys: Collection[str]
+    unexpected_keys: Collection[str]
+
+
 def load_folder(
-    loader: Callable[..., Any],
+    loader: Callable[..., ModelT],
     folder: str | os.PathLike[str] | None,
     class_name: str,
-    options: dict[str, Any],
+    options: SettingsDict,
     whole: Whole | None = None,
-) -> Any:
+) -> ModelT:
     """Call a `from_pretrained` of diffusers or transformers so that partial or damaged weights are errors.
 
     Where a local folder holds nothing but the variant `fp16`, as some published ones do, that is loaded. Of a local
@@ -111,7 +120,7 @@ def load_folder(
         else:
             # So that the libraries name wrong shapes like missing keys, instead of stopping in words of their own.
             options = {"ignore_mismatched_sizes": True, **options}
-            model, info = loader(folder, output_loading_info=True, **options)
+            model, info = cast("tuple[ModelT, _Misfits]", loader(folder, output_loading_info=True, **options))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{class_name} cannot be loaded from {source}: {_reason(files)}") from error
     except CheckpointError as error:
@@ -128,15 +137,16 @@ def load_folder(
 
 
 def _read_whole(
-    loader: Callable[..., Any], folder: Path, files: FolderFiles, dtype: torch.dtype, left_out: tuple[str, ...]
-) -> tuple[Any, Mapping[str, Any]]:
+    loader: Callable[..., ModelT], folder: Path, files: FolderFiles, dtype: torch.dtype, left_out: tuple[str, ...]
+) -> tuple[ModelT, _Misfits]:
     """The model whose `from_pretrained` is given, and what of the folder's weights did not fit, as libraries say it."""
 
     def precision(state: Mapping[str, Tensor]) -> dict[str, torch.dtype]:
         dtypes = {key: torch.float32 if precise & set(key.split(".")) else dtype for key in state}
         return {key: wish for key, wish in dtypes.items() if not key.startswith(left_out)}
 
-    cls = cast("Any", loader).__self__
+    of_library = cast("Any", loader)
+    cls = of_library.__self__
     if misnamed := files.misnamed():
         raise CheckpointError(misnamed)
     precise = _kept_precise(cls, dtype)
@@ -144,7 +154,7 @@ def _read_whole(
     state = {key: value for key, value in every if not key.startswith(left_out)}
     if hasattr(cls, "config_class"):  # of transformers
         config = cls.config_class.from_pretrained(folder)
-        model, info = loader(
+        model, info = of_library(
             None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
         )
         model.name_or_path = model.config.name_or_path = str(folder)
@@ -155,7 +165,7 @@ def _read_whole(
     model._fix_state_dict_keys_on_load(state)  # names of before 2023
     own = model.state_dict()
     wrong = [(key, value.shape, own[key].shape) for key, value in state.items() if key in own]
-    info = {
+    info: _Misfits = {
         "mismatched_keys": [each for each in wrong if each[1] != each[2]],
         "missing_keys": own.keys() - state.keys(),
         "unexpected_keys": state.keys() - own.keys(),
@@ -167,7 +177,7 @@ def _read_whole(
     return model.eval(), info
 
 
-def _kept_precise(cls: Any, dtype: torch.dtype) -> set[str]:
+def _kept_precise(cls: object, dtype: torch.dtype) -> set[str]:
     """Names of the layers that a library keeps in float32 beside half precision."""
     names: set[str] = set()
     if dtype is torch.float16:
@@ -186,7 +196,7 @@ def _reason(files: FolderFiles | None) -> str:
     )
 
 
-def _check_class(folder: Path, class_name: str, whole: Whole | None) -> dict[str, Any]:
+def _check_class(folder: Path, class_name: str, whole: Whole | None) -> SettingsDict:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; it is not a folder with a {class_name}.")
@@ -197,7 +207,7 @@ def _check_class(folder: Path, class_name: str, whole: Whole | None) -> dict[str
     return config
 
 
-def named_class(config: Mapping[str, Any]) -> str | None:
+def named_class(config: SettingsView) -> str | None:
     """The class that the settings of a part name, as diffusers or transformers write it; None where they name none."""
     for key in ("_class_name", "tokenizer_class", "architectures"):
         named = config.get(key)

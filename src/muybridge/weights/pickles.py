@@ -13,9 +13,9 @@ import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ def read_pickle(path: Path, mapped: bool = False) -> Mapping:
     return content
 
 
-def _read(path: Path, found: FileFormat, mapped: bool) -> Any:
+def _read(path: Path, found: FileFormat, mapped: bool) -> object:
     survey = _survey(path, found)
     if unsafe := [name.shown for name in survey.names.values() if name.is_unsafe]:
         raise CheckpointError(
@@ -147,7 +147,7 @@ def _content_of(path: Path, archive: zipfile.ZipFile) -> str:
 class _StandIn:
     """In place of an object: takes what a pickle puts into one, and does nothing."""
 
-    def __new__(cls, *_: object) -> Any:
+    def __new__(cls, *_: object) -> Self:
         return object.__new__(cls)
 
     def __setstate__(self, _: object) -> None: ...
@@ -172,7 +172,7 @@ class _Name:
     def is_unreadable(self) -> bool:  # for the guard, which fills plain lists and dictionaries only
         return any(both <= self.uses for both in _NOT_PLAIN)
 
-    def stand_in(self) -> Any:
+    def stand_in(self) -> type:
         if self.full == "torch.nn.modules.container.ParameterDict":  # of tensors; programs for embeddings saved these
             return nn.ParameterDict
         if "TENSOR" in self.uses:
@@ -188,7 +188,7 @@ class _Survey:
         self.names: dict[str, _Name] = {}
         self.unreadable: list[str] = []  # what the guard cannot be made to read
 
-    def stand_ins(self) -> list[Any]:
+    def stand_ins(self) -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
         """Pairs for the guard, which prefers what it knows itself to them."""
         registered = torch.serialization.get_safe_globals()  # by other libraries
         known = {one[1] if isinstance(one, tuple) else f"{one.__module__}.{one.__qualname__}" for one in registered}
@@ -196,8 +196,8 @@ class _Survey:
 
     def read(self, file: IO[bytes]) -> None:
         """Go through one pickle; the file is then behind it."""
-        stack: list[Any] = []
-        memo: dict[Any, Any] = {}
+        stack: list[object] = []
+        memo: dict[object, object] = {}
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.proto > 2:  # the guard's
                 self.unreadable.append(f"a pickle of protocol {opcode.proto}")
@@ -209,7 +209,7 @@ class _Survey:
                 taken = _take(stack, opcode.stack_before)
                 stack += [self._result(opcode.name, argument, taken)] * len(opcode.stack_after)
 
-    def _result(self, opcode: str, argument: Any, taken: list[Any]) -> Any:
+    def _result(self, opcode: str, argument: Any, taken: list[Any]) -> object:
         result = argument  # among others strings, which names can be made of
         match opcode.removesuffix("S"):
             case "MARK":
@@ -234,7 +234,7 @@ class _Survey:
         full = ".".join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
         return self.names.setdefault(full, _Name(full))
 
-    def _call(self, function: Any, arguments: Any = ()) -> Any:
+    def _call(self, function: object, arguments: Any = ()) -> object:
         if isinstance(function, _Name):
             function.uses.add("CALL")
             if function.full == _TYPED:  # calls another of the names
@@ -244,7 +244,7 @@ class _Survey:
         return function
 
 
-def _take(stack: list[Any], before: list[pickletools.StackObject]) -> list[Any]:
+def _take(stack: list[object], before: list[pickletools.StackObject]) -> list[object]:
     """Take from a stack what an opcode takes: so many, or all above the last mark and some below it."""
     first = len(stack) - len(before)
     if pickletools.markobject in before:

@@ -65,7 +65,7 @@ def test_steps_are_those_of_the_scheduler_one_by_one(capsys: pytest.CaptureFixtu
     result = denoise(tenth, scheduler, start(), scheduler.timesteps, reports.append)
 
     for timestep, report in zip(scheduler.timesteps, reports, strict=True):
-        expected = scheduler.step(tenth(expected, timestep), timestep, expected).prev_sample
+        expected = scheduler.step(tenth(expected, timestep), timestep, expected, return_dict=False)[0]
         assert torch.equal(report.latents, expected)
     assert torch.equal(result, expected)
     assert [(report.index, int(report.timestep)) for report in reports] == [(0, 751), (1, 501), (2, 251), (3, 1)]

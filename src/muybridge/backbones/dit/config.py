@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsView
 
 _POSITIVE = (
     "num_attention_heads",
@@ -67,7 +66,7 @@ class TransformerConfig:
             raise ConfigError(f"A model of sample_size 128 needs a width that 3 divides; given {self.width}.")
 
     @classmethod
-    def from_keywords(cls, values: Mapping[str, Any]) -> TransformerConfig:
+    def from_keywords(cls, values: SettingsView) -> TransformerConfig:
         """From the keyword arguments of `Transformer3DModel`.
 
         Raises:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsDict
 
-_FIXED: dict[str, tuple[Any, ...]] = {
+_FIXED: dict[str, tuple[object, ...]] = {
     "attention_bias": (True,),
     "activation_fn": ("gelu-approximate",),
     "num_embeds_ada_norm": (1000,),
@@ -33,7 +32,7 @@ _SHARED = (
 )
 
 
-def pixart_keywords(transformer: PixArtTransformer2DModel) -> dict[str, Any]:
+def pixart_keywords(transformer: PixArtTransformer2DModel) -> SettingsDict:
     """Keyword arguments that the video model shares with the image model.
 
     Raises:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from diffusers import PixArtTransformer2DModel
@@ -22,6 +22,7 @@ from muybridge.backbones.dit.layers import PatchEmbed, modulated_norm
 from muybridge.backbones.dit.published import load_published
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite
+from muybridge.types import SettingsDict
 from muybridge.weights.loading import load_folder
 
 _DROPPED = -10_000.0  # a masked token's score; finite in every precision, and its weight underflows to 0
@@ -62,7 +63,7 @@ class Transformer3DModel(MotionHost):
         clip_tokens: int = 8,
         norm_eps: float = 1e-6,
         enable_uvit: bool = True,
-        motion_adapter: dict[str, Any] | None = None,
+        motion_adapter: SettingsDict | None = None,
     ) -> None:
         """The defaults are EasyAnimate V3's; see `TransformerConfig` for what each means.
 
@@ -122,7 +123,7 @@ class Transformer3DModel(MotionHost):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> Transformer3DModel:
         """Load a folder: a published EasyAnimate V2 or V3 transformer, or one written by `save_pretrained`.
 
@@ -220,7 +221,7 @@ class Transformer3DModel(MotionHost):
         for index, block in enumerate(self.transformer_blocks):
             skip = self.long_connect_fc[index - last](skips.pop()) if count and index >= last else None
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                recompute: Any = self._gradient_checkpointing_func
+                recompute = cast("Callable[..., Tensor]", self._gradient_checkpointing_func)
                 features = recompute(block, features, conditions, skip)
             else:
                 features = block(features, conditions, skip)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from torch import nn
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion import ModuleSpec, hybrid_preset
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.folder_files import read_folder_weights
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.loading import load_strictly
@@ -28,7 +29,7 @@ PUBLISHED_KEYS = KeyMap(
 )
 """From the original's names to ours: position tables are computed here, and the wrapper module is not there."""
 
-_FIXED: dict[str, tuple[Any, ...]] = {
+_FIXED: dict[str, tuple[object, ...]] = {
     "dropout": (0, 0.0),
     "norm_num_groups": (32,),
     "attention_bias": (True,),
@@ -52,7 +53,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "enable_zero_in_inpaint": (False,),
 }
 """The original's settings that are not variable here, with the values that are understood."""
-_FIXED_MOTION: dict[str, tuple[Any, ...]] = {
+_FIXED_MOTION: dict[str, tuple[object, ...]] = {
     "temporal_position_encoding": (True,),
     "temporal_attention_dim_div": (1,),
     "block_size": (1,),
@@ -74,12 +75,12 @@ _SHARED = (
 _CLIP_CHANNELS = 768  # of CLIP ViT-L/14, which every published model with image conditions uses
 
 
-def is_published(config: Mapping[str, Any]) -> bool:
+def is_published(config: SettingsView) -> bool:
     """Whether a `config.json` is the original's and not one of this package."""
     return "basic_block_type" in config
 
 
-def published_keywords(config: Mapping[str, Any]) -> dict[str, Any]:
+def published_keywords(config: SettingsView) -> SettingsDict:
     """Keyword arguments of `Transformer3DModel` for a `config.json` of EasyAnimate V2 or V3.
 
     Entries that are no settings of the network (those of its averaging in training) are passed over.
@@ -97,7 +98,7 @@ def published_keywords(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**keywords, "motion_adapter": _motion(config)}
 
 
-def _motion(config: Mapping[str, Any]) -> dict[str, Any]:
+def _motion(config: SettingsView) -> SettingsDict:
     names = ("motion_module_kwargs_even", "motion_module_kwargs_odd")
     if config["basic_block_type"] == "motionmodule":
         names, presets = ("motion_module_kwargs",), ("easyanimate_v2",)
@@ -125,7 +126,7 @@ def _motion(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"modules_by_site": sites, "numerics": "easyanimate"}
 
 
-def _refuse_foreign(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]]) -> None:
+def _refuse_foreign(config: SettingsView, fixed: Mapping[str, tuple[object, ...]]) -> None:
     foreign = [
         f"{name}={config[name]!r}" for name, known in fixed.items() if name in config and config[name] not in known
     ]
@@ -133,9 +134,7 @@ def _refuse_foreign(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ..
         raise ConfigError(f"This transformer has features that are not supported here: {', '.join(foreign)}.")
 
 
-def load_published(
-    cls: type[ModelT], folder: str | os.PathLike[str] | None, options: Mapping[str, Any]
-) -> ModelT | None:
+def load_published(cls: type[ModelT], folder: str | os.PathLike[str] | None, options: SettingsView) -> ModelT | None:
     """Load a folder of the original's, or return None where it is something else.
 
     Raises:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsView
 
 _SINGLE_NUMBERS = ("layers_per_block", "cross_attention_dim", "norm_num_groups")
 _DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_TYPES = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
-FIXED_SETTINGS: dict[str, tuple[Any, ...]] = {
+FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
     "center_input_sample": (False,),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "only_cross_attention": (False,),
@@ -93,7 +93,7 @@ class UNetConfig:
         return 4 * self.block_out_channels[0]
 
     @classmethod
-    def from_keywords(cls, values: Mapping[str, Any]) -> UNetConfig:
+    def from_keywords(cls, values: SettingsView) -> UNetConfig:
         """From the keyword arguments of `UNet3DConditionModel`, which are diffusers' names.
 
         Raises:
@@ -137,7 +137,7 @@ class UNetConfig:
         )
 
 
-def _addition(values: Mapping[str, Any]) -> AdditionConfig | None:
+def _addition(values: SettingsView) -> AdditionConfig | None:
     kind = values.get("addition_embed_type")
     if kind is None:
         return None
@@ -150,7 +150,7 @@ def _addition(values: Mapping[str, Any]) -> AdditionConfig | None:
     return AdditionConfig(time_width, input_width)
 
 
-def _per_level(value: Any, levels: int) -> tuple[int, ...]:
+def _per_level(value: int | Iterable[int], levels: int) -> tuple[int, ...]:
     if isinstance(value, int):
         return (value,) * levels
     result = tuple(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -22,6 +22,7 @@ from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite
 from muybridge.motion.linear import Convolution
 from muybridge.motion.normalisation import group_norm
+from muybridge.types import SettingsDict
 from muybridge.weights.loading import load_folder
 
 
@@ -65,7 +66,7 @@ class UNet3DConditionModel(MotionHost):
         addition_embed_type: str | None = None,
         addition_time_embed_dim: int | None = None,
         projection_class_embeddings_input_dim: int | None = None,
-        motion_adapter: dict[str, Any] | None = None,
+        motion_adapter: SettingsDict | None = None,
     ) -> None:
         """The defaults are Stable Diffusion 1.5.
 
@@ -136,7 +137,7 @@ class UNet3DConditionModel(MotionHost):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> UNet3DConditionModel:
         """Load a folder written by `save_pretrained`, motion modules included if there were any.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from diffusers import SparseControlNetModel, UNet2DConditionModel
@@ -28,6 +28,7 @@ from muybridge.backbones.unet.sparse_control_keys import (
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite, TemporalConfig
 from muybridge.motion.linear import Convolution
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_weights
 from muybridge.weights.loading import load_folder, load_strictly
 
@@ -77,7 +78,7 @@ class SparseControlModel(MotionHost):
         norm_eps: float = 1e-5,
         flip_sin_to_cos: bool = True,
         freq_shift: int = 0,
-        motion_adapter: dict[str, Any] | None = None,
+        motion_adapter: SettingsDict | None = None,
     ) -> None:
         """The defaults are the published network for latents ("rgb"), without its motion modules.
 
@@ -181,7 +182,7 @@ class SparseControlModel(MotionHost):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, **kwargs: object
     ) -> SparseControlModel:
         """Load a folder written by `save_pretrained`, or one of diffusers' `SparseControlNetModel`.
 
@@ -210,7 +211,7 @@ class SparseControlModel(MotionHost):
 
     @classmethod
     def _assembled(
-        cls, published: PublishedControl, settings: Mapping[str, Any], numerics: str, source: str
+        cls, published: PublishedControl, settings: SettingsView, numerics: str, source: str
     ) -> SparseControlModel:
         with torch.device("meta"):
             model = cls(**{**published.settings, **settings})

@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from diffusers import SparseControlNetModel
 from torch import Tensor
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.motion.keys import DIFFUSERS_MOTION_KEYS, ORIGINAL_MOTION_KEYS, describe_modules
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.keymap import KeyMap, apply_key_map
 from muybridge.weights.names import listed
 
@@ -27,7 +28,7 @@ SPARSE_CONTROL_KEYS = KeyMap(
 """From the original's names, or diffusers', to ours; no name of one means something else in the other."""
 
 _TRAINED_FRAMES = 32  # of the published ones
-_FIXED: dict[str, tuple[Any, ...]] = {
+_FIXED: dict[str, tuple[object, ...]] = {
     "only_cross_attention": (False,),
     "downsample_padding": (1,),
     "mid_block_scale_factor": (1,),
@@ -67,8 +68,8 @@ class PublishedControl:
         state: all weights, under our names.
     """
 
-    settings: dict[str, Any]
-    modules: dict[str, dict[str, Any]]
+    settings: SettingsDict
+    modules: dict[str, SettingsDict]
     state: dict[str, Tensor]
 
 
@@ -90,7 +91,7 @@ def describe_control_file(found: Mapping[str, Tensor], source: str, num_heads: i
     return PublishedControl(settings, _modules(found, state, source, num_heads), state)
 
 
-def control_settings(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+def control_settings(state: Mapping[str, Tensor], source: str) -> SettingsDict:
     """Keyword arguments of a network of ControlNet's kind, read from names (diffusers') and shapes.
 
     Raises:
@@ -109,7 +110,7 @@ def control_settings(state: Mapping[str, Tensor], source: str) -> dict[str, Any]
     if not attention[-1]:  # then the last depth counts for the middle alone
         depths[-1] = _depth(state, "mid_block.")
     embedding = "controlnet_cond_embedding." + ("weight" if simplified else "conv_in.weight")
-    settings: dict[str, Any] = {
+    settings: SettingsDict = {
         "in_channels": _shape(state, "conv_in.weight", source)[1],
         "conditioning_channels": _shape(state, embedding, source)[1],
         "use_simplified_condition_embedding": simplified,
@@ -131,7 +132,7 @@ def control_settings(state: Mapping[str, Tensor], source: str) -> dict[str, Any]
     return settings
 
 
-def describe_diffusers_control(config: Mapping[str, Any], found: Mapping[str, Tensor]) -> PublishedControl:
+def describe_diffusers_control(config: SettingsView, found: Mapping[str, Tensor]) -> PublishedControl:
     """The same for the config and the weights of a `SparseControlNetModel` of diffusers.
 
     Raises:
@@ -153,7 +154,7 @@ def describe_diffusers_control(config: Mapping[str, Any], found: Mapping[str, Te
 
 def _modules(
     found: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, num_heads: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, SettingsDict]:
     motion = {key: value for key, value in state.items() if "motion_modules." in key}
     if not motion:
         raise CheckpointError(f"{source} has no motion modules; SparseCtrl's files have one after each spatial block.")
@@ -176,14 +177,15 @@ def _shape(state: Mapping[str, Tensor], key: str, source: str) -> tuple[int, ...
     return tuple(state[key].shape)
 
 
-def saved_class(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> str | None:
+def saved_class(folder: str | os.PathLike[str], options: SettingsView) -> str | None:
     """The class that a folder or hub id says it holds; None where it says nothing, which loading then reports."""
     path = Path(folder) / (options.get("subfolder") or "") / "config.json"
     try:
         if Path(folder).is_dir():
             return json.loads(path.read_text()).get("_class_name")
         names = {"cache_dir", "revision", "subfolder", "token", "local_files_only", "force_download"}
-        config: Any = SparseControlNetModel.load_config(folder, **{k: v for k, v in options.items() if k in names})
+        known = {k: v for k, v in options.items() if k in names}
+        config = cast("SettingsDict", SparseControlNetModel.load_config(folder, **known))
         return config.get("_class_name")
     except (OSError, ValueError, AttributeError, RecursionError):
         return None

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from muybridge.checkpoints.lora_kinds import other_kinds
 from muybridge.checkpoints.places import require_kind
 from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import parse_json_object
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.files import read_metadata, read_weights
 from muybridge.weights.loading import require_finite
 from muybridge.weights.names import listed
@@ -135,7 +135,7 @@ def _describe_leftover(path: Path, keys: list[str], num_layers: int) -> str:
     return f"{path} has keys that are neither a factor nor an alpha: {listed(keys)}. Use a LoRA without them."
 
 
-def _pair(path: Path, layer: str, factors: Mapping[str, Tensor], settings: Mapping[str, Mapping[str, Any]]) -> LoraPair:
+def _pair(path: Path, layer: str, factors: Mapping[str, Tensor], settings: Mapping[str, SettingsView]) -> LoraPair:
     if missing := [role for role in ("down", "up") if role not in factors]:
         raise CheckpointError(f"{path} is incomplete: {layer} has no factor {' and no factor '.join(missing)}.")
     down, up, alpha = factors["down"], factors["up"], factors.get("alpha")
@@ -170,9 +170,9 @@ def flat_name(name: str) -> str:
     return name.replace(".processor.", ".").replace(".", "_").lstrip("_")
 
 
-def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
+def _adapter_settings(path: Path) -> dict[str, SettingsView]:
     """The settings that peft and diffusers keep beside the factors, by prefix of the keys they are for."""
-    settings: dict[str, Any] = {}
+    settings: SettingsDict = {}
     text = read_metadata(path).get(METADATA_KEY)
     beside = path.parent / "adapter_config.json"
     if text is None and path.name.startswith("adapter_model.") and beside.is_file():
@@ -185,7 +185,7 @@ def _adapter_settings(path: Path) -> dict[str, Mapping[str, Any]]:
     return settings
 
 
-def _alpha_from_settings(settings: Mapping[str, Any] | None, name: str, rank: int) -> float | None:
+def _alpha_from_settings(settings: SettingsView | None, name: str, rank: int) -> float | None:
     if settings is None or settings.get("lora_alpha") is None:
         return None
     alpha = settings["lora_alpha"]

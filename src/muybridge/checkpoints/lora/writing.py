@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -19,6 +19,7 @@ from muybridge.checkpoints.lora.names import CLIP_SPELLING, DIFFUSERS_SPELLINGS,
 from muybridge.checkpoints.lora.reading import METADATA_KEY, flat_name
 from muybridge.errors import ConfigError
 from muybridge.files.atomic import check_folder_above, new_file
+from muybridge.types import SettingsDict
 
 Dialect = Literal["diffusers", "kohya"]
 DIALECTS: tuple[Dialect, ...] = ("diffusers", "kohya")
@@ -78,7 +79,7 @@ def _diffusers_entries(
     changes: Mapping[str, Mapping[str, LoraChange]], backbone: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
-    settings: dict[str, Any] = {}
+    settings: SettingsDict = {}
     for part, layers in changes.items():
         prefix = backbone if part == "backbone" else part
         spelled = {_respelled(name, *DIFFUSERS_SPELLINGS, CLIP_SPELLING): change for name, change in layers.items()}
@@ -92,7 +93,7 @@ def _diffusers_entries(
     return tensors, {"format": "pt", METADATA_KEY: json.dumps(settings)}
 
 
-def _peft_settings(layers: Mapping[str, LoraChange]) -> dict[str, Any]:
+def _peft_settings(layers: Mapping[str, LoraChange]) -> SettingsDict:
     rank = Counter(change.rank for change in layers.values()).most_common(1)[0][0]
     alpha = Counter(change.alpha for change in layers.values()).most_common(1)[0][0]
     return {

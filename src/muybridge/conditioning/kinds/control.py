@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -34,11 +35,11 @@ class Control(Condition):
     """Until which share of the steps."""
 
     @classmethod
-    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+    def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Of `controls`: conditions of this kind, or values of the same names."""
         return [each if isinstance(each, Condition) else cls(**each) for each in given["controls"]]
 
-    def call_values(self) -> dict[str, Any]:
+    def call_values(self) -> SettingsDict:
         """`controls`, of this one."""
         return {"controls": [self.model_dump(exclude_defaults=True)]}
 

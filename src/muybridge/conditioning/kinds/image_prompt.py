@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from muybridge.errors import ConfigError
 from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -27,7 +28,7 @@ class ImagePrompt(Condition):
     """How much they count beside the text; 0 is the text alone."""
 
     @classmethod
-    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+    def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Of `image_prompt`, a picture or several, and `image_prompt_strength`."""
         strength = given.get("image_prompt_strength", 1.0)
         if not math.isfinite(strength):
@@ -43,7 +44,7 @@ class ImagePrompt(Condition):
             raise ConfigError("image_prompt is an empty list; give at least one picture.")
         return [cls(pictures=tuple(pictures), strength=strength)]
 
-    def call_values(self) -> dict[str, Any]:
+    def call_values(self) -> SettingsDict:
         """`image_prompt` and `image_prompt_strength`."""
         strength = {} if self.strength == 1.0 else {"image_prompt_strength": self.strength}
         return {"image_prompt": list(self.pictures), **strength}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL.Image import Image
 
 from muybridge.errors import ConfigError
 from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -34,7 +37,7 @@ class Keyframes(Condition):
     """Until which share of the steps; for a SparseCtrl."""
 
     @classmethod
-    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+    def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Of `keyframes`; the influence is shared with `sketches`."""
         if "keyframes" not in given:
             if "sketches" not in given and any(given[name] != usual for name, usual in _influences(given).items()):
@@ -44,7 +47,7 @@ class Keyframes(Condition):
             return ()
         return [cls(pictures=dict(given["keyframes"]), **influence_of_call(given))]
 
-    def call_values(self) -> dict[str, Any]:
+    def call_values(self) -> SettingsDict:
         """`keyframes`, and what `control_strength` and its like say."""
         return call_values_of("keyframes", self)
 
@@ -59,7 +62,7 @@ class Keyframes(Condition):
         first = self.picture(inputs, min(self.pictures, key=lambda frame: (frame < 0, frame)))
         return first.height, first.width
 
-    def picture(self, inputs: Inputs, frame: int) -> Any:
+    def picture(self, inputs: Inputs, frame: int) -> Image:
         """The picture of a frame, opened."""
         return inputs.picture(self.pictures[frame], f"The picture of frame {frame}")
 
@@ -86,25 +89,34 @@ class Keyframes(Condition):
         return Prepared(pinned=pin_keyframes(pictures, shape.num_frames, shape.height, shape.width, task.known_frames))
 
 
+class _ByFrame(Protocol):
+    """Pictures by frame that a SparseCtrl is shown, and when and how strongly."""
+
+    pictures: dict[int, Any]
+    strength: float
+    start: float
+    end: float
+
+
 _USUAL = {"control_strength": 1.0, "control_start": 0.0, "control_end": 1.0}
 
 
-def _influences(given: Mapping[str, Any]) -> dict[str, float]:
+def _influences(given: SettingsView) -> dict[str, float]:
     return {name: usual for name, usual in _USUAL.items() if name in given}
 
 
-def influence_of_call(given: Mapping[str, Any]) -> dict[str, Any]:
+def influence_of_call(given: SettingsView) -> SettingsDict:
     """`strength`, `start` and `end` out of the arguments of a call."""
     return {name.removeprefix("control_"): given[name] for name in _influences(given)}
 
 
-def call_values_of(name: str, own: Any) -> dict[str, Any]:
+def call_values_of(name: str, own: _ByFrame) -> SettingsDict:
     """Arguments of a call with pictures by frame called `name`, and the influence that `own` has."""
     influence = {key: getattr(own, key.removeprefix("control_")) for key in _USUAL}
     return {name: dict(own.pictures), **{key: each for key, each in influence.items() if each != _USUAL[key]}}
 
 
-def sparse_prepared(role: str, pictures: Mapping[int, Any], own: Any, parts: Parts, task: Task) -> Prepared:
+def sparse_prepared(role: str, pictures: Mapping[int, Image], own: _ByFrame, parts: Parts, task: Task) -> Prepared:
     """A SparseCtrl of the pipeline that is shown pictures, with the influence that `own` has.
 
     Raises:

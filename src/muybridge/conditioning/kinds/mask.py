@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.request.condition import Asked, Condition, Shown, register_condition
@@ -43,7 +42,7 @@ class Mask(Condition):
         if brightest == 0 or 1 < brightest <= 127:  # a mask may also be of zeros and ones
             raise ConfigError("The mask is black everywhere: nothing is to be made. White marks what is made anew.")
 
-    def array(self, inputs: Inputs) -> npt.NDArray[Any]:
+    def array(self, inputs: Inputs) -> np.ndarray:
         """`[h, w]` or `[f, h, w]`."""
         if isinstance(self.mask, np.ndarray):
             return self.mask

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import WithJsonSchema
 
 from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.types import SettingsView
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -42,7 +43,7 @@ class PictureSizes(Condition):
     negative_target_size: _Size = None
 
     @classmethod
-    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+    def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Of those that are not as they are by default."""
         made = cls(**{name: given[name] for name in cls.keywords if name in given})
         return [made] if made.choices.given() else ()

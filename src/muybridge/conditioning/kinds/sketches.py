@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from PIL.Image import Image
 
 from muybridge.conditioning.kinds.keyframes import call_values_of, influence_of_call, sparse_prepared
 from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.inputs import Inputs
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -31,13 +34,13 @@ class Sketches(Condition):
     """Until which share of the steps."""
 
     @classmethod
-    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+    def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Of `sketches`; the influence is shared with `keyframes`."""
         if "sketches" not in given:
             return ()
         return [cls(pictures=dict(given["sketches"]), **influence_of_call(given))]
 
-    def call_values(self) -> dict[str, Any]:
+    def call_values(self) -> SettingsDict:
         """`sketches`, and what `control_strength` and its like say."""
         return call_values_of("sketches", self)
 
@@ -47,7 +50,7 @@ class Sketches(Condition):
         for frame in self.pictures:
             self._picture(inputs, frame)
 
-    def _picture(self, inputs: Inputs, frame: int) -> Any:
+    def _picture(self, inputs: Inputs, frame: int) -> Image:
         return inputs.picture(self.pictures[frame], f"The sketch {frame}")
 
     def prepare(self, parts: Parts, task: Task) -> Prepared:

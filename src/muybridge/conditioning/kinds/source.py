@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from muybridge.conditioning.kinds.mask import Mask
 from muybridge.errors import ConfigError
 from muybridge.request.condition import Asked, Call, Condition, Shown, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
+from muybridge.types import SettingsDict, SettingsView
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
@@ -28,13 +30,13 @@ class Source(Condition):
     keeps nothing of what is made anew; else what the model's family uses."""
 
     @classmethod
-    def from_call(cls, given: Mapping[str, Any]) -> Sequence[Condition]:
+    def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Of `init_video` and `strength`."""
         if "init_video" not in given:
             raise ConfigError("strength says how far init_video may change; give that too.")
         return [cls(video=given["init_video"], strength=given.get("strength"))]
 
-    def call_values(self) -> dict[str, Any]:
+    def call_values(self) -> SettingsDict:
         """`init_video` and `strength`."""
         return {"init_video": self.video, **({} if self.strength is None else {"strength": self.strength})}
 
@@ -68,5 +70,5 @@ class Source(Condition):
 
         del parts
         shape, frames = task.shape, source_frames(task.inputs.video(self.video, None))
-        mask = next((each.array(task.inputs) for each in task.conditions if each.kind == "mask"), None)
+        mask = next((each.array(task.inputs) for each in task.conditions if isinstance(each, Mask)), None)
         return Prepared(pinned=pin_video(frames, mask, shape.num_frames, shape.height, shape.width), starts_from=True)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from muybridge.errors import ConfigError
+from muybridge.types import SettingsView
 
 DEFAULT_CHANNELS = (128, 256, 512, 512)
 
-FIXED_SETTINGS: dict[str, tuple[Any, ...]] = {
+FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
     "use_gc_blocks": (None, False),
     "mid_block_type": ("MidBlock3D",),
     "mid_block_use_attention": (True,),
@@ -89,7 +90,7 @@ class MagvitConfig:
         return prod(level.time for level in self.down)
 
     @classmethod
-    def from_keywords(cls, values: Mapping[str, Any]) -> MagvitConfig:
+    def from_keywords(cls, values: SettingsView) -> MagvitConfig:
         """From the keyword arguments of `AutoencoderKLMagvit`, `block_out_channels` among them.
 
         Raises:
@@ -126,7 +127,7 @@ class MagvitConfig:
         )
 
 
-def refuse_other_settings(given: Mapping[str, Any]) -> None:
+def refuse_other_settings(given: SettingsView) -> None:
     """Accept settings of the original only with the value that is built here.
 
     Raises:
@@ -175,7 +176,7 @@ def _levels(names: Sequence[str], known: Mapping[str, Resampling], count: int, s
     return (*(known[name] for name in names[:-1]), NO_RESAMPLING)
 
 
-def _chunk_sizes(values: Mapping[str, Any], mode: TemporalMode, factor: int) -> tuple[int | None, int | None]:
+def _chunk_sizes(values: SettingsView, mode: TemporalMode, factor: int) -> tuple[int | None, int | None]:
     """Frames and latents of a chunk; None and None where all are taken at once."""
     if not values["slice_mag_vae"]:
         if mode is TemporalMode.SLICE:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import SettingsDict
 from muybridge.vae.magvit.config import FIXED_SETTINGS
 from muybridge.weights.files import read_weights
 from muybridge.weights.folder_files import search_folder_files
@@ -49,7 +50,7 @@ def load_folder_of(
     subfolder: str | None = None,
     torch_dtype: torch.dtype | None = None,
     variant: str | None = None,
-    **options: Any,
+    **options: object,
 ) -> ModelT:
     """Build a model from `config.json` and put the weights of the folder in; it is in evaluation mode.
 
@@ -82,7 +83,7 @@ def load_folder_of(
     return model.eval()
 
 
-def read_settings(model_class: type[ModelMixin], folder: Path) -> dict[str, Any]:
+def read_settings(model_class: type[ModelMixin], folder: Path) -> SettingsDict:
     """The settings that the model knows; others, such as those of an average of weights, are leftovers."""
     path = folder / "config.json"
     if not path.is_file():

@@ -72,7 +72,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
         use_tiling: bool = False,
         tile_sample_min_size: int = 384,
         tile_overlap_factor: float = 0.25,
-        **fixed_settings: Any,
+        **fixed_settings: object,
     ) -> None:
         """The defaults are V2's at full size; `slice_compression_vae=True` is V3.
 
