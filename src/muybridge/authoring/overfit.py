@@ -20,7 +20,7 @@ from muybridge.demo.batches import to_pixels, tokenize
 from muybridge.errors import ConfigError
 from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import VideoPipeline, load_pipeline
-from muybridge.training.methods.denoise import DiffusionObjective
+from muybridge.training.methods.denoise import DiffusionObjective, TrainedNetworks
 
 OVERFIT = "overfit"
 _BASE = "demo/animatediff"
@@ -120,7 +120,8 @@ class _Clip:
             "frame_positions": torch.from_numpy(positions).float(),
         }
         with torch.no_grad():
-            self.latents, self.told = how.latents(pipeline, batch), how.told(pipeline, batch)
+            networks = TrainedNetworks(pipeline.backbone, pipeline.text_encoder, pipeline.vae)
+            self.latents, self.told = how.latents(networks, batch), how.told(networks, batch)
         self.backbone: Any = pipeline.backbone
         scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
         self.objective = DiffusionObjective(scheduler, _SHIFT)

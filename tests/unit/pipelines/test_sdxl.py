@@ -261,7 +261,7 @@ def test_every_network_has_its_turn_when_they_are_offloaded(sdxl_folder: Path, p
     pipeline = load_pipeline(sdxl_folder / "base", motion_adapter=sdxl_folder / "motion")
     pipeline.set_progress_bar_config(disable=True)
     networks = {name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-    assert pipeline.model_cpu_offload_seq.split("->") == ["text_encoder", "text_encoder_2", "unet", "vae"]
+    assert str(pipeline.model_cpu_offload_seq).split("->") == ["text_encoder", "text_encoder_2", "unet", "vae"]
     assert networks == {"text_encoder", "text_encoder_2", "unet", "vae", "motion_adapter"}
     pipeline.enable_model_cpu_offload(device="cpu")
     assert close(latents_of(pipeline), plain)

@@ -47,11 +47,12 @@ class MotionAdapterStage(PipelineStage):
         from muybridge.motion.integration import integrate_motion
         from muybridge.training.methods.adapters import MotionMethod
         from muybridge.training.methods.denoise import DiffusionObjective
-        from muybridge.training.stages.base_model import load_base, training_scheduler
+        from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler
 
         base, how = load_base(self.base)
         adapter = integrate_motion(base, self.motion.kind, mode="replace", config=self.motion.config).adapter
-        method = MotionMethod(base, DiffusionObjective(training_scheduler(base), self.timestep_shift), how)
+        objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
+        method = MotionMethod(networks_of(base), objective, how)
         wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout)
         if how.frames is not None:
             share = how.whole_clip_share if self.whole_clip_share is None else self.whole_clip_share

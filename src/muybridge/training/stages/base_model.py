@@ -10,6 +10,7 @@ from muybridge.checkpoints import locate_model
 from muybridge.errors import ConfigError
 from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.pipelines.family import Training
+from muybridge.training.methods.denoise import TrainedNetworks
 
 
 def check_base(model: str) -> None:
@@ -34,10 +35,15 @@ def load_base(model: str) -> tuple[VideoPipeline, Training]:
     if how is None:
         raise ConfigError(f"{model} is a {base.family.name}, which is not trained here; give base another model.")
     try:
-        how.check(base)
+        how.check(networks_of(base))
     except ConfigError as error:
         raise ConfigError(f"{model}: {error}") from error
     return base, how
+
+
+def networks_of(base: VideoPipeline) -> TrainedNetworks:
+    """What of a model training runs."""
+    return TrainedNetworks(base.backbone, base.text_encoder, base.vae)
 
 
 def training_scheduler(base: VideoPipeline) -> DDIMScheduler:

@@ -66,13 +66,13 @@ class LoraStage(LastStage):
         """
         from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective
         from muybridge.training.methods.lora import LoraMethod
-        from muybridge.training.stages.base_model import load_base, training_scheduler
+        from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler
 
         base, how = load_base(self.base)
         if how.frames is None and self.num_frames is not None:
             raise ConfigError(f"{self.base} is trained on whole clips; leave num_frames out.")
         objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
-        denoising = DenoisingMethod(base, objective, how)
+        denoising = DenoisingMethod(networks_of(base), objective, how)
         method = LoraMethod(denoising, self.layers, self.rank, self.alpha, self.seed, base.family.lora)
         frames = self.num_frames or how.frames
         wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, frames)

@@ -13,6 +13,7 @@ from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import PipelineStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
+    from muybridge.backbones.unet import UNet3DConditionModel
     from muybridge.motion import TemporalConfig
     from muybridge.pipelines import VideoPipeline
     from muybridge.pipelines.family import Training
@@ -50,10 +51,10 @@ class SparseControlStage(PipelineStage):
         from muybridge.training.methods.sparse_control import SparseControlMethod, make_keyframe_control
         from muybridge.training.stages.base_model import training_scheduler
 
-        base, how = self._base()
-        control = make_keyframe_control(base.backbone, self._motion_config(), self.motion_levels)
+        base, unet, how = self._base()
+        control = make_keyframe_control(unet, self._motion_config(), self.motion_levels)
         objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
-        method = SparseControlMethod(base.backbone, control, base.vae, base.text_encoder, objective, how)
+        method = SparseControlMethod(unet, control, base.vae, base.text_encoder, objective, how)
         wanted = ClipsWanted(
             self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames, self.whole_clip_share
         )
@@ -64,12 +65,12 @@ class SparseControlStage(PipelineStage):
 
         Its default steps and guidance stay, unless the run file gives some.
         """
-        base, _ = self._base()
+        base, _, _ = self._base()
         base.load_network("keyframes", str(exported_part(output, self.method, "keyframe_control")))
         base.register_to_config(**run.given_defaults)
         return base
 
-    def _base(self) -> tuple[VideoPipeline, Training]:
+    def _base(self) -> tuple[VideoPipeline, UNet3DConditionModel, Training]:
         from muybridge.backbones.unet import UNet3DConditionModel
         from muybridge.training.stages.base_model import load_base
 
@@ -78,7 +79,7 @@ class SparseControlStage(PipelineStage):
             raise ConfigError(
                 f"{self.base} has a transformer, and a SparseCtrl is for models with a U-Net; give base another."
             )
-        return base, how
+        return base, base.backbone, how
 
     def _motion_config(self) -> TemporalConfig:
         from muybridge.motion.registry import make_config

@@ -14,7 +14,7 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter
 from muybridge.motion.registry import make_config
-from muybridge.pipelines.animatediff.family import FAMILY
+from muybridge.pipelines.animatediff.family import TRAINING
 from muybridge.training.methods.adapters import MotionMethod
 from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod, TrainedNetworks
 
@@ -72,7 +72,7 @@ def small_motion_method() -> MotionMethod:
     config = make_config("temporal", {"num_heads": 4, "trained_frames": 8})
     unet.set_motion_adapter(MotionAdapter.for_sites(unet.motion_sites().values(), "temporal", config))
     return MotionMethod(
-        TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), FAMILY.training
+        TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), TRAINING
     )
 
 
@@ -225,5 +225,5 @@ def test_without_an_adapter_there_is_nothing_to_train():
 
     with pytest.raises(ConfigError, match="set_motion_adapter"):
         MotionMethod(
-            TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), FAMILY.training
+            TrainedNetworks(unet, small_text_encoder(), small_vae()), DiffusionObjective(scheduler()), TRAINING
         )

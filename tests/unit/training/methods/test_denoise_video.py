@@ -13,7 +13,7 @@ from transformers import T5Config, T5EncoderModel
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter
-from muybridge.pipelines.easyanimate.family import FAMILY
+from muybridge.pipelines.easyanimate.family import TRAINING
 from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective, TrainedNetworks
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.batches import encode_given, encode_videos
@@ -61,7 +61,7 @@ def small_text_encoder() -> T5EncoderModel:
 def small_method(**changes: Any) -> DenoisingMethod:
     objective = DiffusionObjective(DDIMScheduler(prediction_type="v_prediction", clip_sample=False))
     return DenoisingMethod(
-        TrainedNetworks(small_transformer(**changes), small_text_encoder(), small_vae()), objective, FAMILY.training
+        TrainedNetworks(small_transformer(**changes), small_text_encoder(), small_vae()), objective, TRAINING
     )
 
 

@@ -16,8 +16,8 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.checkpoints.lora import AttachedLoras, adaptable_layers, match_lora, read_lora
 from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter, TemporalConfig
-from muybridge.pipelines.animatediff.family import FAMILY as ANIMATEDIFF
-from muybridge.pipelines.easyanimate.family import FAMILY as EASYANIMATE
+from muybridge.pipelines.animatediff.family import TRAINING as ANIMATEDIFF
+from muybridge.pipelines.easyanimate.family import TRAINING as EASYANIMATE
 from muybridge.pipelines.family import LoraTargets
 from muybridge.training.methods.adapters import MotionMethod
 from muybridge.training.methods.denoise import (
@@ -81,7 +81,7 @@ def small_method(kind: str) -> tuple[DiffusionMethod, dict[str, Tensor]]:
             nn.init.normal_(module.get_parameter("proj_out.weight"), std=0.1)
         unet.set_motion_adapter(adapter)
         batch = {"pixels": pixels, "input_ids": ids, "frame_positions": torch.arange(4.0)}
-        return MotionMethod(TrainedNetworks(unet, *image_parts()), OBJECTIVE, ANIMATEDIFF.training), batch
+        return MotionMethod(TrainedNetworks(unet, *image_parts()), OBJECTIVE, ANIMATEDIFF), batch
     transformer = Transformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
@@ -111,7 +111,7 @@ def small_method(kind: str) -> tuple[DiffusionMethod, dict[str, Tensor]]:
         "attention_mask": mask,
         "unknown": torch.ones(2, 8, dtype=torch.bool),
     }
-    return DenoisingMethod(TrainedNetworks(transformer, text, vae), OBJECTIVE, EASYANIMATE.training), batch
+    return DenoisingMethod(TrainedNetworks(transformer, text, vae), OBJECTIVE, EASYANIMATE), batch
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.conditioning.sparse import keyframe_condition
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
-from muybridge.pipelines.animatediff.family import FAMILY
+from muybridge.pipelines.animatediff.family import TRAINING
 from muybridge.training.methods.adapters import MotionMethod
 from muybridge.training.methods.denoise import DiffusionObjective
 from muybridge.training.methods.sparse_control import SparseControlMethod, condition_of, make_keyframe_control
@@ -72,7 +72,7 @@ def small_method() -> SparseControlMethod:
     unet = small_unet()
     objective = DiffusionObjective(DDIMScheduler(prediction_type="v_prediction", clip_sample=False))
     control = make_keyframe_control(unet, CONFIG)
-    return SparseControlMethod(unet, control, small_vae(), small_text_encoder(), objective, FAMILY.training)
+    return SparseControlMethod(unet, control, small_vae(), small_text_encoder(), objective, TRAINING)
 
 
 def generator(seed: int = 0) -> torch.Generator:
