@@ -15,9 +15,17 @@ import yaml
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
+from tests import third_family
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from muybridge import AnimateDiffPipeline, MotionAdapter, SparseControlModel, UNet3DConditionModel, Video
+from muybridge import (
+    AnimateDiffPipeline,
+    MotionAdapter,
+    SparseControlModel,
+    UNet3DConditionModel,
+    Video,
+    load_pipeline,
+)
 from muybridge.checkpoints import locate_model
 from muybridge.checkpoints.motion_export import write_motion
 from muybridge.demo.models import make_tokenizer
@@ -57,6 +65,9 @@ class StandIns:
         self._make("animatediff-sparsectrl-rgb", lambda path: path.symlink_to(_demo_control()))
         self._make("v3_sd15_sparsectrl_rgb.ckpt", _write_sparse_control)
         self._make("runs", lambda path: path.symlink_to(Path(__file__).resolve().parents[1] / "runs"))
+        self._make("path/to/PixArt-XL-2-512x512", third_family.write_image_model)
+        self._make("pixart-motion", third_family.write_motion)
+        self._make("my-pixart", _write_third_family)
         if any(name in self._text for name in (*IMAGE_MODELS, "my-model", "mm_sd_v15_v2.ckpt")):
             self._write_models(_make_pipeline())
 
@@ -82,6 +93,11 @@ class StandIns:
             path = self._folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path)
+
+
+def _write_third_family(path: Path) -> None:
+    place = path.parent
+    load_pipeline(place / "path/to/PixArt-XL-2-512x512", motion_adapter=place / "pixart-motion").save_pretrained(path)
 
 
 def _write_picture(path: Path) -> None:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import typer
 from tests.docs_pages import DOCS, PAGES, Block, blocks_of, prose_of, python_of, shell_of
 from tests.docs_stand_ins import StandIns
+from tests.third_family import installed
 
 import muybridge
 from muybridge import load_pipeline
@@ -25,6 +27,7 @@ from muybridge.cli.main import app, main
 from muybridge.motion import registry
 from muybridge.pipelines import VideoPipeline
 from muybridge.pipelines.call import CallSettings
+from muybridge.request import condition
 from muybridge.training.run_file import load_run
 
 # Several videos, checks or models to make; the rest takes a second.
@@ -48,13 +51,16 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with what the page of the test takes from its reader, and the place where its code runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(condition, "_KINDS", condition.condition_kinds())
     monkeypatch.setattr(muybridge, "load_pipeline", load_for_few_steps)
-    StandIns((DOCS / request.getfixturevalue("page")).read_text(encoding="utf-8"), tmp_path).write()
-    return tmp_path
+    text = (DOCS / request.getfixturevalue("page")).read_text(encoding="utf-8")
+    with installed(tmp_path / "site") if "pixart_frames" in text else nullcontext():
+        StandIns(text, tmp_path).write()
+        yield tmp_path
 
 
 def load_for_few_steps(*arguments: Any, **settings: Any) -> Any:

@@ -13,110 +13,44 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from PIL import Image
+from tests.third_family import EXAMPLE, NAME, install, installed, write_image_model, write_motion
 from torch import nn
-from transformers import T5Config, T5EncoderModel
 
 from muybridge import Request, WindowSettings, load_pipeline, plan_video
 from muybridge.cli.main import main
 from muybridge.debug.tensor_memory import TensorMemory
-from muybridge.demo.models import make_tokenizer
 from muybridge.errors import CheckpointError, ConfigError, ShapeError
-from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines.families import known_families
+from muybridge.pipelines.planning import PartsBeside
 from muybridge.runtime.plan import PlanSettings
-from muybridge.sampling import make_plain_scheduler
-from muybridge.sampling.schedulers import EASYANIMATE_BETAS
 from muybridge.service.inspection import inspect_path
 from muybridge.training.run import run_training
 from muybridge.types import VideoShape
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = REPOSITORY / "examples" / "pixart_frames"
-NAME = "PixArtFramesPipeline"
 SMALL: dict[str, Any] = {"num_frames": 3, "num_inference_steps": 2, "seed": 1}
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def install(site: Path, name: str = "pixart-frames", value: str = "pixart_frames.family:FAMILY") -> Path:
-    """What an installer leaves of a package in editable form: the facts about it, with its entry point."""
-    info = site / f"{name.replace('-', '_')}-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[muybridge.families]\n{NAME} = {value}\n")
-    return site
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(install(tmp_path_factory.mktemp("site"))))
-        patch.syspath_prepend(str(EXAMPLE / "src"))
+    with installed(tmp_path_factory.mktemp("site")):
         yield
-    for name in [each for each in sys.modules if each.split(".")[0] == "pixart_frames"]:
-        del sys.modules[name]
-
-
-def image_parts() -> dict[str, Any]:
-    """A tiny PixArt for pictures of 64 x 64."""
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    text = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    transformer = PixArtTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=4,
-        out_channels=8,
-        num_layers=2,
-        sample_size=16,
-        caption_channels=16,
-        cross_attention_dim=32,
-        use_additional_conditions=None,
-    )
-    nn.init.normal_(transformer.proj_out.weight, std=0.1)
-    vae: dict[str, Any] = {
-        "block_out_channels": (8, 8, 16),
-        "down_block_types": ("DownEncoderBlock2D",) * 3,
-        "up_block_types": ("UpDecoderBlock2D",) * 3,
-        "norm_num_groups": 4,
-    }
-    return {
-        "vae": AutoencoderKL(**vae).eval(),
-        "text_encoder": T5EncoderModel(text).eval(),
-        "tokenizer": tokenizer,
-        "transformer": transformer.eval(),
-        "scheduler": make_plain_scheduler("ddim", EASYANIMATE_BETAS),
-    }
 
 
 @pytest.fixture(scope="module")
 def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As diffusers saves PixArt."""
     folder = tmp_path_factory.mktemp("image") / "model"
-    parts = image_parts()
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    classes = {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
-    classes["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
-    classes["text_encoder"] = ["transformers", "T5EncoderModel"]
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "PixArtAlphaPipeline", **classes}))
+    write_image_model(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A motion adapter for it, of AnimateDiff's kind."""
-    from muybridge.backbones.dit import Transformer3DModel
-
-    host = Transformer3DModel.from_transformer2d(image_parts()["transformer"], 4, clip_channels=None, enable_uvit=False)
-    config = TemporalConfig(num_heads=2, norm_groups=8)
-    adapter = MotionAdapter.for_sites(host.motion_sites().values(), "temporal", config)
-    for _, module in adapter.motion_modules():
-        nn.init.normal_(module.get_parameter("proj_out.weight"), std=0.3)
     folder = tmp_path_factory.mktemp("motion") / "adapter"
-    adapter.save_pretrained(folder)
+    write_motion(folder)
     return folder
 
 
@@ -167,9 +101,10 @@ def test_what_all_families_can_works_here(model: Path) -> None:
         pipeline("a red circle", height=60, width=64)
 
 
-def test_it_is_planned(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_planned(model: Path, image_model: Path, motion: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = VideoShape(3, 64, 64)
-    planned = plan_video(model, shape, device="cpu", choices=(PlanSettings("float32", "batched"),))
+    choices = (PlanSettings("float32", "batched"),)
+    planned = plan_video(model, shape, device="cpu", choices=choices)
     pipeline = loaded(model)
     parts = nn.ModuleList(part for part in pipeline.components.values() if isinstance(part, nn.Module))
     with TensorMemory() as memory:
@@ -177,6 +112,11 @@ def test_it_is_planned(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert planned.family == NAME
     assert planned.runs[0].peak == pytest.approx(sum(p.nbytes for p in parts.parameters()) + memory.peak_bytes, rel=0.1)
+    beside = PartsBeside(motion)
+    assert (
+        plan_video(image_model, shape, device="cpu", choices=(PlanSettings("float32", "batched"),), beside=beside)
+        == planned
+    )
     assert plan_video(model, choices=(PlanSettings("bfloat16"),)).shape == VideoShape(16, 64, 64)
     with pytest.raises(SystemExit) as end:
         main(["plan", "--model", str(model), "--size", "64x64", "--frames", "4", "--json"])

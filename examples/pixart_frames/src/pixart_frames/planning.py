@@ -32,8 +32,8 @@ def skeleton(wishes: Wishes) -> Skeleton:
     """
     folder = wishes.place
 
-    def make(dtype: torch.dtype, device: str) -> dict[str, nn.Module]:
-        parts = skeleton_parts(folder, _MAKERS, dtype, device)
+    def make(dtype: torch.dtype, device: str) -> dict[str, Any]:
+        parts: dict[str, Any] = skeleton_parts(folder, _MAKERS, dtype, device)
         if wishes.motion_adapter is not None:
             with torch.device(device), default_dtype(dtype):
                 adapter = made(MotionAdapter.from_config(settings_of(Path(wishes.motion_adapter))))
