@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, MotionContext, MotionHost, MotionModule, MotionSite
 from muybridge.motion.registry import build_motion_module, spec_for_site
+from muybridge.types import SettingsView
 
 Status = Literal["passed", "failed", "not applicable", "reported"]
 
@@ -98,7 +99,7 @@ class Subject:
     host: MotionHost
     site: MotionSite
     kind: str
-    config: Mapping[str, Any]
+    config: SettingsView
 
     def fresh(self, seed: int = 0) -> MotionModule:
         """A module as training begins with it, in evaluation mode."""
@@ -176,7 +177,7 @@ def add_noise(module: nn.Module) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * spread)
 
 
-def make_subjects(kind: str, config: Mapping[str, Any]) -> list[Subject]:
+def make_subjects(kind: str, config: SettingsView) -> list[Subject]:
     """A kind at the first site of a tiny U-Net (32 channels) and of a tiny transformer (64 channels)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from muybridge.authoring import check_gradients as gradients
 from muybridge.authoring import check_running as running
@@ -13,6 +12,7 @@ from muybridge.authoring.check_subjects import Finding, Status, Subject, make_su
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionModule, Origin, kind_origin
 from muybridge.motion.registry import make_config
+from muybridge.types import SettingsDict, SettingsView
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class MotionCheckReport:
         """The report with one more line."""
         return replace(self, results=(*self.results, result))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Plain values."""
         return {
             "kind": self.kind,
@@ -108,7 +108,7 @@ CHECK_NAMES = tuple(check.name for check in _CHECKS)
 
 def check_motion_module(
     motion: str | type[MotionModule],
-    config: Mapping[str, Any] | None = None,
+    config: SettingsView | None = None,
     only: Collection[str] | None = None,
 ) -> MotionCheckReport:
     """Check everything that a motion module must keep to. On the CPU; takes some seconds.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from muybridge.types import SettingsView
 
 _aten = torch.ops.aten
 _MAY_CROSS = frozenset({_aten.copy_, _aten._to_copy, _aten.index, _aten.index_put, _aten.index_put_})
@@ -33,7 +35,7 @@ class OneDevice(TorchDispatchMode):
         func: Callable[..., Any],
         types: Sequence[type],
         args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: SettingsView | None = None,
     ) -> Any:
         """Run an operation whose tensors share a device; a CPU tensor of one number goes with any."""
         kwargs = dict(kwargs or {})

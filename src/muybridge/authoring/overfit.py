@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from muybridge.errors import ConfigError
 from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.training.methods.denoise import DiffusionObjective, TrainedNetworks
+from muybridge.types import SettingsView
 
 OVERFIT = "overfit"
 _BASE = "demo/animatediff"
@@ -33,7 +34,7 @@ _MOST_LEFT = 0.75
 
 def check_motion(
     motion: str,
-    config: Mapping[str, Any] | None = None,
+    config: SettingsView | None = None,
     only: Collection[str] | None = None,
     overfit_steps: int | None = None,
 ) -> MotionCheckReport:
@@ -72,7 +73,7 @@ def _import_kind(path: str) -> str:
     return registered_name(found)
 
 
-def check_overfitting(kind: str, config: Mapping[str, Any] | None, steps: int, sound: bool = True) -> CheckResult:
+def check_overfitting(kind: str, config: SettingsView | None, steps: int, sound: bool = True) -> CheckResult:
     """Train a fresh module on one clip, on the shipped image model, and see how much of that model's error is left.
 
     Args:

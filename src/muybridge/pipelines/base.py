@@ -23,7 +23,7 @@ from muybridge.request.prompt_syntax import Embedding
 from muybridge.runtime.placement import Placement
 from muybridge.sampling import Scheduler, make_scheduler, set_timesteps
 from muybridge.sampling.guidance import Predict
-from muybridge.types import VideoShape
+from muybridge.types import SettingsDict, SettingsView, VideoShape
 from muybridge.vae.codec import Codec
 from muybridge.vae.device import working_device
 
@@ -68,7 +68,7 @@ class Told:
     text: EncodedPrompts
     prepared: Prepared
     inpaint: Tensor | None
-    settings: Mapping[str, Any]
+    settings: SettingsView
     clip_apply_ratio: float | None = None
 
 
@@ -76,7 +76,7 @@ class PipelineBase(LoraTagHost):
     """Parts and hooks of a pipeline; a family fills the hooks in, and says its record as `family`."""
 
     model_name: str | None = None
-    _remembered: Mapping[str, Any] | None = None
+    _remembered: SettingsView | None = None
     _loaded_with: Mapping[str, str | None] = dict.fromkeys(
         ("motion_adapter", "motion_variant", "parts_from", "vae", "prediction")
     )
@@ -100,7 +100,7 @@ class PipelineBase(LoraTagHost):
         self._loaded_with = {**self._loaded_with, **(loaded_with or {})}
         self._remembered = self._present_parts()
 
-    def _present_parts(self) -> dict[str, Any]:
+    def _present_parts(self) -> SettingsDict:
         network: Any = self.backbone
         return {**self.components, "motion_adapter": getattr(network, "motion_adapter", None)}
 
@@ -295,14 +295,14 @@ def check_prompts(
         )
 
 
-def step_options(solver: Scheduler, eta: float, generators: list[torch.Generator]) -> dict[str, Any]:
+def step_options(solver: Scheduler, eta: float, generators: list[torch.Generator]) -> SettingsDict:
     """What a solver's steps are told besides predictions.
 
     Raises:
         ConfigError: an `eta` for a solver that has none.
     """
     accepted = inspect.signature(solver.step).parameters
-    options: dict[str, Any] = {}
+    options: SettingsDict = {}
     if "generator" in accepted:
         options["generator"] = generators
     if "eta" in accepted:

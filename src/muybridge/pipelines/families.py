@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
 
 from muybridge.errors import CheckpointError, ConfigError, MuybridgeError
 from muybridge.pipelines.family import Family, Recognised
+from muybridge.types import SettingsView
 
 ENTRY_POINT_GROUP = "muybridge.families"
 """Of entry points from the name of a family to its record: `MyPipeline = "my_package.family:FAMILY"`."""
@@ -107,7 +107,7 @@ def _supported() -> str:
     return f"{'; '.join(first)}; and {last}"
 
 
-def _index(folder: Path) -> Mapping[str, Any]:
+def _index(folder: Path) -> SettingsView:
     """The `model_index.json`; empty where it is missing or damaged, since a published folder may do without."""
     from muybridge.checkpoints.parts import read_model_index
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from muybridge.motion import MotionHost
     from muybridge.pipelines.skeleton import Skeleton
     from muybridge.pipelines.stages import Stage
-    from muybridge.types import VideoShape
+    from muybridge.types import SettingsDict, SettingsView, VideoShape
 
 _PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)$"
 LORA_LAYERS: Mapping[str, str] = {
@@ -73,7 +73,7 @@ class Recognition:
         networks: by class name in `config.json`, kind and variant of folders with one network, for `inspect`.
     """
 
-    folder: Callable[[Path, Mapping[str, Any]], Recognised | None]
+    folder: Callable[[Path, SettingsView], Recognised | None]
     file: Callable[[Path], bool] | None = None
     networks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -111,7 +111,7 @@ class Planning:
     """
 
     skeleton: Callable[[Wishes], Skeleton]
-    stages: Callable[[Mapping[str, Any], VideoShape, bool], Mapping[str, Stage]]
+    stages: Callable[[SettingsView, VideoShape, bool], Mapping[str, Stage]]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Training:
     """
 
     latents: Callable[[Networks, Mapping[str, Tensor]], Tensor]
-    told: Callable[[Networks, Mapping[str, Tensor]], dict[str, Any]]
+    told: Callable[[Networks, Mapping[str, Tensor]], SettingsDict]
     check: Callable[[Networks], None] = lambda _: None
     frames: int | None = None
     whole_clip_share: float = 0.0

@@ -17,6 +17,7 @@ from muybridge.pipelines.run import Run
 from muybridge.request import Inputs, Request
 from muybridge.request.flat import request_of_call
 from muybridge.sampling import video_generators
+from muybridge.types import SettingsDict
 from muybridge.vae.frames import to_uint8
 from muybridge.video import Video
 
@@ -56,7 +57,7 @@ class VideoPipeline(PipelineBase):
         Raises:
             MuybridgeError: as `make`.
         """
-        given: dict[str, Any] = {**settings}
+        given: SettingsDict = {**settings}
         options = {name: given.pop(name) for name in _OPTIONS if name in given}
         if prompt is None or isinstance(prompt, str | Mapping):
             given["prompt"] = dict(prompt) if isinstance(prompt, Mapping) else prompt
@@ -143,7 +144,7 @@ def _smoothing(profile: str | None, seed: int) -> torch.Generator | None:
     return video_generators(seed, 1)[0] if profile == "reference" else None
 
 
-def _finished(pipeline: VideoPipeline, plan: Plan, latents: Tensor, record: dict[str, Any]) -> Any:
+def _finished(pipeline: VideoPipeline, plan: Plan, latents: Tensor, record: SettingsDict) -> Any:
     """The result in the form that was asked for."""
     if plan.output_type == "latent":
         pipeline.maybe_free_model_hooks()
@@ -161,7 +162,7 @@ def _finished(pipeline: VideoPipeline, plan: Plan, latents: Tensor, record: dict
     return [video.to_pil() for video in videos] if plan.output_type == "pil" else videos
 
 
-def _own_record(plan: Plan, record: dict[str, Any], index: int) -> dict[str, Any]:
+def _own_record(plan: Plan, record: SettingsDict, index: int) -> SettingsDict:
     """That of one video of a batch."""
     batch = plan.batch
     own = {**record, "sampling": {**record["sampling"], "seed": (plan.request.sampling.seed or 0) + index}}

@@ -31,7 +31,7 @@ from muybridge.request import Call, Inputs, Positions, Request, WindowSettings
 from muybridge.request.following import Followed, follow
 from muybridge.request.sizes import fit_size
 from muybridge.sampling import Scheduler, check_levels, plan_windows
-from muybridge.types import VideoShape
+from muybridge.types import SettingsDict, VideoShape
 from muybridge.video.value import MAX_FPS, MIN_FPS
 
 
@@ -74,6 +74,7 @@ class Plan:
         output_type: form of the result.
         batched_guidance: whether both branches of guidance are computed at once.
         callback: told of each step.
+        share: of the noise levels that is run through.
     """
 
     request: Request
@@ -87,6 +88,7 @@ class Plan:
     output_type: OutputType
     batched_guidance: bool
     callback: StepCallback | None
+    share: float = 1.0
 
 
 def batch_of(
@@ -181,6 +183,7 @@ class Planner:
             output_type,
             batched_guidance,
             callback,
+            share,
         )
 
     def _check_settings(self) -> None:
@@ -265,7 +268,7 @@ def _filled(pipeline: PipelineBase, request: Request, shape: VideoShape, fps: fl
         "num_inference_steps": (sampling.num_inference_steps, pipeline.config["default_steps"]),
         "guidance_scale": (sampling.guidance_scale, pipeline.config["default_guidance"]),
     }
-    filled: dict[str, Any] = {name: usual if given is None else given for name, (given, usual) in found.items()}
+    filled: SettingsDict = {name: usual if given is None else given for name, (given, usual) in found.items()}
     seed = secrets.randbelow(2**31) if sampling.seed is None else operator.index(sampling.seed)
     filled |= {"seed": seed, "profile": pipeline._profile(sampling.profile)}
     extent = {"num_frames": shape.num_frames, "height": shape.height, "width": shape.width, "fps": fps, "fit": None}

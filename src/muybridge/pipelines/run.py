@@ -30,6 +30,7 @@ from muybridge.sampling import (
     free_noise,
     video_generators,
 )
+from muybridge.types import SettingsDict
 
 
 class Run:
@@ -111,9 +112,9 @@ class Run:
             pinned = nothing_pinned(shape.num_frames, shape.height, shape.width)
         return pinned if pinned is None or known is None else mark_known(known, pinned)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> SettingsDict:
         motion, adapter = self.plan.request.motion, getattr(self.pipeline.backbone, "motion_adapter", None)
-        settings: dict[str, Any] = {}
+        settings: SettingsDict = {}
         if not isinstance(motion.strength, Sequence):
             settings["motion_strength"] = motion.strength
         if adapter is not None and adapter.trained_frames is not None:
@@ -149,7 +150,7 @@ class Loop:
     """The denoising loop of one call, with everything that happens around its steps."""
 
     def __init__(
-        self, pipeline: PipelineBase, plan: Plan, network: Network, kept: Kept | None, options: dict[str, Any]
+        self, pipeline: PipelineBase, plan: Plan, network: Network, kept: Kept | None, options: SettingsDict
     ) -> None:
         """The network under guidance, in windows if there are any.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from muybridge.checkpoints.parts import part_folder
 from muybridge.errors import CheckpointError
 from muybridge.files.json_settings import read_json_object
-from muybridge.types import VideoShape
+from muybridge.types import SettingsDict, VideoShape
 from muybridge.weights.files import read_weights
 from muybridge.weights.folder_files import read_folder_weights
 
@@ -92,7 +92,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def settings_of(path: Path) -> dict[str, Any]:
+def settings_of(path: Path) -> SettingsDict:
     """The `config.json` in the folder of a network."""
     return read_json_object(path / "config.json", "the settings of a network")
 

@@ -33,6 +33,7 @@ from muybridge.debug.memory_watch import Measure
 from muybridge.errors import ConfigError
 from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.service.generation import pick_device
+from muybridge.types import SettingsDict
 
 DTYPES = ("float32", "bfloat16", "float16")
 Pipeline = VideoPipeline
@@ -80,7 +81,7 @@ class DebugRun:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> SettingsDict:
         """What the pipeline is called with."""
         given = {
             "prompt": self.prompt,
@@ -232,12 +233,12 @@ def _train(pipeline: Pipeline, run: DebugRun, training: TrainingRun) -> Iterator
         optimizer.zero_grad(set_to_none=True)
 
 
-def _own_video(pipeline: Pipeline, run: DebugRun) -> tuple[Tensor, dict[str, Any]]:
+def _own_video(pipeline: Pipeline, run: DebugRun) -> tuple[Tensor, SettingsDict]:
     """Latents that the pipeline makes, and what its backbone was told besides."""
     names = list(inspect.signature(pipeline.backbone.forward).parameters)
-    told: dict[str, Any] = {}
+    told: SettingsDict = {}
 
-    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: SettingsDict) -> None:
         told.update({**dict(zip(names, args, strict=False)), **kwargs})
 
     handle = pipeline.backbone.register_forward_pre_hook(note, with_kwargs=True)
@@ -258,7 +259,7 @@ def _choose_weights(backbone: nn.Module, everything: bool) -> list[nn.Parameter]
     return list(trained.parameters())
 
 
-def _loss(pipeline: Pipeline, latents: Tensor, conditions: dict[str, Any], generator: torch.Generator) -> Tensor:
+def _loss(pipeline: Pipeline, latents: Tensor, conditions: SettingsDict, generator: torch.Generator) -> Tensor:
     """The usual loss of diffusion, at one noise level a video."""
     scheduler, backbone = cast("Any", pipeline.scheduler), pipeline.backbone
     levels = torch.randint(scheduler.config["num_train_timesteps"], (len(latents),), generator=generator)

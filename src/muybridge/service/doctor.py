@@ -13,7 +13,6 @@ from http.client import HTTPException, InvalidURL
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -23,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from muybridge.processor import fast_half, multiplies
+from muybridge.types import SettingsDict
 from muybridge.version import __version__
 
 _HUB_SECONDS = 4.0
@@ -43,7 +43,7 @@ class Examination:
         problems: what stands in the way of something, each with what to do.
     """
 
-    facts: dict[str, Any]
+    facts: SettingsDict
     advice: dict[str, str]
     problems: list[str]
 
@@ -67,7 +67,7 @@ def examine(ask_hub: bool = True) -> Examination:
     return Examination(facts, _advice(facts), _problems(facts))
 
 
-def _system() -> dict[str, Any]:
+def _system() -> SettingsDict:
     return {
         "muybridge": __version__,
         "python": platform.python_version(),
@@ -76,7 +76,7 @@ def _system() -> dict[str, Any]:
     }
 
 
-def _processor() -> dict[str, Any]:
+def _processor() -> SettingsDict:
     memory = psutil.virtual_memory()
     return {
         "name": _processor_name(),
@@ -97,7 +97,7 @@ def _processor_name() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def _torch() -> dict[str, Any]:
+def _torch() -> SettingsDict:
     cuda, hip = torch.version.cuda, torch.version.hip
     return {
         "version": torch.__version__,
@@ -114,7 +114,7 @@ def _compiler() -> str | None:
     return shutil.which("g++") or shutil.which("clang++")
 
 
-def _cards() -> list[dict[str, Any]]:
+def _cards() -> list[SettingsDict]:
     if torch.cuda.is_available():
         return [_card(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -122,7 +122,7 @@ def _cards() -> list[dict[str, Any]]:
     return []
 
 
-def _card(index: int) -> dict[str, Any]:
+def _card(index: int) -> SettingsDict:
     properties = torch.cuda.get_device_properties(index)
     with torch.cuda.device(index):
         free, total = torch.cuda.mem_get_info()
@@ -143,7 +143,7 @@ def _card(index: int) -> dict[str, Any]:
     }
 
 
-def _video() -> dict[str, Any]:
+def _video() -> SettingsDict:
     import av
 
     known = av.codecs_available
@@ -154,7 +154,7 @@ def _video() -> dict[str, Any]:
     }
 
 
-def _space() -> dict[str, Any]:
+def _space() -> SettingsDict:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return {"cache": HF_HUB_CACHE, "free_bytes": shutil.disk_usage(_existing(Path(HF_HUB_CACHE))).free}
@@ -164,7 +164,7 @@ def _existing(folder: Path) -> Path:
     return next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
 
 
-def _hub(ask: bool) -> dict[str, Any]:
+def _hub(ask: bool) -> SettingsDict:
     from huggingface_hub.constants import ENDPOINT, is_offline_mode
 
     if is_offline_mode():
@@ -196,7 +196,7 @@ def _reason(error: object) -> str:
     return type(error).__name__
 
 
-def _versions() -> dict[str, Any]:
+def _versions() -> SettingsDict:
     """Of everything this package itself asks for: what is installed, and what was tested."""
     tested = tested_versions()
     found = {}
@@ -221,7 +221,7 @@ def _asked_for() -> set[str]:
     return {each.name.lower() for each in asked if each.marker is None or "extra" not in str(each.marker)}
 
 
-def _advice(facts: dict[str, Any]) -> dict[str, str]:
+def _advice(facts: SettingsDict) -> dict[str, str]:
     cards = facts["cards"]
     device = torch.device(cards[0]["device"] if cards else "cpu")
     half = fast_half(device)
@@ -237,7 +237,7 @@ def _advice(facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _problems(facts: dict[str, Any]) -> list[str]:
+def _problems(facts: SettingsDict) -> list[str]:
     problems = []
     if facts["torch"]["build"] == "CPU only" and shutil.which("nvidia-smi"):
         problems.append(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from muybridge.demo.tasks import ALL, TASKS, tasks_named
 from muybridge.errors import ConfigError
 from muybridge.files.atomic import check_folder_above, check_replaceable_file, new_file
 from muybridge.pipelines import load_pipeline
+from muybridge.types import SettingsDict
 
 TaskProgress = Callable[[str, int, int], None]
 """Called with (task, clips done, clips in all)."""
@@ -44,7 +44,7 @@ class DemoEvaluation:
     refusals: dict[str, str]
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SettingsDict:
         """Values that JSON has: one task's report beside how it was run; for `all`, a report for each in `tasks`."""
         run = {"model": self.model, "steps": self.steps, "guidance": self.guidance}
         if self.task == ALL:

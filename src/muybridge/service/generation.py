@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,6 +22,7 @@ from muybridge.request import GenerateRequest, Inputs
 from muybridge.runtime.placement import describe
 from muybridge.sampling import scheduler_names
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long
+from muybridge.types import SettingsDict
 from muybridge.video import Video, check_writable
 
 
@@ -39,7 +39,7 @@ class GenerationResult:
     """
 
     path: Path
-    settings: dict[str, Any]
+    settings: SettingsDict
     seconds: float
     peak_memory_bytes: int
     placement: str | None = None

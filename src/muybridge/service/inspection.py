@@ -21,6 +21,7 @@ from muybridge.files.json_settings import read_json_object
 from muybridge.motion.variants import VARIANTS, motion_variant
 from muybridge.pipelines.families import known_families, recognised_folder
 from muybridge.pipelines.family import Recognised
+from muybridge.types import SettingsDict
 from muybridge.video import read_facts
 from muybridge.weights.files import WEIGHT_SUFFIXES, read_metadata, read_weights
 from muybridge.weights.folder_files import find_folder_files
@@ -39,7 +40,7 @@ _OF_A_SCHEDULE = (
 """What a scheduler says of the model that it is for."""
 
 
-def inspect_path(path: str | Path) -> dict[str, Any]:
+def inspect_path(path: str | Path) -> SettingsDict:
     """Describe a file or folder, as plain values.
 
     Every description has `kind` and `path`. Videos have `num_frames`, `width`, `height` and `fps` as they are read,
@@ -73,7 +74,7 @@ def _is_about_weights(path: Path) -> bool:
     return found.holds_weights or found.stands_for_a_file or path.suffix.lower() in WEIGHT_SUFFIXES
 
 
-def _video(path: Path) -> dict[str, Any]:
+def _video(path: Path) -> SettingsDict:
     found = read_facts(path)
     return {
         "kind": "video",
@@ -87,14 +88,14 @@ def _video(path: Path) -> dict[str, Any]:
     }
 
 
-def _weights(path: Path, state: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+def _weights(path: Path, state: Mapping[str, Tensor], name: str) -> SettingsDict:
     described = _described(path, detect_weights(state, name), name)
     if described["kind"] == "base-model" and path.is_file():
         described |= _prediction(path, state, described["notes"])
     return {**described, **_figures(path, state)}
 
 
-def _prediction(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> dict[str, Any]:
+def _prediction(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> SettingsDict:
     """What a single file says that its model predicts; what is wrong with that goes to the notes."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -108,7 +109,7 @@ def _prediction(path: Path, state: Mapping[str, Tensor], notes: list[str]) -> di
     }
 
 
-def _described(path: Path, found: Detection, name: str) -> dict[str, Any]:
+def _described(path: Path, found: Detection, name: str) -> SettingsDict:
     description = {
         "kind": found.kind,
         "variant": found.variant,
@@ -123,7 +124,7 @@ def _described(path: Path, found: Detection, name: str) -> dict[str, Any]:
     return description
 
 
-def _figures(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
+def _figures(path: Path, state: Mapping[str, Tensor]) -> SettingsDict:
     files = (path,) if path.is_file() else find_folder_files(path).files
     return {
         "size_bytes": sum(file.stat().st_size for file in files),
@@ -134,7 +135,7 @@ def _figures(path: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _model_folder(folder: Path) -> dict[str, Any]:
+def _model_folder(folder: Path) -> SettingsDict:
     config = _read_config(folder)
     name = config.get("_class_name")
     state = _folder_weights(folder)
@@ -166,11 +167,11 @@ def _folder_weights(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> SettingsDict:
     return read_json_object(folder / "config.json", "the settings of a model")
 
 
-def _pipeline(folder: Path) -> dict[str, Any]:
+def _pipeline(folder: Path) -> SettingsDict:
     index = read_model_index(folder) if (folder / "model_index.json").is_file() else {}
     found = recognised_folder(folder)
     name = str(index.get("_class_name"))
@@ -192,7 +193,7 @@ def _pipeline(folder: Path) -> dict[str, Any]:
     }
 
 
-def _part(folder: Path) -> dict[str, Any]:
+def _part(folder: Path) -> SettingsDict:
     for file in ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"):
         if not (folder / file).is_file():
             continue
@@ -200,7 +201,7 @@ def _part(folder: Path) -> dict[str, Any]:
             config = read_json_object(folder / file, "settings")
         except CheckpointError as error:
             return {"class": None, "problem": str(error)}
-        found: dict[str, Any] = {"class": named_class(config)}
+        found: SettingsDict = {"class": named_class(config)}
         if found["class"] == "MotionAdapter":
             found["variant"] = _adapter_variant(folder)
         if file == "scheduler_config.json":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from muybridge.errors import ConfigError
 from muybridge.longvideo import ContinuationSettings, PipelineSegments, continue_video, recorded_seed
 from muybridge.pipelines import VideoPipeline
 from muybridge.request import GenerateRequest, Inputs
 from muybridge.request.generate_request import DIGESTS
+from muybridge.types import SettingsDict, SettingsView
 from muybridge.video import VideoWriter
 
 _NOT_OF_FRAMES = {"shape.num_frames", "shape.fps"}
@@ -44,7 +44,7 @@ def continue_to_file(
     *,
     redo: Collection[int] = (),
     is_following_redone: bool = False,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, SettingsDict]:
     """Make a long video by continuation and write it as it grows.
 
     Finished segments lie in `segments_folder`; after an interruption, or to make some anew, the same request goes on
@@ -98,7 +98,7 @@ def check_redo(
 
 def _record(
     request: GenerateRequest, segments: PipelineSegments, seed: int, fps: float, inputs: Inputs
-) -> dict[str, Any]:
+) -> SettingsDict:
     plain = request.plain()
     return {
         **plain,
@@ -113,9 +113,9 @@ def _record(
     }
 
 
-def _by_path(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def _by_path(values: SettingsView, above: str = "") -> SettingsDict:
     """Values by where they are, as in `sampling.eta`, so that a difference has a name."""
-    found: dict[str, Any] = {}
+    found: SettingsDict = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and above + name != DIGESTS:
             found |= _by_path(value, f"{above}{name}.")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic_core import to_jsonable_python
@@ -22,6 +21,7 @@ from muybridge.training.stages.registry import training_data
 from muybridge.training.stages.stage import Stage, StageWork, exported_part
 from muybridge.training.stopping import stop_signals
 from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig, settled_precision
+from muybridge.types import SettingsDict
 
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, steps done, steps in all, smoothed metrics)."""
@@ -131,7 +131,7 @@ def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
         )
 
 
-def _recorded_settings(folder: Path) -> dict[str, Any] | None:
+def _recorded_settings(folder: Path) -> SettingsDict | None:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return None
@@ -144,7 +144,7 @@ def _with_precision(stage: Stage, folder: Path) -> Stage:
     return stage.model_copy(update={"mixed_precision": settled_precision(stage.mixed_precision, began_with)})
 
 
-def _default_settings(stage: Stage) -> dict[str, Any]:
+def _default_settings(stage: Stage) -> SettingsDict:
     fields = {name: field for name, field in type(stage).model_fields.items() if not field.is_required()}
     return {n: to_jsonable_python(field.get_default(call_default_factory=True)) for n, field in fields.items()}
 

@@ -15,6 +15,7 @@ from muybridge.errors import ConfigError
 from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.training.stages.registry import data_names, method_of, stage_classes
 from muybridge.training.stages.stage import LastStage, RunSettings, Stage
+from muybridge.types import SettingsDict
 
 
 def _stage(values: object) -> Stage:
@@ -107,7 +108,7 @@ def _needed(run: TrainingRun, method: str) -> set[str]:
     return {method}.union(*(_needed(run, need) for need in stage.needs))
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: SettingsDict, override: str) -> None:
     name, separator, text = override.partition("=")
     *path, last = name.split(".")
     if not separator or not all((*path, last)):

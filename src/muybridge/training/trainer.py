@@ -27,6 +27,7 @@ from muybridge.training.data import BatchSource
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.muon import Muon, split_parameters
 from muybridge.training.stopping import stop_signals
+from muybridge.types import SettingsDict
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ class Trainer:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _resume(self, state: dict[str, Any]) -> None:
+    def _resume(self, state: SettingsDict) -> None:
         path = self.folder / STATE_FILE
         settings = asdict(self.config)
         changed = sorted(k for k in settings.keys() - CHANGEABLE_SETTINGS if state["config"].get(k) != settings[k])
@@ -273,7 +274,7 @@ def _make_folder(folder: Path) -> None:
         raise OutputError(f"The folder {folder} cannot be made ({error.strerror}). Choose another one.") from error
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> SettingsDict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.keys() >= {"step", "seconds", "config", "parameters", "optimizers", "ema"}:

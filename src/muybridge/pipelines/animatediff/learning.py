@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from muybridge.backbones.unet.config import UNetConfig
 from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks
+from muybridge.types import SettingsDict
 from muybridge.vae import encode_images
 
 
@@ -19,7 +19,7 @@ def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
     return encode_images(networks.vae, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]).transpose(1, 2)
 
 
-def told(networks: Networks, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
     """Of `input_ids [b, n]` and `frame_positions [f]`."""
     states = networks.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
     return {"encoder_hidden_states": states, "frame_positions": batch["frame_positions"]}

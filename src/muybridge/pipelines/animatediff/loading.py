@@ -27,6 +27,7 @@ from muybridge.pipelines.animatediff.recognising import recognised_folder
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.predicting import predict_as_asked
 from muybridge.sampling.schedulers import Scheduler, make_plain_scheduler
+from muybridge.types import SettingsDict
 from muybridge.weights.files import read_metadata, read_weights
 
 
@@ -46,7 +47,7 @@ def load(wishes: Wishes, dtype: torch.dtype) -> AnimateDiffPipeline:
 def _from_folder(wishes: Wishes, motion: LoadedMotion | None, dtype: torch.dtype) -> AnimateDiffPipeline:
     folder, name = wishes.place, str(wishes.model)
     index, settings = read_model_index(folder), parts.unet_settings(folder)
-    components: dict[str, Any] = {}
+    components: SettingsDict = {}
     if motion is not None:
         if settings:  # without them, loading says what is missing
             check_motion_fits(settings, motion, name, _motion_name(wishes))
@@ -78,7 +79,7 @@ def _from_file(wishes: Wishes, motion: LoadedMotion | None, dtype: torch.dtype) 
     prediction = prediction_of_file(state, read_metadata(path), str(path), wishes.prediction)
     base = base_model_from_weights(without_marks(state), str(path), dtype=dtype)
     check_motion_fits(base.unet.config, motion, str(path), _motion_name(wishes))
-    present: dict[str, Any] = base.components()
+    present: SettingsDict = base.components()
     if wishes.vae is not None:
         own = None if base.vae is None else dict(base.vae.config)
         present["vae"] = read_vae(wishes.vae, dtype, own=own, is_sdxl=base.variant == "base-sdxl")
@@ -100,5 +101,5 @@ def _scheduler(variant: MotionVariant, prediction: Prediction) -> Scheduler:
     return make_plain_scheduler(variant.scheduler, {**variant.schedule, **prediction.settings()})
 
 
-def _defaults(variant: MotionVariant) -> dict[str, Any]:
+def _defaults(variant: MotionVariant) -> SettingsDict:
     return {"default_steps": variant.steps, "default_guidance": variant.guidance}

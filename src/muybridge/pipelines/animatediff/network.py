@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.conditioning.residuals import Control, Residuals
 from muybridge.conditioning.sdxl_sizes import SizeChoices
 from muybridge.pipelines.base import Network, Told
+from muybridge.types import SettingsView
 
 _FRAMES = 2  # axis of what controls are shown
 
@@ -26,7 +26,7 @@ class ControlledUNet:
     def __init__(
         self,
         unet: UNet3DConditionModel,
-        settings: Mapping[str, Any] | None = None,
+        settings: SettingsView | None = None,
         controls: Sequence[Control] = (),
     ) -> None:
         """`settings` are further arguments of the U-Net."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from muybridge.checkpoints.text_pair import load_second_text_encoder, load_secon
 from muybridge.conditioning.sparse_control import read_sparse_control
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.types import SettingsView
 
 _NUM_SIZES = 6
 _CONTROL = "controlnet"
 
 
-def part_loaders(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+def part_loaders(folder: Path, index: SettingsView, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """For each part that the folder has, what reads it.
 
     Args:
@@ -52,7 +53,7 @@ def part_loaders(folder: Path, index: Mapping[str, Any], dtype: torch.dtype) -> 
     return {**loaders, **present, **_diffusers_control(folder, dtype)}
 
 
-def has_motion(folder: Path, index: Mapping[str, Any]) -> bool:
+def has_motion(folder: Path, index: SettingsView) -> bool:
     """Whether the model in a folder has motion modules of its own, in the U-Net or beside it."""
     beside = index.get("motion_adapter") not in (None, [None, None])
     return beside or parts.class_of_part(folder, "unet") == UNetMotionModel.__name__

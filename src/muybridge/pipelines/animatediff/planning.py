@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 
 from muybridge.pipelines.animatediff.network import ControlledUNet
 from muybridge.pipelines.stages import Stage, decode_stage, empty, token_ids
 from muybridge.runtime.plan import PlanSettings
 from muybridge.sampling import Guidance
-from muybridge.types import ScaleFactors, VideoShape
+from muybridge.types import ScaleFactors, SettingsView, VideoShape
 
 
-def stages(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, Stage]:
+def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, Stage]:
     """Text, denoising and decoding; a SparseCtrl counts with its weights alone.
 
     Raises:

@@ -27,6 +27,7 @@ from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_pr
 from muybridge.pipelines.animatediff.pipeline import AnimateDiffPipeline
 from muybridge.pipelines.load import load_pipeline
 from muybridge.request.pictures import open_picture
+from muybridge.types import SettingsDict
 from muybridge.video import Video, check_writable
 
 _SEEDS = 2**63
@@ -223,7 +224,7 @@ def run_jobs(
     _make_folders(output)
     videos: list[Video] = []
     written: list[Path] = []
-    record: list[dict[str, Any]] = []
+    record: list[SettingsDict] = []
     total = sum(len(job.prompt) for job in jobs)
     for job in jobs:
         pictures = _control_pictures(job)
@@ -290,7 +291,7 @@ def _load(job: AnimateDiffJob, base: str) -> AnimateDiffPipeline:
 
 def _give_control(
     pipeline: AnimateDiffPipeline, job: AnimateDiffJob, pictures: Mapping[int, Image.Image]
-) -> dict[str, Any]:
+) -> SettingsDict:
     if not job.controlnet_path:
         return {}
     model = read_sparse_control(Path(job.controlnet_path), pipeline.unet.dtype)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from muybridge.checkpoints import parts
 from muybridge.checkpoints.unet_kinds import require_noise_alone, unet_kind
 from muybridge.errors import CheckpointError
 from muybridge.pipelines.animatediff.parts import has_motion
 from muybridge.pipelines.family import Recognised
+from muybridge.types import SettingsView
 
 _UNETS = ("UNet2DConditionModel", "UNetMotionModel", "UNet3DConditionModel")
 _VIDEO_PREFIX = "AnimateDiff"
 _VARIANTS = {"StableDiffusionPipeline": "base-sd15", "StableDiffusionXLPipeline": "base-sdxl"}
 
 
-def recognised_folder(folder: Path, index: Mapping[str, Any]) -> Recognised | None:
+def recognised_folder(folder: Path, index: SettingsView) -> Recognised | None:
     """What a folder is, decided by its parts, whatever task its class is for; None for other families."""
     name, unet = index.get("_class_name"), parts.class_of_part(folder, "unet")
     if not isinstance(name, str) or unet not in (*_UNETS, None):

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
@@ -36,7 +35,7 @@ from muybridge.pipelines.skeleton import (
     settings_of,
     skeleton_parts,
 )
-from muybridge.types import VideoShape
+from muybridge.types import SettingsDict, SettingsView, VideoShape
 
 _SECOND_TEXT_ENCODER = "conditioner.embedders.1.model.text_projection"
 
@@ -111,13 +110,13 @@ def _of_file(
     return present
 
 
-def _adapter(settings: Mapping[str, Any], dtype: torch.dtype, device: str = "meta") -> MotionAdapter:
+def _adapter(settings: SettingsView, dtype: torch.dtype, device: str = "meta") -> MotionAdapter:
     """Build what `_adapter_settings` described."""
     with torch.device(device), default_dtype(dtype):
         return MotionAdapter(**settings).eval()
 
 
-def _adapter_settings(path: str | os.PathLike[str], variant: str | None = None) -> dict[str, Any]:
+def _adapter_settings(path: str | os.PathLike[str], variant: str | None = None) -> SettingsDict:
     """What builds a motion adapter without its weights, of any file or folder that `read_motion` reads.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.json_settings import read_json_object
 from muybridge.pipelines.family import Recognised
-from muybridge.types import VideoShape
+from muybridge.types import SettingsDict, SettingsView, VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.loading import Whole, load_folder
@@ -52,14 +52,14 @@ def is_published_folder(folder: Path) -> bool:
         return False
 
 
-def recognised_folder(folder: Path, index: Mapping[str, Any]) -> Recognised | None:
+def recognised_folder(folder: Path, index: SettingsView) -> Recognised | None:
     """An EasyAnimate, as published or as this package writes it; None for other families."""
     if is_published_folder(folder) or index.get("_class_name") == _CLASS_NAME:
         return Recognised("pipeline", "easyanimate", _CLASS_NAME)
     return None
 
 
-def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Mapping[str, Any]) -> dict[str, Any]:
+def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: SettingsView) -> SettingsDict:
     """Everything that `EasyAnimatePipeline` is made of; what `components` has is not loaded.
 
     Raises:
@@ -152,7 +152,7 @@ def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
     return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", {"dtype": dtype})
 
 
-def _load_tokenizer(folder: Path, index: Mapping[str, Any]) -> Any:
+def _load_tokenizer(folder: Path, index: SettingsView) -> Any:
     if index:
         return parts.load_tokenizer(folder, index)
     from transformers import T5Tokenizer
@@ -166,7 +166,7 @@ def _load_tokenizer(folder: Path, index: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _load_scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
+def _load_scheduler(folder: Path, index: SettingsView) -> Any:
     if index:
         return parts.load_scheduler(folder, index)
     from diffusers import EulerDiscreteScheduler

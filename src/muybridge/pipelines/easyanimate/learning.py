@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks
+from muybridge.types import SettingsDict
 from muybridge.vae.magvit.batches import encode_given, encode_videos
 
 
@@ -18,7 +18,7 @@ def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
     return encode_videos(networks.vae, batch["pixels"])
 
 
-def told(networks: Networks, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
     """Of `input_ids` and `attention_mask [b, n]`, `pixels`, and `unknown [b, f]`, true for frames to be made."""
     with torch.no_grad():
         given = encode_given(networks.vae, batch["pixels"], batch["unknown"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from muybridge.errors import ConfigError
@@ -11,6 +9,7 @@ from muybridge.pipelines.easyanimate.folder import load_own_vae
 from muybridge.pipelines.easyanimate.pipeline import EasyAnimatePipeline
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.predicting import predict_as_asked
+from muybridge.types import SettingsDict
 
 
 def load(wishes: Wishes, dtype: torch.dtype) -> EasyAnimatePipeline:
@@ -21,7 +20,7 @@ def load(wishes: Wishes, dtype: torch.dtype) -> EasyAnimatePipeline:
     """
     if wishes.motion_adapter is not None:
         raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
-    components: dict[str, Any] = {}
+    components: SettingsDict = {}
     if wishes.vae is not None:
         components["vae"] = load_own_vae(wishes.vae, wishes.place, dtype)
     pipeline = EasyAnimatePipeline.from_pretrained(wishes.model, torch_dtype=dtype, **components)

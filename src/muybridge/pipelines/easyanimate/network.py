@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from muybridge.debug import first_anomalous_module
 from muybridge.errors import NonFiniteError
 from muybridge.pipelines.base import Network, Told
 from muybridge.sampling.guidance import Predict
+from muybridge.types import SettingsView
 
 _FRAMES = 2  # axis of latents
 
@@ -74,7 +74,7 @@ def _axes(conditions: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def network_predictor(
-    transformer: Transformer3DModel, settings: Mapping[str, Any], clip_apply_ratio: float, timesteps: Tensor
+    transformer: Transformer3DModel, settings: SettingsView, clip_apply_ratio: float, timesteps: Tensor
 ) -> Predict:
     """The transformer as guidance calls it; the picture's tokens count in the last steps only."""
     dtype, channels = transformer.dtype, transformer.config["latent_channels"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from muybridge.pipelines.skeleton import Skeleton, in_default_dtype, made, setti
 from muybridge.pipelines.stages import Stage, empty, token_ids
 from muybridge.runtime.plan import PlanSettings
 from muybridge.sampling import Guidance
-from muybridge.types import ScaleFactors, VideoShape
+from muybridge.types import ScaleFactors, SettingsView, VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit import encode_frames
 from muybridge.vae.magvit.folder import read_settings
@@ -40,7 +40,7 @@ def skeleton(wishes: Wishes) -> Skeleton:
     )
 
 
-def stages(parts: Mapping[str, Any], shape: VideoShape, guided: bool) -> dict[str, Stage]:
+def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, Stage]:
     """Text, denoising and decoding; where it takes pictures, encoding them too.
 
     Raises:

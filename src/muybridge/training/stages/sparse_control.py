@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from muybridge.errors import ConfigError
 from muybridge.training.data import ClipsWanted, TrainingData
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import PipelineStage, RunSettings, StageWork, exported_part
+from muybridge.types import SettingsDict
 
 if TYPE_CHECKING:
     from muybridge.backbones.unet import UNet3DConditionModel
@@ -33,7 +34,7 @@ class SparseControlStage(PipelineStage):
     """Share of the batches with all 16 frames of fewer clips."""
     timestep_shift: float = Field(default=3.0, ge=1)
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
-    motion: dict[str, Any] = Field(default_factory=dict)
+    motion: SettingsDict = Field(default_factory=dict)
     """Settings of its own motion modules, of the kind `temporal`; one attention each unless they say otherwise."""
     motion_levels: int | None = Field(default=None, ge=1)
     """Levels of the down path with motion modules, from the finest on; all if not given."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from muybridge.types import SettingsDict
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -47,7 +49,7 @@ class MotionSettings(Settings):
     """The motion modules to train: a registered kind and its settings."""
 
     kind: str = "temporal"
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: SettingsDict = Field(default_factory=dict)
 
 
 class SavablePart(Protocol):
