@@ -77,7 +77,7 @@ def test_it_generates(model: Path, image_model: Path, motion: Path) -> None:
 
     assert video.frames.shape == (3, 64, 64, 3)
     assert again.frames.shape == (16, 64, 64, 3)
-    assert video.request["model"] == {"model": str(model)}
+    assert video.request["model"] == {"model": str(model), "dtype": "float32"}
     latents = pipeline("a red circle", **SMALL, output_type="latent")
     stills = pipeline("a red circle", **SMALL, motion_strength=0.0, output_type="latent")
     assert float((latents - stills).abs().max()) > 1e-3
