@@ -135,7 +135,7 @@ class MotionStage(PipelineStage):
         from muybridge.demo.batches import ClipBatches
         from muybridge.motion import MotionAdapter
         from muybridge.motion.registry import make_config
-        from muybridge.pipelines.animatediff.family import FAMILY
+        from muybridge.pipelines.animatediff.family import TRAINING
         from muybridge.training.methods.adapters import MotionMethod
         from muybridge.training.methods.denoise import DiffusionObjective, TrainedNetworks
 
@@ -154,7 +154,7 @@ class MotionStage(PipelineStage):
             self.caption_dropout,
             self.whole_clip_share,
         )
-        method = MotionMethod(TrainedNetworks(unet, text_encoder, vae), objective, FAMILY.training)
+        method = MotionMethod(TrainedNetworks(unet, text_encoder, vae), objective, TRAINING)
         return StageWork(method, batches, lambda: {"motion_adapter": adapter})
 
     def pipeline(self, run: RunSettings, output: Path) -> AnimateDiffPipeline:

@@ -102,7 +102,7 @@ class _VideoSettings(PipelineStage):
     def _work(self, output: Path, transformer: Transformer3DModel, text_encoder: T5EncoderModel) -> StageWork:
         from muybridge.demo import models, world
         from muybridge.demo.batches import ConditionedVideoBatches
-        from muybridge.pipelines.easyanimate.family import FAMILY
+        from muybridge.pipelines.easyanimate.family import TRAINING
         from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective, TrainedNetworks
         from muybridge.vae import AutoencoderKLMagvit
 
@@ -118,7 +118,7 @@ class _VideoSettings(PipelineStage):
             world.oversampled(self.oversample),
         )
         return StageWork(
-            DenoisingMethod(TrainedNetworks(transformer, text_encoder, vae), objective, FAMILY.training),
+            DenoisingMethod(TrainedNetworks(transformer, text_encoder, vae), objective, TRAINING),
             batches,
             lambda: {"transformer": transformer, "text_encoder": text_encoder},
         )

@@ -27,6 +27,14 @@ def _full_size() -> MotionHost:
     return UNet3DConditionModel()
 
 
+TRAINING = Training(
+    latents=deferred(f"{_HERE}.learning:latents"),
+    told=deferred(f"{_HERE}.learning:told"),
+    check=deferred(f"{_HERE}.learning:check"),
+    frames=8,
+    whole_clip_share=0.25,
+)
+
 FAMILY = Family(
     name="AnimateDiffPipeline",
     supported=(
@@ -45,13 +53,7 @@ FAMILY = Family(
     load=deferred(f"{_HERE}.loading:load"),
     planning=Planning(skeleton=deferred(f"{_HERE}.skeleton:skeleton"), stages=deferred(f"{_HERE}.planning:stages")),
     lora=LoraTargets("unet"),
-    training=Training(
-        latents=deferred(f"{_HERE}.learning:latents"),
-        told=deferred(f"{_HERE}.learning:told"),
-        check=deferred(f"{_HERE}.learning:check"),
-        frames=8,
-        whole_clip_share=0.25,
-    ),
+    training=TRAINING,
     full_size=FullSize("unet", "SD 1.5 U-Net", _full_size),
     prompt_files=PromptFiles(
         option="animatediff-config",

@@ -26,6 +26,12 @@ def _full_size() -> MotionHost:
     return Transformer3DModel()
 
 
+TRAINING = Training(
+    latents=deferred(f"{_HERE}.learning:latents"),
+    told=deferred(f"{_HERE}.learning:told"),
+    check=deferred(f"{_HERE}.learning:check"),
+)
+
 FAMILY = Family(
     name="EasyAnimatePipeline",
     supported="EasyAnimatePipeline",
@@ -47,10 +53,6 @@ FAMILY = Family(
             )
         },
     ),
-    training=Training(
-        latents=deferred(f"{_HERE}.learning:latents"),
-        told=deferred(f"{_HERE}.learning:told"),
-        check=deferred(f"{_HERE}.learning:check"),
-    ),
+    training=TRAINING,
     full_size=FullSize("dit", "EasyAnimate V3", _full_size),
 )

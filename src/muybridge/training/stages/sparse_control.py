@@ -14,6 +14,7 @@ from muybridge.training.stages.stage import PipelineStage, RunSettings, StageWor
 from muybridge.types import SettingsDict
 
 if TYPE_CHECKING:
+    from muybridge.backbones.unet import UNet3DConditionModel
     from muybridge.motion import TemporalConfig
     from muybridge.pipelines import VideoPipeline
     from muybridge.pipelines.family import Training
@@ -52,9 +53,10 @@ class SparseControlStage(PipelineStage):
         from muybridge.training.stages.base_model import training_scheduler
 
         base, how = self._base()
-        control = make_keyframe_control(base.backbone, self._motion_config(), self.motion_levels)
+        unet = cast("UNet3DConditionModel", base.backbone)  # as `_base` has found out
+        control = make_keyframe_control(unet, self._motion_config(), self.motion_levels)
         objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
-        method = SparseControlMethod(base.backbone, control, base.vae, base.text_encoder, objective, how)
+        method = SparseControlMethod(unet, control, base.vae, base.text_encoder, objective, how)
         wanted = ClipsWanted(
             self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames, self.whole_clip_share
         )
