@@ -29,5 +29,9 @@ class NonFiniteError(MuybridgeError):
     """NaN, infinite or all-zero values appeared while sampling; names the step and the first layer."""
 
 
+class InterruptedRunError(MuybridgeError):
+    """A run of several parts was interrupted; what is finished stays, and the same call goes on from there."""
+
+
 class TrainingError(MuybridgeError):
     """Training cannot go on."""

@@ -84,7 +84,7 @@ def _request(
     """What the flags ask for, over what a file asks for."""
     from muybridge.request import GenerateRequest
     from muybridge.request.changes import changed
-    from muybridge.request.flat import flattened, nested
+    from muybridge.request.flat import over
     from muybridge.request.generate_request import repeated
 
     document = {} if request_file is None else _read_request(request_file)
@@ -93,7 +93,7 @@ def _request(
     if embedded is not None:
         request = repeated(embedded, flat)
         return GenerateRequest.parse(changed(request.plain(), changes)) if changes else request
-    values = nested({**(flattened(document) if document else {}), **flat})
+    values = over(document, flat)
     if changes:
         values = changed(values, changes)
     if values.get("prompt") is None:
@@ -123,6 +123,8 @@ def _flat(prompt: str | None, flags: SettingsDict, start: object) -> SettingsDic
         prompts = _parse_frames(travel, "--travel FRAME=TEXT, as in 32='a blue circle'", may_be_empty=True)
         first = start if prompt is None else prompt
         before = first if isinstance(first, dict) else {} if first is None else {0: first}
+        if not all(str(frame).isdecimal() for frame in before):
+            raise ConfigError("The file's prompts by frame must have frames for names; mend it, or give a prompt.")
         given["prompt"] = dict(sorted({**{int(frame): text for frame, text in before.items()}, **prompts}.items()))
     if (size := given.pop("size", None)) is not None:
         given |= {"fit": size.removeprefix("fit:")} if size.startswith("fit:") else _parse_size(size)
@@ -168,7 +170,10 @@ def _read_request(path: Path) -> SettingsDict:
     from muybridge.files.validation import YAML_ERRORS, yaml_problem
 
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ConfigError(f"{path} has aliases of YAML (*name), which a request may not; write the values out.")
+        found = yaml.safe_load(text)
     except YAML_ERRORS as error:
         raise ConfigError(f"{path} cannot be read: {yaml_problem(error)}.") from error
     if not isinstance(found, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from muybridge.video import Video
 class AskedControl(Protocol):
     """What is needed of the condition."""
 
-    model: str | ControlNetModel
+    model: str | os.PathLike[str] | ControlNetModel
     frames: Video | Sequence[Picture] | np.ndarray
     strength: float
     start: float
@@ -44,12 +45,16 @@ def dense_control(asked: AskedControl, parts: Parts, task: Task) -> Control:
     """
     shape = task.shape
     influence = Influence.during(asked.strength, asked.start, asked.end, task.timesteps)
-    if isinstance(name := asked.model, str):
-        model = task.inputs.once(("control", name), lambda: read_control(name, parts.backbone.dtype))
+    if isinstance(name := asked.model, (str, os.PathLike)):
+        model = task.inputs.once(("control", os.fspath(name)), lambda: read_control(name, parts.backbone.dtype))
     else:
         model = name
     _place(model, parts)
-    frames = task.inputs.video(asked.frames, None)
+    frames = asked.frames
+    if isinstance(frames, Sequence) and not isinstance(frames, str):
+        frames = [task.inputs.picture(each, f"Picture {i} of a control") for i, each in enumerate(frames)]
+    else:
+        frames = task.inputs.video(frames, None)
     pixels = control_pixels(frames, shape.num_frames, shape.height, shape.width)
 
     def residuals(latents: Tensor, timestep: Tensor, text: Tensor, shown: Tensor) -> Residuals:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from muybridge.errors import ConfigError, ShapeError
+from muybridge.errors import ConfigError, InterruptedRunError, ShapeError
 from muybridge.longvideo.continuation import Carry
 from muybridge.longvideo.plan import Segment, plan_segments
 from muybridge.pipelines.base import OutputType
@@ -67,6 +67,11 @@ class PipelineSegments:
             raise ConfigError(f"strategy must be one of {', '.join(get_args(Strategy))}; given {strategy!r}.")
         if strategy == "crossfade":
             _check_pictures(pipeline)
+        elif pipeline.codec.latents_per_piece is None:
+            raise ConfigError(
+                "The strategy 'latent' needs a VAE that works piece by piece; this one takes all frames at once. Use "
+                "'crossfade'."
+            )
         _check_request(request)
         keyframes = next((each for each in request.conditions if each.kind == "keyframes"), None)
         pictures = dict(getattr(keyframes, "pictures", {}))
@@ -137,9 +142,15 @@ class PipelineSegments:
                 "conditions": (*others, *conditions),
             }
         )
-        return self._pipeline.make(
+        made = self._pipeline.make(
             request, inputs=self._inputs, output_type=output_type, batched_guidance=self._batched_guidance
         )
+        if self._pipeline.is_interrupted:
+            raise InterruptedRunError(
+                f"Interrupted in segment {segment.index}, which is not kept. Those before it are; make the same video "
+                "again to go on."
+            )
+        return made
 
     def _size(self) -> dict[str, int | None]:
         """A size to fit follows the whole video's pictures, which not every segment has."""
@@ -188,6 +199,8 @@ def _check_pictures(pipeline: VideoPipeline) -> None:
 
 def _check_request(request: Request) -> None:
     kinds = [each.kind for each in request.conditions]
+    if kinds.count("keyframes") > 1:
+        raise ConfigError("There are two conditions of the kind keyframes; put all pictures into one.")
     if "source" in kinds:
         raise ConfigError("A source video cannot be longer than the model makes at once; ask for fewer frames.")
     if foreign := sorted(each.names()[0] for each in request.conditions if each.of_one_call):

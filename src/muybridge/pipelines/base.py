@@ -80,6 +80,8 @@ class PipelineBase(LoraTagHost):
     _loaded_with: Mapping[str, str | None] = dict.fromkeys(
         ("motion_adapter", "motion_variant", "parts_from", "vae", "prediction")
     )
+    vae: Any
+    text_encoder: Any
     placement: Placement | None = None
     """How it was fitted into memory when it was loaded."""
     _network_files: Mapping[str, str] = {}
@@ -88,6 +90,11 @@ class PipelineBase(LoraTagHost):
     def interrupt(self) -> None:
         """Stop the running call after the present step; what there is then is decoded and returned."""
         self._interrupt = True
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the last call was interrupted."""
+        return self._interrupt
 
     def remember_parts(self, model_name: str | None, loaded_with: Mapping[str, str | None] | None = None) -> None:
         """Say which model this is as it stands; videos made after parts were replaced say so.
@@ -218,6 +225,8 @@ class PipelineBase(LoraTagHost):
 
     def _profile(self, profile: str | None) -> str | None:
         """The numeric profile of a call; None for families with one."""
+        if profile is not None:
+            self.can.require_settings({"profile"})
         return profile
 
     def _encode(self, texts: Texts, guided: bool) -> EncodedPrompts:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from muybridge.errors import ConfigError
 from muybridge.pipelines.base import OutputType, PipelineBase, StepCallback
 from muybridge.pipelines.call import CallSettings
 from muybridge.pipelines.plan import Plan, Planner, batch_of
@@ -57,6 +58,9 @@ class VideoPipeline(PipelineBase):
         Raises:
             MuybridgeError: as `make`.
         """
+        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            if text is not None and not isinstance(text, (str, Sequence, Mapping)):
+                raise ConfigError(f"{name} must be text, or a list of texts; given {type(text).__name__}.")
         given: SettingsDict = {**settings}
         options = {name: given.pop(name) for name in _OPTIONS if name in given}
         if prompt is None or isinstance(prompt, str | Mapping):

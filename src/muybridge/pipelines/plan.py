@@ -24,10 +24,11 @@ from muybridge.pipelines.base import (
     check_prompts,
     prompt_list,
     require,
+    step_options,
     timesteps_of,
 )
 from muybridge.pipelines.prompts import Texts, read_texts
-from muybridge.request import Call, Inputs, Positions, Request, WindowSettings
+from muybridge.request import Call, Condition, Inputs, Positions, Request, WindowSettings
 from muybridge.request.following import Followed, follow
 from muybridge.request.sizes import fit_size
 from muybridge.sampling import Scheduler, check_levels, plan_windows
@@ -99,6 +100,11 @@ def batch_of(
     Raises:
         ConfigError: several negatives for prompts by frame.
     """
+    if request.prompt is not None and prompts is not None:
+        raise ConfigError("The request has a prompt, and prompts are given too; leave one of them out.")
+    for each in (*(prompts or ()), *(negatives or ())):
+        if not isinstance(each, str):
+            raise ConfigError(f"Prompts are text; given {type(each).__name__}.")
     travel = request.prompt if isinstance(request.prompt, Mapping) else None
     if travel is not None and negatives is not None:
         raise ConfigError("Prompts by frame have one negative prompt for all; give one.")
@@ -136,6 +142,7 @@ class Planner:
             MuybridgeError: as `VideoPipeline.make`.
         """
         pipeline, conditions = self.pipeline, self.request.conditions
+        _check_single(conditions)
         if self.request.segments is not None:
             raise ConfigError("A request with segments makes a long video; see muybridge.longvideo.PipelineSegments.")
         self._check_settings()
@@ -166,8 +173,12 @@ class Planner:
             lambda trained: _positions(request.motion.positions, latent_shape.num_latent_frames, trained),
             pipeline.known_frames,
         )
-        prepared = joined(each.prepare(pipeline, task) for each in conditions)
+        windows = self._windows(request, shape.num_frames)
+        step_options(solver, request.sampling.eta, [])
+        prepared = joined([each.prepare(pipeline, task) for each in conditions])
         if request.sampling.free_init is not None:
+            if prepared.starts_from or share < 1:
+                raise ConfigError("free_init starts from noise alone; leave init_video out.")
             acting = [each.influence for each in prepared.controls if each.influence.strength != 0]
             spans = [(each.lowest, each.highest) for each in acting]
             check_levels(request.sampling.free_init, solver, len(task.timesteps), spans)
@@ -179,7 +190,7 @@ class Planner:
             texts,
             loras,
             solver,
-            self._windows(request, shape.num_frames),
+            windows,
             output_type,
             batched_guidance,
             callback,
@@ -219,8 +230,6 @@ class Planner:
                 or sampling.windows is not None,
                 "free_noise has no effect on latents that are given; leave one of them out.": not sampling.free_noise
                 or "start-noise" not in kinds,
-                "free_init starts from noise alone; leave init_video out.": sampling.free_init is None
-                or "source" not in kinds,
                 "Windows start at position 0 each; leave positions or windows out.": plain or sampling.windows is None,
                 "Without motion modules, positions in time have no effect; leave them out.": plain or knows_positions,
             }
@@ -298,6 +307,12 @@ def _check_ranges(request: Request, per_prompt: int, output_type: str) -> None:
             f"output_type must be one of {OUTPUT_TYPES}; given {output_type!r}.": output_type in OUTPUT_TYPES,
         }
     )
+
+
+def _check_single(conditions: Sequence[Condition]) -> None:
+    kinds = [each.kind for each in conditions if each.is_single]
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise ConfigError(f"There are two conditions of the kind {twice}; put all of it into one.")
 
 
 def _numbered(followed: Sequence[Followed]) -> list[Followed]:

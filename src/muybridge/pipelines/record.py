@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 def recorded(pipeline: PipelineBase, plan: Plan) -> SettingsDict:
     """A request as `Request.plain` has it, with the model beside it, and under `made` what only holds for this run."""
     request = plan.request
-    sampling = {
-        name: value for name, value in request.sampling.model_dump(warnings=False).items() if value not in (None, False)
-    }
+    said = request.sampling.model_dump(warnings=False).items()
+    sampling = {name: value for name, value in said if value is not None and value is not False}
     record: SettingsDict = {
         "prompt": None,
         **request.plain(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def _put(document: SettingsDict, parts: list[str], value: object, path: str) -> 
     place: Any = document
     for index, part in enumerate(parts[:-1]):
         if index == 1 and parts[0] == _CONDITIONS:
-            place = _of_kind(place, part)
+            place = _of_kind(place, part, path)
             continue
         if not isinstance(place, dict):
             raise ConfigError(f"--set {path}: {'.'.join(parts[:index])} has no parts that could be set.")
@@ -53,15 +54,24 @@ def _put(document: SettingsDict, parts: list[str], value: object, path: str) -> 
         raise ConfigError(
             f"--set {path}: name what to set of it, as in conditions.source.strength=0.5 or sampling.eta=0.5."
         )
-    place[int(parts[-1]) if parts[-1].lstrip("-").isdigit() else parts[-1]] = value
+    place[int(parts[-1]) if re.fullmatch(r"-?[0-9]{1,9}", parts[-1]) else parts[-1]] = value
 
 
-def _of_kind(conditions: list[SettingsDict], kind: str) -> SettingsDict:
-    for each in conditions:
-        if each.get("kind") == kind:
-            return each
-    conditions.append({"kind": kind})
-    return conditions[-1]
+def _of_kind(conditions: object, kind: str, path: str) -> SettingsDict:
+    """The condition of a kind, or of a number from 0; a new one where there is none."""
+    if not isinstance(conditions, list) or not all(isinstance(each, dict) for each in conditions):
+        raise ConfigError(f"--set {path}: conditions must be a list of values with their kind.")
+    if re.fullmatch("[0-9]{1,4}", kind):
+        if int(kind) >= len(conditions):
+            raise ConfigError(f"--set {path}: there are {len(conditions)} conditions, counted from 0.")
+        return conditions[int(kind)]
+    same = [each for each in conditions if each.get("kind") == kind]
+    if len(same) > 1:
+        raise ConfigError(f"--set {path}: there are {len(same)} of this kind; name one by its number, from 0.")
+    if not same:
+        conditions.append({"kind": kind})
+        return conditions[-1]
+    return same[0]
 
 
 def _copied(value: object) -> Any:

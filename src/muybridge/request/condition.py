@@ -11,7 +11,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from muybridge.errors import ConfigError
 from muybridge.files.validation import describe_validation
@@ -28,9 +36,25 @@ ENTRY_POINT_GROUP = "muybridge.conditions"
 _OWN_KINDS = "muybridge.conditioning.kinds"
 
 
-Shown = Annotated[Any, WithJsonSchema({"type": "string"})]
+def _is_shown(value: object) -> object:
+    """Refuses what a file may hold in place of a path."""
+    if isinstance(value, list) and all(not isinstance(each, (list, Mapping)) for each in value):
+        return value  # pictures of a control, one for each frame
+    if value is None or isinstance(value, (bool, int, float, Mapping, list)):
+        raise ValueError("must be the path of a file, or an object in memory")
+    return value
+
+
+def _is_in_memory(value: object) -> object:
+    """Refuses what a file may hold: tensors are in none."""
+    if isinstance(value, (str, bool, int, float, Mapping, list)):
+        raise ValueError("is a tensor, which no file holds; give it in Python")
+    return value
+
+
+Shown = Annotated[Any, BeforeValidator(_is_shown), WithJsonSchema({"type": "string"})]
 """A picture, a video, a network: a path, or an object in memory."""
-InMemory = Annotated[Any, WithJsonSchema({})]
+InMemory = Annotated[Any, BeforeValidator(_is_in_memory), WithJsonSchema({})]
 """A tensor; it lives in memory only, so no file can hold it."""
 
 
@@ -89,6 +113,7 @@ class Condition(BaseModel):
         kind: its name, given by `register_condition`.
         keywords: arguments of a pipeline's call that it is made from.
         needs: what a model must be able to do for it, of `Capabilities.takes`.
+        is_single: whether a request has one of this kind at most.
         of_one_call: whether it is about the frames of one call, so that a video made in segments cannot have it.
     """
 
@@ -97,6 +122,7 @@ class Condition(BaseModel):
     kind: ClassVar[str]
     keywords: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[str]] = frozenset()
+    is_single: ClassVar[bool] = True
     of_one_call: ClassVar[bool] = False
 
     @classmethod
@@ -232,10 +258,7 @@ def conditions_of_call(given: SettingsView) -> tuple[Condition, ...]:
     for kind in condition_kinds().values():
         known.update(kind.keywords)
         if named.keys() & set(kind.keywords):
-            try:
-                found += kind.from_call(named)
-            except ValidationError as error:
-                raise ConfigError(describe_validation(error, kind)) from error
+            found += conditions_of_kind(kind, named)
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(
             f"There is no argument {unknown[0]!r} of a video{nearest_name(unknown[0], known)} See the arguments of the "
@@ -244,12 +267,32 @@ def conditions_of_call(given: SettingsView) -> tuple[Condition, ...]:
     return tuple(found)
 
 
+def conditions_of_kind(kind: type[Condition], given: SettingsView) -> Sequence[Condition]:
+    """Those of one kind, out of arguments of a call. Raises ConfigError as `conditions_of_call`."""
+    try:
+        return kind.from_call(given)
+    except ValidationError as error:
+        raise ConfigError(describe_validation(error, kind)) from error
+
+
+def read_conditions(values: object) -> list[Condition]:
+    """Conditions out of plain values, told apart by their kind.
+
+    Raises:
+        ConfigError: values that are none.
+    """
+    try:
+        return list(TypeAdapter(tuple[AnyCondition, ...]).validate_python(values))
+    except ValidationError as error:
+        raise ConfigError(f"conditions: {describe_validation(error, Condition)}") from error
+
+
 def _read_condition(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     kinds = condition_kinds()
     kind = value.get("kind")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"kind must be one of {', '.join(sorted(kinds))}, not {kind!r}")
     return kinds[kind].model_validate({name: each for name, each in value.items() if name != "kind"})
 

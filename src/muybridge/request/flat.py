@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from muybridge.request.condition import conditions_of_call
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from muybridge.errors import ConfigError
+from muybridge.files.validation import describe_validation
+from muybridge.request.condition import (
+    Condition,
+    condition_kinds,
+    conditions_of_call,
+    conditions_of_kind,
+    read_conditions,
+)
 from muybridge.request.model_choice import ModelChoice
 from muybridge.request.request import Motion, Request, Sampling, Segments, Shape
 from muybridge.types import SettingsDict, SettingsView
 
-_PARTS = {"shape": Shape, "sampling": Sampling, "motion": Motion, "segments": Segments}
+M = TypeVar("M", bound=BaseModel)
+_RANGES = {
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+    "finite_number",
+    "literal_error",
+    "too_short",
+}
+"""Faults that are found again when a request is carried out, and said there in words of the call."""
+_PARTS: dict[str, type[BaseModel]] = {"shape": Shape, "sampling": Sampling, "motion": Motion, "segments": Segments}
 _TOP = ("prompt", "negative_prompt", "plain_prompt")
 _OTHER_NAMES = {
     ("motion", "strength"): "motion_strength",
@@ -32,23 +56,44 @@ _NETWORKS = {
 
 
 def request_of_call(given: SettingsView) -> Request:
-    """A request out of arguments of a call; ranges are checked when it is carried out.
+    """A request out of arguments of a call; ranges are checked when it is carried out, in words of the call.
 
     Raises:
-        ConfigError: an argument that there is not, or that has no effect without another.
+        ConfigError: an argument that there is not, that has no effect without another, or of another type.
     """
     parts: dict[str, SettingsDict] = {}
     top: SettingsDict = {}
     others: SettingsDict = {}
     for name, value in given.items():
         part, field = _PLACES.get(name, (None, name))
+        if value is None:
+            continue
         if part in _PARTS:
-            parts.setdefault(part or "", {})[field] = value
+            parts.setdefault(part or "", {})[field] = _as_number(value)
         else:
             (top if name in _TOP else others)[name] = value
-    made = {name: _PARTS[name].model_construct(**values) for name, values in parts.items()}
-    conditions = (*(others.pop("conditions", None) or ()), *conditions_of_call(others))
-    return Request.model_construct(**top, **made, conditions=conditions)
+    listed = others.pop("conditions", ())
+    made = {name: _of_type(_PARTS[name], values, name) for name, values in parts.items()}
+    request = _of_type(Request, {**top, "conditions": tuple(listed)}, "")
+    return request.model_copy(update={**made, "conditions": (*request.conditions, *conditions_of_call(others))})
+
+
+def _of_type(schema: type[M], values: SettingsDict, part: str) -> M:
+    """Values of the types that a schema wants; what is out of range is let through."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        if {fault["type"] for fault in error.errors()} <= _RANGES:
+            return schema.model_construct(**values)
+        found = describe_validation(error, schema)
+        raise ConfigError(f"{part}.{found}" if part else found) from error
+
+
+def _as_number(value: object) -> object:
+    """Numbers and rows of numbers of numpy and torch as Python's own."""
+    if isinstance(value, (str, bytes)) or not hasattr(value, "tolist"):
+        return [_as_number(each) for each in value] if isinstance(value, (list, tuple)) else value
+    return getattr(value, "tolist")()  # noqa: B009  # of numpy or torch, of which neither is imported here
 
 
 def nested(given: SettingsView) -> SettingsDict:
@@ -77,26 +122,47 @@ def nested(given: SettingsView) -> SettingsDict:
     return {**found, **({"conditions": conditions} if conditions else {})}
 
 
-def flattened(document: SettingsView) -> SettingsDict:
-    """The other way round: a document of `GenerateRequest` by flat names.
+def over(document: SettingsView, given: SettingsView) -> SettingsDict:
+    """A document of `GenerateRequest` with some values changed.
+
+    Args:
+        document: plain values.
+        given: by flat names. A condition is changed where there is one of its kind, and replaced where there are more.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: as `nested`; conditions in the document that are none.
     """
-    request = Request.parse({name: value for name, value in document.items() if name != "model"})
-    flat = {name: document[name] for name in _TOP if document.get(name) is not None}
-    for name, (part, field) in _PLACES.items():
-        value = (document.get(part) or {}).get(field)
-        if value is not None:
-            flat[name] = value
-    networks = dict(flat.pop("networks", {}))
-    flat |= {name: networks.pop(role) for name, role in _NETWORKS.items() if role in networks}
-    if networks:
-        flat["networks"] = networks
-    for condition in request.conditions:
-        for name, value in condition.call_values().items():
-            flat[name] = [*flat[name], *value] if isinstance(value, list) and name in flat else value
-    return flat
+    words = {word for kind in condition_kinds().values() for word in kind.keywords}
+    plain = nested({name: value for name, value in given.items() if name not in words})
+    changes = {name: value for name, value in given.items() if name in words and value is not None}
+    found = _merged(document, plain)
+    conditions = read_conditions(document.get("conditions") or ())
+    for kind in condition_kinds().values():
+        if changes.keys() & set(kind.keywords):
+            conditions = _changed(conditions, kind, changes)
+    if listed := [each.plain() for each in conditions]:
+        found["conditions"] = listed
+    return found
+
+
+def _merged(document: SettingsView, changes: SettingsView) -> SettingsDict:
+    found = dict(document)
+    for name, value in changes.items():
+        own = found.get(name)
+        is_part = name in _PARTS or name in ("model", "networks")
+        found[name] = _merged(own, value) if is_part and isinstance(own, Mapping) else value
+    return found
+
+
+def _changed(conditions: Sequence[Condition], kind: type[Condition], given: SettingsView) -> list[Condition]:
+    same = [each for each in conditions if each.kind == kind.kind]
+    others = [each for each in conditions if each.kind != kind.kind]
+    own = {name: value for name, value in given.items() if name in kind.keywords}
+    first = kind.keywords[0]
+    if first not in own and not same and any(own.keys() & set(each.keywords) for each in others):
+        return list(conditions)  # it is about another kind, which shares the word
+    before = same[0].call_values() if len(same) == 1 else {}
+    return [*others, *conditions_of_kind(kind, {**given, **before, **own})]
 
 
 def flat_names() -> frozenset[str]:

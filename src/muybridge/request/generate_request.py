@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from muybridge.errors import ConfigError
 from muybridge.files.validation import describe_validation
 from muybridge.request.condition import condition_kinds, plain_value
-from muybridge.request.flat import flat_names, flattened, nested
+from muybridge.request.flat import flat_names, nested, over
 from muybridge.request.inputs import Inputs
 from muybridge.request.model_choice import ModelChoice
 from muybridge.request.request import Request, has_syntax_in
@@ -19,18 +19,23 @@ from muybridge.types import SettingsDict, SettingsView
 DIGESTS = "inputs"
 """Where the record of a video has the digests of the files it was made from, by path."""
 _MADE = "made"
-_SAID_OF = {
-    "model": ("parts_from", "vae", "prediction"),
-    "motion_adapter": ("motion_variant",),
-    "image_prompt_adapter": ("image_encoder",),
-}
+_SAID_OF = (
+    (("model",), "model", ("parts_from", "vae", "prediction")),
+    (("model",), "motion_adapter", ("motion_variant",)),
+    (("model", "networks"), "image_prompt_adapter", ("image_encoder",)),
+)
 """What says something of another setting, and nothing when that is another."""
+
+
+def _named_model(value: object) -> object:
+    """A name alone is that of a model without anything put into it."""
+    return {"model": value} if isinstance(value, str) else value
 
 
 class GenerateRequest(Request):
     """Everything that decides what a video looks like; None means the model's default."""
 
-    model: ModelChoice = ModelChoice()
+    model: Annotated[ModelChoice, BeforeValidator(_named_model)] = ModelChoice()
 
     @classmethod
     def parse(cls, values: SettingsView) -> GenerateRequest:
@@ -88,31 +93,39 @@ def repeated(embedded: SettingsView, changes: SettingsView | None = None) -> Gen
         ConfigError: it was made from more than a prompt and settings, or is not a request.
     """
     is_nested = _MADE in embedded or isinstance(embedded.get("model"), Mapping)
-    own = (embedded.get("model") or {}).get("dtype") if is_nested else None
-    _check_repeatable(embedded[_MADE] if is_nested and _MADE in embedded else embedded, own or "float32")
-    known = flattened(_document(embedded)) if is_nested else _of_earlier(embedded)
+    document = _document(embedded) if is_nested else nested(_of_earlier(embedded))
     changed = dict(changes or {})
-    for of, names in _SAID_OF.items():
-        if of in changed:
-            known = {name: value for name, value in known.items() if name not in names}
-    if "fit" in changed:
-        known = {name: value for name, value in known.items() if name not in ("width", "height")}
-    elif changed.keys() & {"width", "height"}:
-        known.pop("fit", None)
-    values = {**known, **changed}
-    if "model" not in values:
+    made = embedded.get(_MADE, {}) if is_nested else embedded
+    _check_repeatable(made, document, changed)
+    if isinstance(model := document.get("model"), Mapping):
+        # In what it was made, also where it would be made in something else today.
+        document["model"] = {"dtype": "float32", **model}
+    _forget(document, changed)
+    values = over(document, changed)
+    model = values.get("model")
+    if not isinstance(model, Mapping) or model.get("model") is None:
         raise ConfigError("The file's request names no model; name it with --model.")
-    if "prompt" not in values:
+    if values.get("prompt") is None:
         raise ConfigError("The file's request has no prompt; give one.")
     if "plain_prompt" not in values and not is_nested:  # from when all was read as words
-        kept = [known[name] for name in ("prompt", "negative_prompt") if name in known and name not in changed]
+        kept = [document[name] for name in ("prompt", "negative_prompt") if name in document and name not in changed]
         values["plain_prompt"] = has_syntax_in(kept)
-    return GenerateRequest.from_flat(values)
+    return GenerateRequest.parse(values)
 
 
-def prompt_of(embedded: SettingsView) -> Any:
-    """The prompt that a video file carries, or prompts by frame; None where there is none."""
-    return embedded.get("prompt")
+def _forget(document: SettingsDict, changed: SettingsView) -> None:
+    """Take out of a document what says nothing any more once some values are others."""
+    for part, field, names in _SAID_OF:
+        own = document.get(part[0])
+        place = own.get(part[1], {}) if len(part) > 1 and isinstance(own, Mapping) else own
+        if field in changed and isinstance(place, dict):
+            for name in names:
+                place.pop(name, None)
+    shape = document.get("shape")
+    if isinstance(shape, dict):
+        gone = ("width", "height") if "fit" in changed else ("fit",) if changed.keys() & {"width", "height"} else ()
+        for name in gone:
+            shape.pop(name, None)
 
 
 def check_inputs(inputs: Inputs, embedded: SettingsView) -> None:
@@ -133,7 +146,15 @@ def check_inputs(inputs: Inputs, embedded: SettingsView) -> None:
 
 
 def _document(embedded: SettingsView) -> SettingsDict:
-    return {name: embedded[name] for name in GenerateRequest.model_fields if embedded.get(name) is not None}
+    """The request in a record; its parts may be changed."""
+    found = {name: embedded[name] for name in GenerateRequest.model_fields if embedded.get(name) is not None}
+    if not isinstance(found.get("model", {}), Mapping):
+        raise ConfigError("The file's request is damaged: its model must have settings with names.")
+    copied = {name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()}
+    model = copied.get("model", {})
+    if isinstance(networks := model.get("networks"), Mapping):
+        model["networks"] = dict(networks)
+    return copied
 
 
 def _of_earlier(embedded: SettingsView) -> SettingsDict:
@@ -143,10 +164,14 @@ def _of_earlier(embedded: SettingsView) -> SettingsDict:
     return {name: value for name, value in embedded.items() if name in known and value is not None}
 
 
-def _check_repeatable(made: SettingsView, dtype: str) -> None:
+def _check_repeatable(made: object, document: SettingsView, changed: SettingsView) -> None:
+    if not isinstance(made, Mapping):
+        raise ConfigError("The file's request is damaged: what it was made with must have names.")
     if unrecorded := made.get("unrecorded"):
         raise ConfigError(f"The file cannot be repeated: it was made with {unrecorded}, which it does not hold.")
     if made.get("interrupted"):
         raise ConfigError("The file cannot be repeated: it was interrupted, so its settings give another video.")
-    if made.get("dtype", dtype) != dtype:
+    model = document.get("model")
+    dtype = (model.get("dtype") if isinstance(model, Mapping) else None) or "float32"
+    if "dtype" not in changed and made.get("dtype", dtype) != dtype:
         raise ConfigError(f"The file cannot be repeated: it was made in {made['dtype']}, not in {dtype}.")

@@ -30,6 +30,7 @@ class Inputs:
         """Nothing is open yet."""
         self.digests: dict[str, str] = {}
         self._opened: dict[Hashable, object] = {}
+        self._asked: dict[str, int | None] = {}
 
     def picture(self, picture: Picture, name: str) -> Image.Image:
         """A picture, from wherever it is given; `name` stands for it in messages. Raises as `open_picture`."""
@@ -45,8 +46,12 @@ class Inputs:
         """
         if not isinstance(video, (str, os.PathLike)):
             return video
-        path = Path(video)
-        return self.once(("video", os.fspath(video)), lambda: read_video(path, num_frames), video)
+        path, name = Path(video), os.fspath(video)
+        before = self._asked.get(name, -1)
+        if before is not None and (before < 0 or (num_frames is not None and num_frames > before)):
+            self._opened.pop(("video", name), None)
+            self._asked[name] = num_frames
+        return self.once(("video", name), lambda: read_video(path, num_frames), video)
 
     def once(self, key: Hashable, read: Callable[[], T], file: str | os.PathLike[str] | None = None) -> T:
         """What `read` gives, at the first time that it is asked for; `file` is noted with its digest."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-MemoryWish = Literal["auto", "max"] | str
+
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 DEFAULT_MODEL = "demo/animatediff"
 
 
@@ -35,7 +39,7 @@ class ModelChoice(BaseModel):
     dtype: str | None = None
     """Precision: float32, bfloat16, float16, or auto for what the device does well."""
     device: str | None = None
-    memory: MemoryWish | None = None
-    """What may be used of the device: an amount such as 12GB, auto for what is free, max for all."""
-    speed: tuple[str, ...] = ()
+    memory: int | str | None = None
+    """What may be used of the device: bytes, or an amount such as 12GB, auto for what is free, max for all."""
+    speed: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
     """Names of optimizations."""

@@ -99,10 +99,20 @@ def generate_file(
             pipeline, request, output, inputs, embed_request, redo=redo, is_following_redone=redo_following
         )
     else:
+        _check_idle_segments(request, pipeline)
         video: Video = pipeline.make(request.model_copy(update={"segments": None}), inputs=inputs)
         path, settings = video.save(output, embed_request=embed_request), dict(video.request or {})
     said = None if pipeline.placement is None else describe(pipeline.placement)
     return GenerationResult(path, settings, time.perf_counter() - started, _peak_memory(target), said)
+
+
+def _check_idle_segments(request: GenerateRequest, pipeline: VideoPipeline) -> None:
+    if request.segments is not None:
+        at_once = request.segments.frames or pipeline.frames_at_once
+        raise ConfigError(
+            "Settings of segments have no effect: this video is made at once, as it has no more than "
+            f"{at_once} frames. Ask for more with --frames, or leave them out."
+        )
 
 
 def _wish(request: GenerateRequest, device: torch.device) -> Wish:

@@ -9,13 +9,14 @@ from pathlib import Path
 from muybridge.errors import ConfigError
 from muybridge.longvideo import ContinuationSettings, PipelineSegments, continue_video, recorded_seed
 from muybridge.pipelines import VideoPipeline
+from muybridge.pipelines.record import made_with, precision_of
 from muybridge.request import GenerateRequest, Inputs
 from muybridge.request.generate_request import DIGESTS
 from muybridge.types import SettingsDict, SettingsView
 from muybridge.video import VideoWriter
 
-_NOT_OF_FRAMES = {"shape.num_frames", "shape.fps"}
-"""A finished video can be made longer, or played faster."""
+_NOT_OF_FRAMES = {"shape.num_frames", "shape.fps", "made"}
+"""A finished video can be made longer, or played faster, and gone on with on another day."""
 
 
 def is_long(request: GenerateRequest, pipeline: VideoPipeline) -> bool:
@@ -75,7 +76,7 @@ def continue_to_file(
     if seed is None:
         seed = secrets.randbelow(2**31)
     fps = request.shape.fps or pipeline.frames_per_second
-    record = _record(request, segments, seed, fps, inputs)
+    record = _record(pipeline, request, segments, seed, fps, inputs)
     settings = {name: value for name, value in _by_path(record).items() if name not in _NOT_OF_FRAMES}
     with VideoWriter(output, fps, record if embed_request else None) as writer:
         continue_video(
@@ -97,11 +98,14 @@ def check_redo(
 
 
 def _record(
-    request: GenerateRequest, segments: PipelineSegments, seed: int, fps: float, inputs: Inputs
+    pipeline: VideoPipeline, request: GenerateRequest, segments: PipelineSegments, seed: int, fps: float, inputs: Inputs
 ) -> SettingsDict:
     plain = request.plain()
+    model = {name: value for name, value in plain["model"].items() if name not in ("device", "memory")}
     return {
         **plain,
+        "model": {**model, "dtype": precision_of(pipeline)},
+        "made": made_with(pipeline),
         "shape": {**plain.get("shape", {}), "fps": fps},
         "sampling": {**plain.get("sampling", {}), "seed": seed},
         "segments": {
@@ -117,7 +121,7 @@ def _by_path(values: SettingsView, above: str = "") -> SettingsDict:
     """Values by where they are, as in `sampling.eta`, so that a difference has a name."""
     found: SettingsDict = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and above + name != DIGESTS:
+        if isinstance(value, Mapping) and above + name not in (DIGESTS, "made"):
             found |= _by_path(value, f"{above}{name}.")
         else:
             found[above + name] = value

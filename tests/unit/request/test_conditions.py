@@ -18,7 +18,7 @@ from muybridge.pipelines.make import _OPTIONS
 from muybridge.request import Condition, GenerateRequest, Inputs, Request, condition_kinds, register_condition
 from muybridge.request import condition as conditions_module
 from muybridge.request.condition import conditions_of_call
-from muybridge.request.flat import _NETWORKS, flat_names, flattened, nested
+from muybridge.request.flat import _NETWORKS, flat_names, nested, over
 from muybridge.request.model_choice import ModelChoice
 
 PROMPT = "a red circle"
@@ -169,8 +169,78 @@ def test_every_setting_survives_the_way_through_a_file(tmp_path: Path) -> None:
     request = GenerateRequest.from_flat(flat)
     through = GenerateRequest.parse(json.loads(json.dumps(request.plain())))
     assert through == request
-    assert json.loads(json.dumps(flattened(request.plain()))) == json.loads(json.dumps(flat))
-    assert nested(flattened(request.plain())) == nested(flat)
+    assert GenerateRequest.parse(over(request.plain(), {})) == request
+    assert GenerateRequest.parse(nested(flat)) == request
+
+
+def test_changes_touch_what_they_name() -> None:
+    document = GenerateRequest.from_flat(
+        {
+            "prompt": "a",
+            "keyframes": {0: "a.png"},
+            "sketches": {0: "b.png"},
+            "init_video": "c.mp4",
+            "strength": 0.25,
+            "controls": [{"model": "d", "frames": "e.mp4"}, {"model": "f", "frames": "g.mp4"}],
+        }
+    ).plain()
+    document["conditions"][1]["strength"] = 0.75  # of one of two kinds that share the word
+
+    def conditions(**changes: Any) -> dict[str, Any]:
+        return {each["kind"]: each for each in over(document, changes).get("conditions", [])}
+
+    before = {each["kind"]: each for each in document["conditions"]}
+    assert conditions() == before
+    assert conditions(seed=3) == before
+    after = conditions(strength=0.5)
+    assert after["source"] == {"kind": "source", "video": "c.mp4", "strength": 0.5}
+    assert {**after, "source": None} == {**before, "source": None}
+    assert conditions(init_video="h.mp4")["source"] == {"kind": "source", "video": "h.mp4", "strength": 0.25}
+    assert conditions(keyframes={3: "i.png"})["keyframes"]["pictures"] == {3: "i.png"}
+    assert len([each for each in over(document, {})["conditions"] if each["kind"] == "control"]) == 2
+    replaced = over(document, {"controls": [{"model": "j", "frames": "k.mp4"}]})["conditions"]
+    assert [each["model"] for each in replaced if each["kind"] == "control"] == ["j"]
+    with pytest.raises(ConfigError, match="dtyp: there is no such setting"):
+        GenerateRequest.parse(over({"model": {"dtyp": "float16"}, "prompt": "a"}, {}))
+    assert GenerateRequest.parse({"model": "demo/easyanimate", "prompt": "a"}).model.model == "demo/easyanimate"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"windows": 16}, "sampling.windows: must be settings with names"),
+        ({"seed": 1.5}, "sampling.seed: must be a whole number"),
+        ({"num_frames": "many"}, "shape.num_frames: must be a whole number"),
+        ({"motion_strength": [1, "a"]}, "motion.strength"),
+        ({"keyframes": ["a.png"]}, "pictures: must be entries with names"),
+        ({"controls": {"model": "a"}}, "controls must be a list"),
+        ({"conditions": [{"kind": "edges"}]}, "kind must be one of"),
+        ({"negative_prompt": 5}, "negative_prompt must be text"),
+        ({"latents": "hello"}, "is a tensor, which no file holds"),
+        ({"init_video": 5}, "must be the path of a file"),
+        ({"prompt_mask": torch.ones(1, 4)}, "prompt_mask goes with prompt_embeds"),
+    ],
+)
+def test_arguments_of_another_type_are_said(pipeline: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pipeline(PROMPT, **settings)
+
+
+def test_numbers_may_be_numpy_s_and_none_is_the_default(pipeline: Any) -> None:
+    settings = {"num_frames": np.int64(2), "num_inference_steps": 1, "seed": np.int64(3), "eta": None}
+    video = pipeline(PROMPT, motion_strength=np.float32(0.5), guidance_scale=0.0, **settings)
+    request = Request.parse(
+        {k: v for k, v in json.loads(json.dumps(video.request)).items() if k in Request.model_fields}
+    )
+    assert (request.motion.strength, request.sampling.guidance_scale, request.shape.num_frames) == (0.5, 0.0, 2)
+
+
+def test_one_of_a_kind(pipeline: Any) -> None:
+    twice = conditions_of_call({"mask": np.ones((16, 16)), "init_video": np.zeros((2, 16, 16, 3), np.uint8)})
+    with pytest.raises(ConfigError, match="two conditions of the kind"):
+        pipeline(PROMPT, conditions=[*twice, *twice])
+    with pytest.raises(ConfigError, match="prompts are given too"):
+        pipeline.make(Request(prompt="a"), prompts=["b"])
 
 
 def test_files_are_opened_once_and_known_by_their_digest(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_the_request_of_a_file_is_repeated_whole():
     request = repeated(EMBEDDED)
 
     assert request.plain() == {
-        "model": {"model": "demo/animatediff"},
+        "model": {"model": "demo/animatediff", "dtype": "float32"},
         "prompt": "a red circle",
         "shape": {"num_frames": 4, "height": 64, "width": 32, "fps": 12.0},
         "sampling": {"seed": 5, "num_inference_steps": 3, "guidance_scale": 2.0},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from muybridge.errors import ConfigError
 from muybridge.request.condition import Asked, Condition, Shown, register_condition
 from muybridge.request.following import Followed, followed_video
 from muybridge.request.inputs import Inputs
@@ -20,6 +23,7 @@ class Control(Condition):
 
     keywords = ("controls",)
     of_one_call = True
+    is_single = False
     needs = frozenset({"controls"})
 
     model: Shown
@@ -37,7 +41,10 @@ class Control(Condition):
     @classmethod
     def from_call(cls, given: SettingsView) -> Sequence[Condition]:
         """Of `controls`: conditions of this kind, or values of the same names."""
-        return [each if isinstance(each, Condition) else cls(**each) for each in given["controls"]]
+        controls = given["controls"]
+        if isinstance(controls, (str, Mapping)):
+            raise ConfigError("controls must be a list of controls; put one in brackets too.")
+        return [each if isinstance(each, Condition) else cls.model_validate(each) for each in controls]
 
     def call_values(self) -> SettingsDict:
         """`controls`, of this one."""
@@ -45,7 +52,13 @@ class Control(Condition):
 
     def open(self, inputs: Inputs, request: Asked) -> None:
         """Open what it is shown."""
-        inputs.video(self.frames, request.shape.num_frames)
+        if isinstance(self.frames, Sequence) and not isinstance(self.frames, str):
+            for index, picture in enumerate(self.frames[: request.shape.num_frames]):
+                inputs.picture(picture, f"Picture {index} of a control")
+        else:
+            inputs.video(self.frames, request.shape.num_frames)
+        if isinstance(self.model, (str, os.PathLike)) and Path(self.model).is_file():
+            inputs.note(self.model)
 
     def followed(self, inputs: Inputs) -> Sequence[Followed]:
         """Length, size and rate of what it is shown."""

@@ -45,7 +45,7 @@ class Keyframes(Condition):
                     "control_strength, control_start and control_end are about keyframes and sketches; give some."
                 )
             return ()
-        return [cls(pictures=dict(given["keyframes"]), **influence_of_call(given))]
+        return [cls(pictures=given["keyframes"], **influence_of_call(given))]
 
     def call_values(self) -> SettingsDict:
         """`keyframes`, and what `control_strength` and its like say."""
@@ -59,6 +59,8 @@ class Keyframes(Condition):
 
     def size_to_fit(self, inputs: Inputs) -> tuple[int, int] | None:
         """Of the first picture."""
+        if not self.pictures:
+            return None
         first = self.picture(inputs, min(self.pictures, key=lambda frame: (frame < 0, frame)))
         return first.height, first.width
 

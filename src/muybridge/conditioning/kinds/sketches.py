@@ -38,7 +38,7 @@ class Sketches(Condition):
         """Of `sketches`; the influence is shared with `keyframes`."""
         if "sketches" not in given:
             return ()
-        return [cls(pictures=dict(given["sketches"]), **influence_of_call(given))]
+        return [cls(pictures=given["sketches"], **influence_of_call(given))]
 
     def call_values(self) -> SettingsDict:
         """`sketches`, and what `control_strength` and its like say."""

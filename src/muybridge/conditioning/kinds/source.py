@@ -41,13 +41,10 @@ class Source(Condition):
         return {"init_video": self.video, **({} if self.strength is None else {"strength": self.strength})}
 
     def open(self, inputs: Inputs, request: Asked) -> None:
-        """Open the video."""
-        inputs.video(self.video, request.shape.num_frames)
-
-    def check(self, call: Call) -> None:
-        """Strength must be in range, and a repeated pass starts from noise alone."""
+        """Open the video; the strength must be in range."""
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ConfigError(f"strength must be above 0 and at most 1; given {self.strength}.")
+        inputs.video(self.video, request.shape.num_frames)
 
     def size_to_fit(self, inputs: Inputs) -> tuple[int, int] | None:
         """Of the video."""

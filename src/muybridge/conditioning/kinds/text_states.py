@@ -35,6 +35,9 @@ class TextStates(Condition):
 
     def check(self, call: Call) -> None:
         """Negatives where there is guidance, pooled vectors and masks for models that read them."""
+        masks = [name for name in _MASKS if getattr(self, name) is not None]
+        if masks and self.prompt_embeds is None:
+            raise ConfigError(f"{', '.join(masks)} goes with prompt_embeds; give both, or neither.")
         width = call.can.pooled_width
         pooled = {name: getattr(self, name) for name in _POOLED}
         given = [name for name, value in pooled.items() if value is not None]
@@ -42,7 +45,7 @@ class TextStates(Condition):
             raise ConfigError(f"{given[0]}: only Stable Diffusion XL takes pooled text states; leave them out.")
         if given and self.prompt_embeds is None:
             raise ConfigError(f"{given[0]} goes with prompt_embeds; give both, or neither.")
-        if masks := [name for name in _MASKS if getattr(self, name) is not None]:
+        if masks:
             call.can.require({"text masks"}, ", ".join(masks))
         if not call.guided and pooled.pop("negative_pooled_prompt_embeds") is not None:
             raise ConfigError("negative_pooled_prompt_embeds has no effect at guidance_scale 1; leave it out.")

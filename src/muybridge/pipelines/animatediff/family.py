@@ -34,6 +34,7 @@ TRAINING = Training(
     frames=8,
     whole_clip_share=0.25,
 )
+
 FAMILY = Family(
     name="AnimateDiffPipeline",
     supported=(

@@ -31,6 +31,7 @@ TRAINING = Training(
     told=deferred(f"{_HERE}.learning:told"),
     check=deferred(f"{_HERE}.learning:check"),
 )
+
 FAMILY = Family(
     name="EasyAnimatePipeline",
     supported="EasyAnimatePipeline",

@@ -52,7 +52,8 @@ class SparseControlStage(PipelineStage):
         from muybridge.training.methods.sparse_control import SparseControlMethod, make_keyframe_control
         from muybridge.training.stages.base_model import training_scheduler
 
-        base, unet, how = self._base()
+        base, how = self._base()
+        unet = cast("UNet3DConditionModel", base.backbone)  # as `_base` has found out
         control = make_keyframe_control(unet, self._motion_config(), self.motion_levels)
         objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
         method = SparseControlMethod(unet, control, base.vae, base.text_encoder, objective, how)
@@ -66,12 +67,12 @@ class SparseControlStage(PipelineStage):
 
         Its default steps and guidance stay, unless the run file gives some.
         """
-        base, _, _ = self._base()
+        base, _ = self._base()
         base.load_network("keyframes", str(exported_part(output, self.method, "keyframe_control")))
         base.register_to_config(**run.given_defaults)
         return base
 
-    def _base(self) -> tuple[VideoPipeline, UNet3DConditionModel, Training]:
+    def _base(self) -> tuple[VideoPipeline, Training]:
         from muybridge.backbones.unet import UNet3DConditionModel
         from muybridge.training.stages.base_model import load_base
 
@@ -80,7 +81,7 @@ class SparseControlStage(PipelineStage):
             raise ConfigError(
                 f"{self.base} has a transformer, and a SparseCtrl is for models with a U-Net; give base another."
             )
-        return base, base.backbone, how
+        return base, how
 
     def _motion_config(self) -> TemporalConfig:
         from muybridge.motion.registry import make_config
