@@ -108,7 +108,7 @@ def test_json_is_one_object_and_nothing_else(generate, shipped_model, tmp_path):
     assert result.keys() == {"path", "settings", "seconds", "peak_memory_bytes"}
     assert result["path"] == str(path)
     assert result["settings"] == read_request(path)
-    assert result["settings"]["model"] == {"model": shipped_model}
+    assert result["settings"]["model"] == {"model": shipped_model, "dtype": "float32"}
     assert result["peak_memory_bytes"] > 2**20
     assert result["seconds"] > 0
 

@@ -94,7 +94,8 @@ def test_a_mask_is_obeyed_by_models_without_channels_for_it(make_easyanimate: Pi
     mask = np.zeros((32, 32), np.uint8)
     mask[:, 16:] = 255
     settings: dict[str, Any] = {"seed": 1, "init_video": source, "mask": mask, "output_type": "latent"}
-    one, other = pipeline(PROMPT, **settings), pipeline("a blue heart", **{**settings, "seed": 9})
+    another: dict[str, Any] = {**settings, "seed": 9}
+    one, other = pipeline(PROMPT, **settings), pipeline("a blue heart", **another)
     assert torch.allclose(one[..., :3], other[..., :3], atol=1e-5)
     assert not torch.allclose(one[..., 5:], other[..., 5:], atol=1e-2)
     with pytest.raises(ConfigError, match=r"4 channels.*12"):
@@ -209,7 +210,8 @@ def test_command_line_pins_keyframes(
         (["--keyframe", "start.png"], "FRAME=FILE"),
         (["--keyframe", "0=missing.png"], "no picture"),
         (["--size", "fit:512"], "first keyframe"),
-        (["--frames", "13", "--segment", "16"], "multiple of 8"),
+        (["--frames", "7"], "multiple of 8"),
+        (["--frames", "8", "--segment", "16"], "Settings of segments have no effect"),
     ],
 )
 def test_command_line_mistakes(

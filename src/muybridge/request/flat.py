@@ -83,7 +83,8 @@ def _of_type(schema: type[M], values: SettingsDict, part: str) -> M:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        if {fault["type"] for fault in error.errors()} <= _RANGES:
+        wrong = {fault["loc"][:1] for fault in error.errors()}
+        if wrong == {fault["loc"][:1] for fault in error.errors() if fault["type"] in _RANGES}:
             return schema.model_construct(**values)
         found = describe_validation(error, schema)
         raise ConfigError(f"{part}.{found}" if part else found) from error

@@ -277,7 +277,7 @@ def test_fusing_leaves_no_drift(family: Family, tmp_path: Path) -> None:
 def test_bfloat16_fuses_in_float32_and_unfuses_exactly(family: Family, tmp_path: Path) -> None:
     make, backbone_layers, _ = family
     pipeline = make()
-    pipeline.backbone.to(torch.bfloat16)
+    torch.nn.Module.to(pipeline.backbone, torch.bfloat16)
     before = snapshot(pipeline)
     made = write_kohya(tmp_path / "a.safetensors", [(pipeline.backbone, backbone_layers)], alpha=None)
     pipeline.load_lora_weights(tmp_path / "a.safetensors")

@@ -112,7 +112,7 @@ def test_a_record_gives_the_request_again(saved_pipeline: Path, picture: Path) -
     assert (again.shape.width, again.shape.height, again.shape.fit) == (64, 64, None)
     assert again.sampling.seed == embedded["sampling"]["seed"]
     assert (again.motion, again.sampling.num_inference_steps) == (asked.motion, 2)
-    assert again.conditions[0].plain() == {"kind": "source", "video": str(picture.parent), "strength": 0.5}
+    assert again.conditions[0].plain() == {"kind": "source", "video": str(picture.parent), "strength": 0.8}
     assert np.array_equal(pipeline.make(again).frames, pipeline.make(again).frames)
     assert list(embedded["inputs"]) == [str(picture.parent)]
 
