@@ -29,6 +29,7 @@ from muybridge.longvideo import (
 from muybridge.pipelines import EasyAnimatePipeline
 from muybridge.request import GenerateRequest, Request
 from muybridge.request.flat import request_of_call
+from muybridge.request.generate_request import repeated
 from muybridge.service.generation import open_inputs
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long, segments_folder
 from muybridge.video import read_video
@@ -261,6 +262,16 @@ def test_a_request_without_a_seed_goes_on(pipeline: EasyAnimatePipeline, tmp_pat
     (segments_folder(output) / "settings.json").write_text("{}")
     with pytest.raises(InputFileError, match="names no seed"):
         to_file(pipeline, output, seed=None, num_frames=28)
+
+
+def test_the_machine_is_no_setting_of_a_long_video(pipeline: EasyAnimatePipeline, tmp_path: Path) -> None:
+    output = tmp_path / "long.png"
+    before = to_file(pipeline, output, num_frames=20)
+    assert np.array_equal(to_file(pipeline, output, num_frames=20, device="cpu", memory="12GB"), before)
+    record = read_video(output).request
+    assert record is not None
+    assert record["model"] == {"model": "tiny", "dtype": "float32"}
+    assert repeated(record).model.dtype == record["made"]["dtype"] == "float32"
 
 
 def test_redo_needs_segments(pipeline: EasyAnimatePipeline) -> None:

@@ -148,6 +148,7 @@ def test_any_setting_can_be_set_and_a_whole_request_read(here: Path, capsys: pyt
         (("--request", "none.yaml"), "none.yaml cannot be read: No such file or directory"),
         (("--request", "list.yaml"), "list.yaml is no request"),
         (("--request", "wrong.yaml"), "colour: there is no such setting"),
+        (("--request", "alias.yaml"), "has aliases of YAML"),
         (("--request", "list.yaml", "--like", "a.mp4"), "both say what to make; give one"),
     ],
 )
@@ -156,6 +157,7 @@ def test_requests_that_are_none(
 ) -> None:
     (here / "list.yaml").write_text("- a\n")
     (here / "wrong.yaml").write_text("prompt: a\ncolour: red\n")
+    (here / "alias.yaml").write_text("prompt: &a text\nnegative_prompt: *a\n")
     status, err = run(capsys, PROMPT, *arguments)
     assert (status, message in err) == (2, True), err
 

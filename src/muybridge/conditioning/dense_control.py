@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from muybridge.checkpoints.control_files import read_control
 from muybridge.conditioning.prepared import Parts, Task
-from muybridge.conditioning.residuals import Control, Influence, Residuals
+from muybridge.conditioning.residuals import ActiveControl, Influence, Residuals
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.request.pictures import Picture, open_picture, resized
 from muybridge.video import Video
@@ -29,7 +29,7 @@ class AskedControl(Protocol):
     end: float
 
 
-def dense_control(asked: AskedControl, parts: Parts, task: Task) -> Control:
+def dense_control(asked: AskedControl, parts: Parts, task: Task) -> ActiveControl:
     """A ControlNet, ready to run in the steps of a task.
 
     Args:
@@ -60,7 +60,7 @@ def dense_control(asked: AskedControl, parts: Parts, task: Task) -> Control:
     def residuals(latents: Tensor, timestep: Tensor, text: Tensor, shown: Tensor) -> Residuals:
         return dense_residuals(model, latents, timestep, text, shown)
 
-    return Control(pixels, influence, residuals)
+    return ActiveControl(pixels, influence, residuals)
 
 
 def _place(model: ControlNetModel, parts: Parts) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from muybridge.conditioning.known import PlacedLatents
 from muybridge.conditioning.pinned import PinnedVideo
-from muybridge.conditioning.residuals import Control
+from muybridge.conditioning.residuals import ActiveControl
 from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError
 from muybridge.request import Capabilities, Inputs
@@ -115,7 +115,7 @@ class Prepared:
     negative: Mapping[str, Tensor] = field(default_factory=dict)
     settings: SettingsView = field(default_factory=dict)
     frame_axes: Mapping[str, int] = field(default_factory=dict)
-    controls: tuple[Control, ...] = ()
+    controls: tuple[ActiveControl, ...] = ()
     after_step: AfterStep | None = None
 
 

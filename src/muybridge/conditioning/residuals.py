@@ -73,7 +73,7 @@ ResidualsOf = Callable[[Tensor, Tensor, Tensor, Tensor], Residuals]
 
 
 @dataclass(frozen=True, eq=False)
-class Control:
+class ActiveControl:
     """A network beside the backbone, ready to run.
 
     Attributes:

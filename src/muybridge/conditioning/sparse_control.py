@@ -14,7 +14,7 @@ from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints import locate_weights
 from muybridge.checkpoints.places import require_kind
 from muybridge.conditioning.prepared import Parts, Task
-from muybridge.conditioning.residuals import Control, Influence, Residuals
+from muybridge.conditioning.residuals import ActiveControl, Influence, Residuals
 from muybridge.conditioning.sparse import keyframe_condition, place_pictures, sketch_condition
 from muybridge.errors import CheckpointError
 from muybridge.request.pictures import Picture
@@ -26,7 +26,7 @@ from muybridge.weights.files import read_weights
 
 def sparse_control_of(
     model: SparseControlModel, pictures: Mapping[int, Image.Image], influence: Influence, parts: Parts, task: Task
-) -> Control:
+) -> ActiveControl:
     """A SparseCtrl of a pipeline in a task, ready to run; see `sparse_control`."""
     adapter = model.motion_adapter
     trained = None if adapter is None else adapter.trained_frames
@@ -41,7 +41,7 @@ def sparse_control(
     influence: Influence,
     vae: AutoencoderKL,
     frame_positions: Tensor | None = None,
-) -> Control:
+) -> ActiveControl:
     """A SparseCtrl with the pictures that it is shown, ready to run.
 
     Args:
@@ -70,7 +70,7 @@ def sparse_control(
         found = model(latents.to(model.dtype), timestep, text.to(model.dtype), shown, frame_positions=frame_positions)
         return Residuals(list(found.down_block_residuals), found.mid_block_residual)
 
-    return Control(condition, influence, residuals)
+    return ActiveControl(condition, influence, residuals)
 
 
 def read_sparse_control(path: str | os.PathLike[str], dtype: torch.dtype) -> SparseControlModel:

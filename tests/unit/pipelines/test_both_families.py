@@ -12,7 +12,7 @@ import torch
 from tests import tiny_models
 
 from muybridge.backbones.unet.sparse_control import SparseControlModel
-from muybridge.errors import ConfigError, ShapeError
+from muybridge.errors import ConfigError, InterruptedRunError, ShapeError
 from muybridge.longvideo import ContinuationSettings, PipelineSegments, continue_video
 from muybridge.motion import TemporalConfig
 from muybridge.pipelines import EasyAnimatePipeline
@@ -161,6 +161,24 @@ def test_long_videos_by_latents_and_redo(pipe: Any, tmp_path: Path) -> None:
     assert not np.array_equal(again[16:24], frames[16:24])
 
 
+def test_an_interrupted_segment_is_not_kept(pipe: Any, tmp_path: Path) -> None:
+    whole = continued(pipe, "latent", tmp_path / "whole")
+    calls: list[int] = []
+
+    def interrupt(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 2:  # in the second segment
+            pipe.interrupt()
+
+    handle = pipe.backbone.register_forward_hook(interrupt)
+    try:
+        with pytest.raises(InterruptedRunError, match="Interrupted in segment 1, which is not kept"):
+            continued(pipe, "latent", tmp_path / "work")
+    finally:
+        handle.remove()
+    assert np.array_equal(continued(pipe, "latent", tmp_path / "work"), whole)
+
+
 def test_long_videos_by_pictures_need_a_place_for_pictures(
     animatediff: Any, make_pipeline: Any, tmp_path: Path
 ) -> None:
@@ -169,6 +187,12 @@ def test_long_videos_by_pictures_need_a_place_for_pictures(
     pipe = make_pipeline()
     pipe.set_sparse_control(SparseControlModel.from_unet(pipe.unet, "rgb", TemporalConfig(num_heads=4)))
     assert len(continued(pipe, "crossfade", tmp_path / "b")) == 40
+
+
+def test_free_init_starts_from_noise_alone(pipe: Any) -> None:
+    source = np.zeros((16, 32, 32, 3), np.uint8)
+    with pytest.raises(ConfigError, match="free_init starts from noise alone"):
+        latents(pipe, init_video=source, free_init=FreeInit(), height=32, width=32)
 
 
 def test_a_request_with_segments_is_no_single_call(pipe: Any) -> None:

@@ -49,8 +49,18 @@ def test_conditions_are_named_by_their_kind() -> None:
         ("prompt.a.b=1", "prompt has no parts"),
         ("conditions.x=1", "name what to set of it"),
         ("sampling.eta=[", "cannot be read: line 1"),
+        ("conditions.3.strength=1", "there are 1 conditions, counted from 0"),
     ],
 )
 def test_what_is_no_change_is_refused(change: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         changed({"prompt": "a", "conditions": [{"kind": "mask"}]}, [change])
+
+
+def test_of_several_conditions_one_is_named_by_its_number() -> None:
+    before = {"prompt": "a", "conditions": [{"kind": "control", "model": "a"}, {"kind": "control", "model": "b"}]}
+    assert changed(before, ["conditions.1.strength=0.5"])["conditions"][1]["strength"] == 0.5
+    with pytest.raises(ConfigError, match="there are 2 of this kind; name one by its number"):
+        changed(before, ["conditions.control.strength=0.5"])
+    with pytest.raises(ConfigError, match="must be a list of values"):
+        changed({"prompt": "a", "conditions": 5}, ["conditions.source.strength=1"])

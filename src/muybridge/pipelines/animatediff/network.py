@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from muybridge.backbones.unet import UNet3DConditionModel
-from muybridge.conditioning.residuals import Control, Residuals
+from muybridge.conditioning.residuals import ActiveControl, Residuals
 from muybridge.conditioning.sdxl_sizes import SizeChoices
 from muybridge.pipelines.base import Network, Told
 from muybridge.types import SettingsView
@@ -27,7 +27,7 @@ class ControlledUNet:
         self,
         unet: UNet3DConditionModel,
         settings: SettingsView | None = None,
-        controls: Sequence[Control] = (),
+        controls: Sequence[ActiveControl] = (),
     ) -> None:
         """`settings` are further arguments of the U-Net."""
         self.unet = unet
@@ -62,7 +62,7 @@ class ControlledUNet:
         return self.unet(latents, timestep, added_cond_kwargs=added, **conditions, **settings).sample.float()
 
 
-def control_names(controls: Sequence[Control]) -> list[str]:
+def control_names(controls: Sequence[ActiveControl]) -> list[str]:
     """Names of the conditions of `controls`."""
     return [f"control_{index}" for index in range(len(controls))]
 
