@@ -76,4 +76,4 @@ def test_the_installed_program_makes_a_video(site, tmp_path):
     assert read_video(tmp_path / "out.mp4").frames.shape == (16, 64, 64, 3)
     request = read_request(tmp_path / "out.mp4")
     assert request is not None
-    assert (request["model"], request["prompt"]) == ("demo/animatediff", prompt)
+    assert (request["model"]["model"], request["prompt"]) == ("demo/animatediff", prompt)

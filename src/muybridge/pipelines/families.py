@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TypeVar
 
 from muybridge.errors import CheckpointError, ConfigError, MuybridgeError
 from muybridge.pipelines.family import Family, Recognised
 from muybridge.types import SettingsView
+
+T = TypeVar("T")
 
 ENTRY_POINT_GROUP = "muybridge.families"
 """Of entry points from the name of a family to its record: `MyPipeline = "my_package.family:FAMILY"`."""
@@ -80,7 +83,7 @@ def recognised_folder(folder: Path) -> Found | None:
     """As `family_of_folder`; None where no family knows it."""
     index = _index(folder)
     for family in _in_turn(index.get("_class_name")):
-        if (found := family.recognise.folder(folder, index)) is not None:
+        if (found := _asked(family, lambda family=family: family.recognise.folder(folder, index))) is not None:
             return Found(family, found)
     return None
 
@@ -92,9 +95,27 @@ def family_of_file(path: Path) -> Family:
         CheckpointError: no family knows it.
     """
     for family in (*_offered_families(), *built_in_families()):
-        if family.recognise.file is not None and family.recognise.file(path):
+        knows = family.recognise.file
+        if knows is not None and _asked(family, lambda knows=knows: knows(path)):
             return family
     raise CheckpointError(f"{path} is no model of a family that is known here; supported: {_supported()}.")
+
+
+def _asked(family: Family, ask: Callable[[], T]) -> T | None:
+    """What a family says; one of another package that breaks is passed over, with a warning."""
+    try:
+        return ask()
+    except MuybridgeError:
+        raise
+    except Exception as error:  # a stranger's function may raise anything
+        if family in built_in_families():
+            raise
+        warnings.warn(
+            f"The family {family.name} cannot tell its models: {type(error).__name__}: {error}. It is passed over; "
+            "mend or uninstall its package.",
+            stacklevel=2,
+        )
+        return None
 
 
 def _unsupported(folder: Path, name: object) -> CheckpointError:

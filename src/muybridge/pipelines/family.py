@@ -107,7 +107,8 @@ class Planning:
 
     Attributes:
         skeleton: of what is to be loaded: its networks without their weights.
-        stages: of these networks, the shape of a video and whether there is guidance: the stages of making it.
+        stages: of these networks, the shape of a video and whether there is guidance: the stages of making it, of which
+            "denoise" is the one that runs in every step.
     """
 
     skeleton: Callable[[Wishes], Skeleton]

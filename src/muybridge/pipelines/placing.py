@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from muybridge.errors import ConfigError
+from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines.planning import PartialShape, PartsBeside, plan_video
 from muybridge.runtime.options import choose, look_up
 from muybridge.runtime.placement import Placement
@@ -32,6 +32,8 @@ class Wish:
         memory: bytes, or text such as "12GB", "max" or "auto"; None plans nothing.
         speed: names of optimizations (`runtime.options.OPTIMIZATIONS`).
         device: where to run; by default, with `memory`, the accelerator that there is, and else the CPU.
+        is_default: whether `memory` is what is taken where nobody says; then a model that cannot be planned without
+            its weights is loaded whole.
         shape: of the videos to make, or frames, height and width of which None is what the model makes by default.
     """
 
@@ -40,6 +42,7 @@ class Wish:
     speed: str | Sequence[str] = ()
     device: str | torch.device | None = None
     shape: VideoShape | PartialShape | None = None
+    is_default: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,13 @@ def find_place(model: str | os.PathLike[str], wish: Wish, beside: PartsBeside | 
         raise ConfigError(f"The precision is said with torch_dtype (--dtype), not with speed; leave {precise[0]} out.")
     budget = None if wish.memory is None else bytes_allowed(wish.memory, device)
     if budget is not None:
-        placement = replace(fit(model, budget, dtypes, wish.shape, device.type, beside), speed=speed)
-        look_up((*speed, *_OFFLOADS.get(placement.offload, ())))
+        offloads = _can_offload(speed, device)
+        try:
+            placement = replace(fit(model, budget, dtypes, wish.shape, device.type, beside, offloads), speed=speed)
+        except CheckpointError:
+            if not wish.is_default:
+                raise
+            placement = Placement(dtypes[0], speed=speed)  # loading says what is wrong, or gets what is missing
     elif wish.memory is not None or speed or wish.dtype == "auto":
         placement = Placement(dtypes[0], speed=speed)
     else:
@@ -95,19 +103,34 @@ def fit(
     shape: VideoShape | PartialShape | None = None,
     device: str = "cuda",
     beside: PartsBeside | None = None,
+    can_offload: bool = True,
 ) -> Placement:
     """The cheapest settings that fit a budget, in one of some precisions, from the one preferred on.
+
+    `can_offload` is False where parts cannot wait on the host.
 
     Raises:
         ConfigError: none does; names the least that would.
         MuybridgeError: as of `plan_video`.
     """
-    choices = choices_in(dtypes, can_offload=device != "cpu")
+    choices = choices_in(dtypes, can_offload=can_offload and device != "cpu")
     plan = plan_video(model, shape, device=device, choices=choices, beside=beside, enough=budget)
     run = choose_run(plan.runs, budget)
     chosen, made = run.settings, plan.shape
     size = (made.num_frames, made.height, made.width)
     return Placement(chosen.dtype, chosen.guidance, chosen.tiled_vae, chosen.offload, peak_bytes=run.peak, shape=size)
+
+
+def _can_offload(speed: Sequence[str], device: torch.device) -> bool:
+    """Whether parts may wait on the host beside these optimizations.
+
+    Raises:
+        ConfigError: one of them is offloading, over which the memory decides.
+    """
+    named = look_up(speed)
+    if own := [name for name, each in named.items() if each.group == "offload"]:
+        raise ConfigError(f"memory decides what waits on the host; leave {own[0]} out, or memory.")
+    return device.type != "cpu" and not any(what == "offload" for each in named.values() for what, _ in each.not_with)
 
 
 def put(pipeline: Any, place: Place) -> None:
@@ -118,6 +141,8 @@ def put(pipeline: Any, place: Place) -> None:
     """
     placement = place.placement
     pipeline.placement = placement
+    if place.device is not None and place.device.index is not None:
+        torch.accelerator.set_device_index(place.device.index)  # offloading goes to the current one
     offload = () if placement is None else _OFFLOADS.get(placement.offload, ())
     if place.device is not None and not offload:
         pipeline.to(place.device)

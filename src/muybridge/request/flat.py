@@ -55,6 +55,14 @@ _NETWORKS = {
 """Networks beside a model by flat name, and their roles."""
 
 
+_SAID_OF = (
+    (("model",), "model", ("parts_from", "vae", "prediction")),
+    (("model",), "motion_adapter", ("motion_variant",)),
+    (("model", "networks"), "image_prompt_adapter", ("image_encoder",)),
+)
+"""What says something of another setting, and nothing when that is another."""
+
+
 def request_of_call(given: SettingsView) -> Request:
     """A request out of arguments of a call; ranges are checked when it is carried out, in words of the call.
 
@@ -136,14 +144,53 @@ def over(document: SettingsView, given: SettingsView) -> SettingsDict:
     words = {word for kind in condition_kinds().values() for word in kind.keywords}
     plain = nested({name: value for name, value in given.items() if name not in words})
     changes = {name: value for name, value in given.items() if name in words and value is not None}
-    found = _merged(document, plain)
+    before = _apart(document)
+    _forget(before, given)
+    found = _merged(before, plain)
     conditions = read_conditions(document.get("conditions") or ())
     for kind in condition_kinds().values():
         if changes.keys() & set(kind.keywords):
             conditions = _changed(conditions, kind, changes)
+    found.pop("conditions", None)
     if listed := [each.plain() for each in conditions]:
         found["conditions"] = listed
     return found
+
+
+def _apart(document: SettingsView) -> SettingsDict:
+    """A copy whose parts can be changed; a model that is a name alone becomes one with parts.
+
+    Raises:
+        ConfigError: a part that has no settings with names.
+    """
+    found: SettingsDict = {}
+    for name, value in document.items():
+        found[name] = value
+        if name != "model" and name not in _PARTS:
+            continue
+        named = {"model": value} if name == "model" and isinstance(value, str) else value
+        if named is not None and not isinstance(named, Mapping):
+            raise ConfigError(f"{name}: must be settings with names, as 'name: value' (given {value!r:.80})")
+        part: SettingsDict = dict(named or {})
+        if isinstance(networks := part.get("networks"), Mapping):
+            part["networks"] = dict(networks)
+        found[name] = part
+    return found
+
+
+def _forget(document: SettingsDict, changed: SettingsView) -> None:
+    """Take out of a document what says nothing any more once some values are others."""
+    for part, field, names in _SAID_OF:
+        own = document.get(part[0])
+        place = own.get(part[1], {}) if len(part) > 1 and isinstance(own, Mapping) else own
+        if field in changed and isinstance(place, dict):
+            for name in names:
+                place.pop(name, None)
+    shape = document.get("shape")
+    if isinstance(shape, dict):
+        gone = ("width", "height") if "fit" in changed else ("fit",) if changed.keys() & {"width", "height"} else ()
+        for name in gone:
+            shape.pop(name, None)
 
 
 def _merged(document: SettingsView, changes: SettingsView) -> SettingsDict:

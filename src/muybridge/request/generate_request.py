@@ -19,12 +19,6 @@ from muybridge.types import SettingsDict, SettingsView
 DIGESTS = "inputs"
 """Where the record of a video has the digests of the files it was made from, by path."""
 _MADE = "made"
-_SAID_OF = (
-    (("model",), "model", ("parts_from", "vae", "prediction")),
-    (("model",), "motion_adapter", ("motion_variant",)),
-    (("model", "networks"), "image_prompt_adapter", ("image_encoder",)),
-)
-"""What says something of another setting, and nothing when that is another."""
 
 
 def _named_model(value: object) -> object:
@@ -100,7 +94,6 @@ def repeated(embedded: SettingsView, changes: SettingsView | None = None) -> Gen
     if isinstance(model := document.get("model"), Mapping):
         # In what it was made, also where it would be made in something else today.
         document["model"] = {"dtype": "float32", **model}
-    _forget(document, changed)
     values = over(document, changed)
     model = values.get("model")
     if not isinstance(model, Mapping) or model.get("model") is None:
@@ -111,21 +104,6 @@ def repeated(embedded: SettingsView, changes: SettingsView | None = None) -> Gen
         kept = [document[name] for name in ("prompt", "negative_prompt") if name in document and name not in changed]
         values["plain_prompt"] = has_syntax_in(kept)
     return GenerateRequest.parse(values)
-
-
-def _forget(document: SettingsDict, changed: SettingsView) -> None:
-    """Take out of a document what says nothing any more once some values are others."""
-    for part, field, names in _SAID_OF:
-        own = document.get(part[0])
-        place = own.get(part[1], {}) if len(part) > 1 and isinstance(own, Mapping) else own
-        if field in changed and isinstance(place, dict):
-            for name in names:
-                place.pop(name, None)
-    shape = document.get("shape")
-    if isinstance(shape, dict):
-        gone = ("width", "height") if "fit" in changed else ("fit",) if changed.keys() & {"width", "height"} else ()
-        for name in gone:
-            shape.pop(name, None)
 
 
 def check_inputs(inputs: Inputs, embedded: SettingsView) -> None:
@@ -174,4 +152,7 @@ def _check_repeatable(made: object, document: SettingsView, changed: SettingsVie
     model = document.get("model")
     dtype = (model.get("dtype") if isinstance(model, Mapping) else None) or "float32"
     if "dtype" not in changed and made.get("dtype", dtype) != dtype:
-        raise ConfigError(f"The file cannot be repeated: it was made in {made['dtype']}, not in {dtype}.")
+        raise ConfigError(
+            f"The file cannot be repeated: it was made in {made['dtype']}, not in {dtype}. Name the precision with "
+            f"--dtype {made['dtype']}."
+        )

@@ -120,7 +120,9 @@ def _needs_accelerator(_pipeline: Pipeline) -> str | None:
 
 
 def _accelerator() -> torch.device | None:
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    """The one in use, with its number: without one, diffusers takes the first."""
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if there is None else torch.device(there.type, torch.accelerator.current_device_index())
 
 
 def _needs_fp8(pipeline: Pipeline) -> str | None:

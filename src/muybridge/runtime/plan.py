@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,10 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(|[KMG]I?)B?\s*", text, re.IGNORECASE)
     if match is None:
         raise ConfigError(f"A budget is a number of bytes, as in 12GB or 800MiB; given {text!r}.")
-    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+    count = float(match.group(1)) * _UNITS[match.group(2).upper()]
+    if not math.isfinite(count):
+        raise ConfigError(f"A budget is a number of bytes, as in 12GB or 800MiB; given {text!r}.")
+    return int(count)
 
 
 def _resident(need: StageNeed, everything: int, settings: PlanSettings) -> int:

@@ -19,6 +19,7 @@ from muybridge.pipelines.load import load_choice
 from muybridge.pipelines.placing import Wish
 from muybridge.pipelines.planning import PartialShape
 from muybridge.request import GenerateRequest, Inputs
+from muybridge.request.sizes import fit_size
 from muybridge.runtime.placement import describe
 from muybridge.sampling import scheduler_names
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long
@@ -86,9 +87,9 @@ def generate_file(
     if sampling.scheduler is not None and sampling.scheduler not in scheduler_names():
         raise ConfigError(f"Unknown scheduler {sampling.scheduler!r}. Known: {', '.join(scheduler_names())}.")
     target = pick_device(request.model.device)
-    wish = _wish(request, target)
     if inputs is None:
         inputs = open_inputs(request)
+    wish = _wish(request, target, inputs)
     with quiet_loading():
         pipeline = load_choice(request.model, wish)
     check_redo(request, pipeline, redo, redo_following)
@@ -115,7 +116,7 @@ def _check_idle_segments(request: GenerateRequest, pipeline: VideoPipeline) -> N
         )
 
 
-def _wish(request: GenerateRequest, device: torch.device) -> Wish:
+def _wish(request: GenerateRequest, device: torch.device, inputs: Inputs) -> Wish:
     """Precision and memory that were asked for; on a card, where nobody says, what it does well and what is free."""
     choice, on_cpu = request.model, device.type == "cpu"
     dtype = choice.dtype or ("float32" if on_cpu else "auto")
@@ -124,8 +125,11 @@ def _wish(request: GenerateRequest, device: torch.device) -> Wish:
         return Wish(dtype, None, choice.speed, device)
     asked, windows, segments = request.shape, request.sampling.windows, request.segments
     at_once = windows.size if windows is not None else None if segments is None else segments.frames
-    shape = PartialShape(at_once or asked.num_frames, asked.height, asked.width, is_whole=at_once is not None)
-    return Wish(dtype, memory, choice.speed, device, shape)
+    size = (asked.height, asked.width)
+    if asked.fit is not None and (source := request.size_to_fit(inputs)) is not None:
+        size = fit_size(*source, asked.fit)
+    shape = PartialShape(at_once or asked.num_frames, *size, is_whole=at_once is not None)
+    return Wish(dtype, memory, choice.speed, device, shape, is_default=choice.memory is None)
 
 
 def open_inputs(request: GenerateRequest) -> Inputs:

@@ -16,7 +16,7 @@ from muybridge.files.json_settings import read_json_object
 from muybridge.weights.formats import FileFormat, file_format
 from muybridge.weights.names import listed
 from muybridge.weights.pickles import can_be_mapped, read_pickle
-from muybridge.weights.precision import Precision, convert_, wanted
+from muybridge.weights.precision import Precision, asked, convert_, wanted
 from muybridge.weights.quantized import dequantized, read_gguf
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".gguf")
@@ -63,7 +63,7 @@ def read_weights(path: str | os.PathLike[str], precision: Precision = None) -> d
     state = read()
     _require_plain(state, path)
     wishes = wanted(state, precision)
-    if (numbers := dequantized(state, str(path), wishes)) is not None:
+    if (numbers := dequantized(state, str(path), asked(state, precision))) is not None:
         state, wishes = numbers, {key: wish for key, wish in wishes.items() if numbers.get(key) is state[key]}
     # Files of safetensors are replaced as a whole, pickles also written over, and a mapping would be of the new one.
     convert_(state, wishes, read if mapped else None, copy=mapped and is_pickle)

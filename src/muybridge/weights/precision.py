@@ -14,12 +14,16 @@ Precision: TypeAlias = torch.dtype | Callable[[Mapping[str, Tensor]], Mapping[st
 _AT_ONCE = 64 * 2**20
 
 
-def wanted(state: Mapping[str, Tensor], precision: Precision) -> dict[str, torch.dtype]:
-    """The precision of every key that has one asked for; whole numbers are left as they are."""
+def asked(state: Mapping[str, Tensor], precision: Precision) -> Mapping[str, torch.dtype]:
+    """The precision of every key that has one asked for, whole numbers included: scales make weights of some."""
     if precision is None:
         return {}
-    chosen = dict.fromkeys(state, precision) if isinstance(precision, torch.dtype) else precision(state)
-    return {key: dtype for key, dtype in chosen.items() if state[key].is_floating_point()}
+    return dict.fromkeys(state, precision) if isinstance(precision, torch.dtype) else precision(state)
+
+
+def wanted(state: Mapping[str, Tensor], precision: Precision) -> dict[str, torch.dtype]:
+    """The precision of every key that has one asked for; whole numbers are left as they are."""
+    return {key: dtype for key, dtype in asked(state, precision).items() if state[key].is_floating_point()}
 
 
 def convert_(

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests import tiny_models
 
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines import load_pipeline, placing
-from muybridge.pipelines.placing import Place, Wish, bytes_allowed, find_place, fit, put
+from muybridge.pipelines.placing import Place, Wish, _can_offload, bytes_allowed, find_place, fit, put
 from muybridge.pipelines.planning import PartsBeside, plan_video
 from muybridge.runtime.placement import Placement, describe
 from muybridge.runtime.plan import PlanSettings, choices_in, choose_run
@@ -162,3 +163,19 @@ def test_what_cannot_be_is_refused_before_anything_is_read(saved_pipeline: Path,
 def test_a_card_that_is_not_here(saved_pipeline: Path) -> None:
     with pytest.raises(ConfigError, match="is not here; there is the CPU alone"):
         load_pipeline(saved_pipeline, device="cuda")
+
+
+def test_memory_and_speed_do_not_contradict_each_other(saved_pipeline: Path) -> None:
+    with pytest.raises(ConfigError, match="memory decides what waits on the host; leave model_offload out"):
+        find_place(saved_pipeline, Wish(memory="1GB", speed="model_offload", device="cpu"))
+    assert not _can_offload(("compile",), torch.device("cuda"))
+    assert _can_offload(("channels_last",), torch.device("cuda"))
+
+
+def test_what_cannot_be_planned_is_loaded_whole_where_nobody_asked_for_memory(tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger.safetensors"
+    save_file({"x": torch.zeros(1)}, stranger)
+    with pytest.raises(CheckpointError):
+        find_place(stranger, Wish("float32", "1GB", device="cpu"))
+    place = find_place(stranger, Wish("float32", "1GB", device="cpu", is_default=True))
+    assert place.placement == Placement("float32")

@@ -200,6 +200,14 @@ def test_changes_touch_what_they_name() -> None:
     assert len([each for each in over(document, {})["conditions"] if each["kind"] == "control"]) == 2
     replaced = over(document, {"controls": [{"model": "j", "frames": "k.mp4"}]})["conditions"]
     assert [each["model"] for each in replaced if each["kind"] == "control"] == ["j"]
+    assert over({"model": "my/model"}, {"dtype": "bfloat16"}) == {"model": {"model": "my/model", "dtype": "bfloat16"}}
+    sized: dict[str, Any] = {"shape": {"width": 64, "height": 64}}
+    assert over(sized, {"fit": 512}) == {"shape": {"fit": 512}}
+    assert over({"shape": {"fit": 512}}, {"width": 32, "height": 32}) == {"shape": {"width": 32, "height": 32}}
+    assert over({"model": {"model": "a", "vae": "b"}}, {"model": "c"}) == {"model": {"model": "c"}}
+    assert sized == {"shape": {"width": 64, "height": 64}}
+    with pytest.raises(ConfigError, match="shape: must be settings with names"):
+        over({"shape": "64x64"}, {"num_frames": 8})
     with pytest.raises(ConfigError, match="dtyp: there is no such setting"):
         GenerateRequest.parse(over({"model": {"dtyp": "float16"}, "prompt": "a"}, {}))
     assert GenerateRequest.parse({"model": "demo/easyanimate", "prompt": "a"}).model.model == "demo/easyanimate"

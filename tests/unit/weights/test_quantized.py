@@ -97,3 +97,12 @@ def test_gguf_is_read(tmp_path: Path) -> None:
     (tmp_path / "w.gguf").write_bytes((tmp_path / "w.gguf").read_bytes()[:60])
     with pytest.raises(CheckpointError, match="is a GGUF file that is damaged"):
         read_weights(tmp_path / "w.gguf")
+
+
+@pytest.mark.parametrize("stored", [torch.int8, F8])
+def test_weights_with_scales_take_the_precision_that_is_asked_for(tmp_path: Path, stored: torch.dtype) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"x.weight": torch.ones(2, 8).to(stored), "x.weight_scale": torch.tensor(0.5)}, path)
+    found = read_weights(path, torch.bfloat16)
+    assert found["x.weight"].dtype == torch.bfloat16
+    assert torch.equal(found["x.weight"].float(), torch.full((2, 8), 0.5))

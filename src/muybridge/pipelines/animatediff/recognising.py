@@ -21,6 +21,8 @@ def recognised_folder(folder: Path, index: SettingsView) -> Recognised | None:
     name, unet = index.get("_class_name"), parts.class_of_part(folder, "unet")
     if not isinstance(name, str) or unet not in (*_UNETS, None):
         return None
+    if unet == "UNet3DConditionModel" and not _is_ours(index):
+        return None  # diffusers has another network of that name
     is_known = name in _VARIANTS or name.startswith(_VIDEO_PREFIX)
     if "unet" not in index and not (is_known and unet is None):
         return None
@@ -28,6 +30,11 @@ def recognised_folder(folder: Path, index: SettingsView) -> Recognised | None:
         return Recognised("pipeline", "animatediff", name)
     variant, notes = _image_model(folder, name)
     return Recognised("base-model", variant, name, makes_videos=False, notes=notes)
+
+
+def _is_ours(index: SettingsView) -> bool:
+    entry = index.get("unet")
+    return not (isinstance(entry, list) and entry[:1] == ["diffusers"])
 
 
 def _image_model(folder: Path, name: str) -> tuple[str, tuple[str, ...]]:
