@@ -175,8 +175,11 @@ def write_stable_diffusion(folder: Path, settings: Settings, weights: bool = Tru
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def write_single_file(path: Path, settings: Settings, weights: bool = True) -> None:
-    """Stable Diffusion 1.5 in one file of the original's names, in float32; without weights a file with a hole."""
+def write_single_file(path: Path, settings: Settings, weights: bool = True, only: str = "") -> None:
+    """Stable Diffusion 1.5 in one file of the original's names, in float32; without weights a file with a hole.
+
+    `only` is what names must begin with.
+    """
     unet, vae, text = _stable_diffusion(settings)
     state = {f"model.diffusion_model.{_ldm_unet_name(name, unet)}": value for name, value in unet.state_dict().items()}
     for name, value in vae.state_dict().items():
@@ -187,7 +190,8 @@ def write_single_file(path: Path, settings: Settings, weights: bool = True) -> N
         state[f"first_stage_model.{new}"] = value[:, :, None, None] if is_convolution else value
     for name, value in text.state_dict().items():
         state[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
-    _write_safetensors(path, state, torch.float32, weights)
+    chosen = {name: value for name, value in state.items() if name.startswith(only)}
+    _write_safetensors(path, chosen, torch.float32, weights)
 
 
 def write_motion_file(path: Path, settings: Settings) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.placing import fit
-from muybridge.pipelines.planning import PartsBeside, plan_video
+from muybridge.pipelines.planning import plan_video
+from muybridge.pipelines.wishes import wishes_of
+from muybridge.request import ModelChoice
 from muybridge.runtime.plan import PlanSettings
 from muybridge.types import VideoShape
 
@@ -33,7 +36,7 @@ def easyanimate(layouts: Any, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("shape", "limit"), [((144, 960, 960), "6"), ((144, 384, 672), "4")])
 def test_easyanimate_fits(easyanimate: Path, shape: tuple[int, int, int], limit: str) -> None:
-    placed = fit(easyanimate, int(limit) * 10**9, ("bfloat16",), VideoShape(*shape))
+    placed = fit(wishes_of(easyanimate), int(limit) * 10**9, ("bfloat16",), VideoShape(*shape))
     assert placed.offload == "group"
     assert 0 < (placed.peak_bytes or 0) <= int(limit) * 10**9
 
@@ -51,7 +54,19 @@ def test_stable_diffusion_with_motion_fits_and_is_the_same_as_folder_and_file(la
     layouts.write_adapter_settings(adapter, settings)
     shape, budget = VideoShape(16, 512, 512), 2_500_000_000
 
-    placed = fit(folder, budget, ("bfloat16",), shape, beside=PartsBeside(adapter))
+    def with_motion(model: Path) -> Wishes:
+        return wishes_of(ModelChoice(model=str(model), motion_adapter=str(adapter)))
+
+    placed = fit(with_motion(folder), budget, ("bfloat16",), shape)
 
     assert 0 < (placed.peak_bytes or 0) <= budget
-    assert fit(file, budget, ("bfloat16",), None, beside=PartsBeside(adapter)) == placed
+    assert fit(with_motion(file), budget, ("bfloat16",), None) == placed
+
+    vae = tmp_path / "vae.safetensors"
+    layouts.write_single_file(vae, settings, weights=False, only="first_stage_model.")
+    lacking = tmp_path / "unet.safetensors"
+    layouts.write_single_file(lacking, settings, weights=False, only="model.diffusion_model.")
+    assert fit(with_motion(lacking), budget, ("bfloat16",), None) == placed
+    for model in (lacking, folder):
+        choice = ModelChoice(model=str(model), motion_adapter=str(adapter), vae=str(vae))
+        assert fit(wishes_of(choice), budget, ("bfloat16",), shape) == placed

@@ -22,7 +22,7 @@ from muybridge.cli.main import main
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import CheckpointError, ConfigError, ShapeError
 from muybridge.pipelines.families import known_families
-from muybridge.pipelines.planning import PartsBeside
+from muybridge.request import ModelChoice
 from muybridge.runtime.plan import PlanSettings
 from muybridge.service.inspection import inspect_path
 from muybridge.training.run import run_training
@@ -112,11 +112,8 @@ def test_it_is_planned(model: Path, image_model: Path, motion: Path, capsys: pyt
 
     assert planned.family == NAME
     assert planned.runs[0].peak == pytest.approx(sum(p.nbytes for p in parts.parameters()) + memory.peak_bytes, rel=0.1)
-    beside = PartsBeside(motion)
-    assert (
-        plan_video(image_model, shape, device="cpu", choices=(PlanSettings("float32", "batched"),), beside=beside)
-        == planned
-    )
+    whole = ModelChoice(model=str(image_model), motion_adapter=str(motion))
+    assert plan_video(whole, shape, device="cpu", choices=(PlanSettings("float32", "batched"),)) == planned
     assert plan_video(model, choices=(PlanSettings("bfloat16"),)).shape == VideoShape(16, 64, 64)
     with pytest.raises(SystemExit) as end:
         main(["plan", "--model", str(model), "--size", "64x64", "--frames", "4", "--json"])

@@ -15,6 +15,32 @@ State = Mapping[str, Tensor]
 _HEAD_WIDTH = 64  # of every CLIP here, and of U-Nets with linear projections; shapes do not tell it
 _HEADS_OF_SD15 = 8
 
+PUBLISHED_VAE: SettingsDict = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+"""Of Stable Diffusion 1.5 and XL, whose VAEs are built alike."""
+PUBLISHED_CLIP: SettingsDict = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+"""Of the text encoder of Stable Diffusion 1.5, which is the first one of XL."""
+PUBLISHED_OPEN_CLIP: SettingsDict = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
+}
+"""Of the second text encoder of Stable Diffusion XL."""
+
 
 def unet_settings(state: State, is_sdxl: bool, text_width: int | None) -> SettingsDict:
     """Keyword arguments of diffusers' `UNet2DConditionModel`.

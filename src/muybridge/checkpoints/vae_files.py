@@ -75,7 +75,7 @@ def read_vae(
         ConfigError: a VAE whose latents have another scale or size.
     """
     expected = {"scaling_factor": SDXL_SCALE if is_sdxl else SD15_SCALE, **(own or {})}
-    path = _locate(name)
+    path = locate_vae(name)
     if path.is_dir():
         vae = _read_folder(path, dtype)
     else:
@@ -137,7 +137,12 @@ def own_vae_settings(folder: Path) -> SettingsDict:
     return read_json_object(config, "the settings of a VAE") if config.is_file() else {}
 
 
-def _locate(name: str | os.PathLike[str]) -> Path:
+def locate_vae(name: str | os.PathLike[str]) -> Path:
+    """The file of a VAE, or the folder that its settings are in.
+
+    Raises:
+        CheckpointError: there is none, here or on the hub.
+    """
     try:
         path = locate_weights(name)
     except CheckpointError:
@@ -146,11 +151,10 @@ def _locate(name: str | os.PathLike[str]) -> Path:
         path = locate_weights(f"{name}/{_PART}")  # the repository of a whole model
     if not path.exists():
         raise CheckpointError(f"There is no VAE {name}: no such file or folder here.")
-    return path
+    return path / _PART if not (path / "config.json").is_file() and (path / _PART).is_dir() else path
 
 
-def _read_folder(path: Path, dtype: torch.dtype | None) -> AutoencoderKL:
-    folder = path / _PART if not (path / "config.json").is_file() and (path / _PART).is_dir() else path
+def _read_folder(folder: Path, dtype: torch.dtype | None) -> AutoencoderKL:
     config = folder / "config.json"
     if config.is_file():
         found = read_json_object(config, "the settings of a VAE").get("_class_name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from muybridge.errors import ConfigError
 from muybridge.types import SettingsDict, SettingsView
 
 
@@ -200,6 +202,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag("speed", "speed", list[str], "An optimization by name, as in compile or channels_last.", "NAME", _MEMORY),
 )
 
+PARTS_OF_MODELS = tuple(
+    flag for flag in FLAGS if flag.panel == _MODEL and flag.name not in ("model", "embeddings", "prediction")
+)
+"""What is put into a model and takes memory."""
+
 
 def with_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator that gives a command these flags; it gets their values by name, together, as `given`.
@@ -239,3 +246,19 @@ def plain_flags(given: SettingsView) -> SettingsDict:
         else:
             found[name] = str(value) if isinstance(value, Path) else value
     return found
+
+
+def parse_loras(texts: Sequence[str]) -> dict[str, float]:
+    """Files and weights, of values of `--lora`.
+
+    Raises:
+        ConfigError: a file named twice.
+    """
+    loras: dict[str, float] = {}
+    for text in texts:
+        match = re.fullmatch(r"(.+?)(?::([+-]?(?:\d+\.?\d*|\.\d+)))?", text)
+        path, weight = (match[1], float(match[2] or 1)) if match else (text, 1.0)
+        if path in loras:
+            raise ConfigError(f"--lora names {path} twice.")
+        loras[path] = weight
+    return loras

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from muybridge.cli.console import Json, errors, output, print_json
-from muybridge.cli.flags import FLAGS, Flag, plain_flags, with_flags
+from muybridge.cli.flags import FLAGS, Flag, parse_loras, plain_flags, with_flags
 from muybridge.errors import ConfigError
 from muybridge.pipelines.families import built_in_families
 from muybridge.types import SettingsDict, SettingsView
@@ -115,7 +115,7 @@ def _flat(prompt: str | None, flags: SettingsDict, start: object) -> SettingsDic
         "controls": lambda texts: [_parse_control(each) for each in texts],
         "windows": lambda text: _parse_window(text, looped),
         "free_init": lambda passes: {"passes": passes},
-        "lora": _parse_loras,
+        "lora": parse_loras,
         "embeddings": _parse_embeddings,
     }
     given |= {name: read(given[name]) for name, read in readers.items() if name in given}
@@ -253,17 +253,6 @@ def _parse_window(text: str, looped: bool) -> SettingsDict:
         raise ConfigError(f"--window takes SIZE or SIZE/OVERLAP in frames, as in 16/4; given {text!r}.")
     settings: SettingsDict = {"size": int(match[1]), "schedule": "looped" if looped else "uniform"}
     return settings if match[2] is None else {**settings, "overlap": int(match[2])}
-
-
-def _parse_loras(texts: list[str]) -> dict[str, float]:
-    loras: dict[str, float] = {}
-    for text in texts:
-        match = re.fullmatch(r"(.+?)(?::([+-]?(?:\d+\.?\d*|\.\d+)))?", text)
-        path, weight = (match[1], float(match[2] or 1)) if match else (text, 1.0)
-        if path in loras:
-            raise ConfigError(f"--lora names {path} twice.")
-        loras[path] = weight
-    return loras
 
 
 def _parse_embeddings(texts: list[str]) -> dict[str, str]:

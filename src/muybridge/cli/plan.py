@@ -6,14 +6,16 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from muybridge.cli.console import Json, output, print_json
+from muybridge.cli.flags import PARTS_OF_MODELS, parse_loras, plain_flags, with_flags
 from muybridge.errors import ConfigError
 
 
+@with_flags(PARTS_OF_MODELS)
 def plan(
     model: Annotated[str, typer.Option(help="A shipped model, a folder, or a hub id; its weights are not loaded.")],
     size: Annotated[str, typer.Option(metavar="WxH", help="Width x height in pixels.")],
@@ -24,6 +26,7 @@ def plan(
     steps: Annotated[int, typer.Option(help="Denoising steps; for the cost of moving weights.", min=1)] = 25,
     device: Annotated[str, typer.Option(help="Where it is to run, cuda or cpu; need not be here.")] = "cuda",
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Predict the peak of every stage, and which settings fit a budget."""
     match = re.fullmatch(r"(\d+)x(\d+)", size)
@@ -32,11 +35,17 @@ def plan(
 
     with _without_collecting():
         from muybridge.pipelines.planning import plan_video
+        from muybridge.request.flat import nested
+        from muybridge.request.model_choice import ModelChoice
         from muybridge.runtime.plan import choose_run, describe, parse_bytes
         from muybridge.types import VideoShape
 
         allowed = None if budget is None else parse_bytes(budget)
-        planned = plan_video(model, VideoShape(frames, int(match[2]), int(match[1])), steps, device=device)
+        parts = {"model": model, **plain_flags(given)}
+        if "lora" in parts:
+            parts["lora"] = parse_loras(parts["lora"])
+        choice = ModelChoice.model_validate(nested(parts)["model"])
+        planned = plan_video(choice, VideoShape(frames, int(match[2]), int(match[1])), steps, device=device)
     chosen = None if allowed is None else choose_run(planned.runs, allowed)
     if as_json:
         runs = [{"settings": vars(run.settings), "peaks": run.peaks, "costs": run.costs} for run in planned.runs]

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    import os
-
     import torch
     from torch import Tensor
 
     from muybridge.motion import MotionHost
     from muybridge.pipelines.skeleton import Skeleton
     from muybridge.pipelines.stages import Stage
+    from muybridge.request import ModelChoice
     from muybridge.types import SettingsDict, SettingsView, VideoShape
 
 _PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)$"
@@ -80,25 +79,21 @@ class Recognition:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is to be loaded, and what is to be used instead of what it has or says itself; None is the model's own.
+    """What is to be loaded or planned; see `wishes_of`.
 
     Attributes:
-        model: what it was called.
-        place: the file or folder that it is.
-        motion_adapter: a motion adapter, here or on the hub.
-        motion_variant: what that is.
-        parts_from: what has the parts that a single file lacks.
-        vae: here or on the hub.
-        prediction: what the model predicts, in diffusers' words.
+        family: of the model.
+        choice: the model and all that is put into it, as it was asked for.
+        place: the file or folder that the model is.
+        prediction: what it is said to predict, in diffusers' words; None is what it says itself.
+        controls: networks that come with the conditions of a video, which are planned with the model: ControlNets.
     """
 
-    model: str | os.PathLike[str]
+    family: Family
+    choice: ModelChoice
     place: Path
-    motion_adapter: str | os.PathLike[str] | None = None
-    motion_variant: str | None = None
-    parts_from: str | os.PathLike[str] | None = None
-    vae: str | os.PathLike[str] | None = None
     prediction: str | None = None
+    controls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from muybridge.checkpoints import locate_model
-from muybridge.checkpoints.prediction import prediction_type
 from muybridge.errors import CheckpointError, ConfigError
-from muybridge.pipelines.families import family_of
-from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.make import VideoPipeline
-from muybridge.pipelines.placing import Place, Wish, find_place, put
-from muybridge.pipelines.planning import PartsBeside
+from muybridge.pipelines.placing import Wish, find_place, put
+from muybridge.pipelines.wishes import wishes_of
 from muybridge.request import ModelChoice
 from muybridge.types import VideoShape
-from muybridge.weights.files import WEIGHT_SUFFIXES
+from muybridge.weights.loading import parts_read_to
 
 
 def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides over memory goes by keyword
@@ -74,21 +68,36 @@ def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides 
     """
     if shape is not None and memory is None:
         raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
-    named = Names(model, motion_adapter, motion_variant, parts_from, vae, prediction)
-    pipeline, place = _loaded(named, Wish(torch_dtype, memory, speed, device, shape))
-    put(pipeline, place)
-    return pipeline
+    choice = ModelChoice(
+        model=os.fspath(model),
+        motion_adapter=None if motion_adapter is None else os.fspath(motion_adapter),
+        motion_variant=motion_variant,
+        parts_from=None if parts_from is None else os.fspath(parts_from),
+        vae=None if vae is None else os.fspath(vae),
+        prediction=prediction,
+    )
+    return load_choice(choice, Wish(torch_dtype, memory, speed, device, shape))
 
 
 def load_choice(choice: ModelChoice, wish: Wish) -> VideoPipeline:
     """Load a model and all that is put into it, into the memory that it may have.
 
+    What `choice` says of precision, device, memory and speed is in `wish`, which counts.
+
     Raises:
         ConfigError: something that this model does not take, or memory in which nothing fits.
         CheckpointError: as `load_pipeline`, and for what is put into it.
     """
-    names = (choice.motion_adapter, choice.motion_variant, choice.parts_from, choice.vae, choice.prediction)
-    pipeline, place = _loaded(Names(choice.model, *names), wish)
+    wishes = wishes_of(choice, wish.controls)
+    try:
+        place = find_place(wishes, wish)
+    except CheckpointError:
+        wishes.family.load(wishes, torch.float32)  # which says better what is wrong with a file
+        raise
+    with parts_read_to(place.parts_device):
+        pipeline: VideoPipeline = wishes.family.load(wishes, place.dtype)
+    recorded = choice.model_dump(include={"motion_adapter", "parts_from", "vae", "motion_variant"})
+    pipeline.remember_parts(choice.model, {**recorded, "prediction": wishes.prediction})
     for path, weight in choice.loras.items():
         pipeline.load_lora_weights(path, weight=weight)
     for path, name in choice.embeddings.items():
@@ -98,37 +107,3 @@ def load_choice(choice: ModelChoice, wish: Wish) -> VideoPipeline:
     # Last: what is put into layers has to be there before layers wait elsewhere.
     put(pipeline, place)
     return pipeline
-
-
-@dataclass(frozen=True)
-class Names:
-    """What to load, as `load_pipeline` is told it."""
-
-    model: str | os.PathLike[str]
-    motion_adapter: str | os.PathLike[str] | None = None
-    motion_variant: str | None = None
-    parts_from: str | os.PathLike[str] | None = None
-    vae: str | os.PathLike[str] | None = None
-    prediction: str | None = None
-
-
-def _loaded(names: Names, wish: Wish) -> tuple[VideoPipeline, Place]:
-    """The pipeline in its precision, and where it is to go."""
-    model, adapter, parts_from = names.model, names.motion_adapter, names.parts_from
-    if names.motion_variant is not None and adapter is None:
-        raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
-    asked = None if names.prediction is None else prediction_type(names.prediction)
-    path = Path(model)
-    if not path.exists() and path.suffix.lower() in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"There is no weight file {path}.")
-    if parts_from is not None and not path.is_file():
-        raise ConfigError(f"parts_from goes with a single file; {model} is a whole model. Leave it out.")
-    located = path if path.is_file() else locate_model(model)
-    family = family_of(located, adapter is not None)
-    place = find_place(model, wish, PartsBeside(adapter, names.motion_variant, parts_from))
-    wishes = Wishes(model, located, adapter, names.motion_variant, parts_from, names.vae, asked)
-    pipeline: VideoPipeline = family.load(wishes, place.dtype)
-    given = {"motion_adapter": adapter, "parts_from": parts_from, "vae": names.vae}
-    recorded = {name: None if each is None else str(each) for name, each in given.items()}
-    pipeline.remember_parts(str(model), {**recorded, "motion_variant": names.motion_variant, "prediction": asked})
-    return pipeline, place

@@ -26,8 +26,7 @@ from muybridge.checkpoints.lora import (
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, MotionHost
 from muybridge.pipelines.family import Family
-
-_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+from muybridge.pipelines.lora_outlines import TEXT_ENCODERS
 
 
 @dataclass(frozen=True)
@@ -312,7 +311,7 @@ class LoraHost(DiffusionPipeline):
         return any(attached.is_fused for attached in self._attached_loras.values())
 
     def _lora_networks(self) -> dict[str, nn.Module]:
-        texts = {name: getattr(self, name, None) for name in _TEXT_ENCODERS}
+        texts = {name: getattr(self, name, None) for name in TEXT_ENCODERS}
         found = {"backbone": getattr(self, "backbone", None), **texts}
         networks = {part: network for part, network in found.items() if isinstance(network, nn.Module)}
         for part, attached in self._attached_loras.items():

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from muybridge.errors import CheckpointError, ConfigError
-from muybridge.pipelines.planning import PartialShape, PartsBeside, plan_video
+from muybridge.pipelines.family import Wishes
+from muybridge.pipelines.planning import PartialShape, plan_wishes
 from muybridge.runtime.options import choose, look_up
 from muybridge.runtime.placement import Placement
 from muybridge.runtime.plan import choices_in, choose_run, parse_bytes
@@ -35,6 +36,7 @@ class Wish:
         is_default: whether `memory` is what is taken where nobody says; then a model that cannot be planned without
             its weights is loaded whole.
         shape: of the videos to make, or frames, height and width of which None is what the model makes by default.
+        controls: networks that their conditions bring, to be planned with the model.
     """
 
     dtype: torch.dtype | str = torch.float32
@@ -43,6 +45,7 @@ class Wish:
     device: str | torch.device | None = None
     shape: VideoShape | PartialShape | None = None
     is_default: bool = False
+    controls: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,19 @@ class Place:
     device: torch.device | None
     placement: Placement | None
 
+    @property
+    def parts_device(self) -> torch.device | None:
+        """Where each part may go as soon as it is read; None where it has to wait on the host."""
+        offloads = self.placement is not None and self.placement.offload in _OFFLOADS
+        return None if offloads or self.device is None or self.device.type == "cpu" else self.device
 
-def find_place(model: str | os.PathLike[str], wish: Wish, beside: PartsBeside | None = None) -> Place:
+
+def find_place(wishes: Wishes, wish: Wish) -> Place:
     """Decide how to load a model; reads what describes it, and no weight.
 
     Args:
-        model: as of `load_pipeline`.
+        wishes: what is to be loaded.
         wish: what was asked for.
-        beside: what is loaded with it.
 
     Raises:
         ConfigError: a precision, budget or device that is not known or not there, or a budget that nothing fits: names
@@ -82,7 +90,7 @@ def find_place(model: str | os.PathLike[str], wish: Wish, beside: PartsBeside | 
     if budget is not None:
         offloads = _can_offload(speed, device)
         try:
-            placement = replace(fit(model, budget, dtypes, wish.shape, device.type, beside, offloads), speed=speed)
+            placement = replace(fit(wishes, budget, dtypes, wish.shape, device.type, offloads), speed=speed)
         except CheckpointError:
             if not wish.is_default:
                 raise
@@ -97,12 +105,11 @@ def find_place(model: str | os.PathLike[str], wish: Wish, beside: PartsBeside | 
 
 
 def fit(
-    model: str | os.PathLike[str],
+    wishes: Wishes,
     budget: int,
     dtypes: Sequence[str],
     shape: VideoShape | PartialShape | None = None,
     device: str = "cuda",
-    beside: PartsBeside | None = None,
     can_offload: bool = True,
 ) -> Placement:
     """The cheapest settings that fit a budget, in one of some precisions, from the one preferred on.
@@ -114,7 +121,7 @@ def fit(
         MuybridgeError: as of `plan_video`.
     """
     choices = choices_in(dtypes, can_offload=can_offload and device != "cpu")
-    plan = plan_video(model, shape, device=device, choices=choices, beside=beside, enough=budget)
+    plan = plan_wishes(wishes, shape, device=device, choices=choices, enough=budget)
     run = choose_run(plan.runs, budget)
     chosen, made = run.settings, plan.shape
     size = (made.num_frames, made.height, made.width)

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from muybridge.checkpoints import locate_model
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
-from muybridge.pipelines.families import family_of
 from muybridge.pipelines.family import Wishes
+from muybridge.pipelines.lora_outlines import attach_outlines, read_loras
 from muybridge.pipelines.stages import Stage
+from muybridge.pipelines.wishes import wishes_of
+from muybridge.request import ModelChoice
 from muybridge.runtime.plan import CHOICES, PlannedRun, PlanSettings, StageNeed, plan_runs
 from muybridge.types import VideoShape
 
@@ -37,15 +37,6 @@ class VideoPlan:
     family: str
     shape: VideoShape
     runs: list[PlannedRun]
-
-
-@dataclass(frozen=True)
-class PartsBeside:
-    """What is loaded with a model, as arguments of `load_pipeline`."""
-
-    motion_adapter: str | os.PathLike[str] | None = None
-    motion_variant: str | None = None
-    parts_from: str | os.PathLike[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,55 +64,68 @@ class PartialShape:
 
 
 def plan_video(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | ModelChoice,
     shape: VideoShape | PartialShape | None = None,
     num_steps: int = 25,
     guided: bool = True,
     device: str = "cuda",
     choices: tuple[PlanSettings, ...] = CHOICES,
-    beside: PartsBeside | None = None,
     *,
     enough: int | None = None,
 ) -> VideoPlan:
     """Predict the peak of every stage under different settings; no weight is loaded, or needs to be there.
 
     Tensors are counted as in `TensorMemory`: what kernels need inside themselves, and what a process takes before it
-    has made a tensor (on a GPU about 0.5 GB), come on top. Decoding is of the "clean" profile, piece by piece. A
-    SparseCtrl in the folder counts with its weights, not with what it needs when there are keyframes or sketches.
+    has made a tensor (on a GPU about 0.5 GB), come on top. Decoding is of the "clean" profile, piece by piece.
+    SparseCtrls, ControlNets and IP-Adapters count with their weights, not with what they need while they work. Files of
+    LoRAs are read; of single files names and shapes are.
 
     Args:
-        model: a shipped model, a folder, or a hub id; with a motion adapter beside it also an image model, as a folder
-            or a single file.
+        model: a shipped model, a folder, or a hub id; or with all that is put into it, and so also an image model, as
+            a folder or a single file, with a motion adapter.
         shape: of the video; by default what the model makes by default.
         num_steps: denoising steps; they matter for the cost of offloading only.
         guided: whether there is guidance, which has two branches.
         device: where it is to run, "cpu" or any other, such as "cuda": kernels on a CPU need less between layers. It
-            does not have to be here. Single files are planned as for a card.
+            does not have to be here. Single files, and models with LoRAs, are planned as for a card.
         choices: settings to plan for.
-        beside: what is loaded with the model.
         enough: bytes; settings behind the first that takes no more are not planned.
 
     Raises:
         CheckpointError: no such model, a family that is not known, or settings that describe no network.
         ShapeError: a size or number of frames that the model cannot make.
     """
-    beside = beside or PartsBeside()
-    place = Path(model) if Path(model).is_file() else locate_model(model)
-    family = family_of(place, beside.motion_adapter is not None)
-    wishes = Wishes(model, place, beside.motion_adapter, beside.motion_variant, beside.parts_from)
+    return plan_wishes(wishes_of(model), shape, num_steps, guided, device, choices, enough=enough)
+
+
+def plan_wishes(
+    wishes: Wishes,
+    shape: VideoShape | PartialShape | None = None,
+    num_steps: int = 25,
+    guided: bool = True,
+    device: str = "cuda",
+    choices: tuple[PlanSettings, ...] = CHOICES,
+    *,
+    enough: int | None = None,
+) -> VideoPlan:
+    """As `plan_video`, of a model that has been found, with the networks that conditions bring."""
+    family = wishes.family
     skeleton = family.planning.skeleton(wishes)
+    loras = read_loras(wishes.choice.loras)
     wanted = shape or skeleton.shape
     if isinstance(wanted, PartialShape):
         wanted = wanted.filled(skeleton.shape, skeleton.is_continued)
 
-    on_cpu = device == "cpu" and not skeleton.is_file
+    on_cpu = device == "cpu" and not skeleton.is_file and not loras
     # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
     with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
 
         @cache
         def stages_in(dtype: str) -> tuple[int, Mapping[str, Stage]]:
             parts = skeleton.make(getattr(torch, dtype), "cpu" if on_cpu else "meta")
-            return sum(_weight_bytes(part) for part in parts.values()), family.planning.stages(parts, wanted, guided)
+            stages = family.planning.stages(parts, wanted, guided)
+            attach_outlines(loras, family.lora.root, parts)
+            return _weight_bytes(nn.ModuleList(parts.values())), stages
 
         @cache
         def need(name: str, dtype: str, *deciding: tuple[str, Any]) -> StageNeed:

@@ -39,6 +39,21 @@ class Skeleton:
     is_continued: bool = False
 
 
+class Weights(nn.ModuleList):
+    """The weights of a network, without numbers and without what they do."""
+
+    def __init__(self, outlines: Mapping[str, Tensor]) -> None:
+        """As `read_outlines` gave them, in torch's default precision and on its default device."""
+        super().__init__(_Weight(outline) for outline in outlines.values())
+
+
+class _Weight(nn.Module):
+    def __init__(self, outline: Tensor) -> None:
+        super().__init__()
+        dtype = None if outline.is_floating_point() else outline.dtype
+        self.register_buffer("weight", torch.empty(outline.shape, dtype=dtype))
+
+
 def skeleton_parts(folder: Path, makers: Makers, dtype: torch.dtype, device: str = "meta") -> dict[str, nn.Module]:
     """Build every network of a folder from its settings; no weight file is opened, or needs to be there.
 

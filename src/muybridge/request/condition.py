@@ -163,6 +163,10 @@ class Condition(BaseModel):
         """
         call.can.require(self.needs, self.keywords[0] if self.keywords else self.kind)
 
+    def networks(self) -> Sequence[str]:
+        """Files and folders of networks that it brings, here or on the hub, which take memory beside the model."""
+        return ()
+
     def followed(self, inputs: Inputs) -> Sequence[Followed]:
         """Videos that the new one follows frame by frame: its length, size and rate are theirs where nobody asks."""
         del inputs

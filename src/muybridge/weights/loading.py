@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
@@ -27,6 +29,28 @@ _PLAIN_OPTIONS = {"dtype", "torch_dtype", "variant", "subfolder", "use_safetenso
 _MISFITS = "has shapes that do not fit:"
 _WITHOUT_INFINITY = (torch.float4_e2m1fn_x2,)
 """Formats of 4 bits, which have no value that is not a number, and with which torch cannot compute."""
+_PLACE: ContextVar[torch.device | None] = ContextVar("place", default=None)
+
+
+@contextmanager
+def parts_read_to(device: torch.device | None) -> Iterator[None]:
+    """Networks that are loaded here go to a device one by one, so that the host never holds more than one of them.
+
+    None leaves them on the host.
+    """
+    token = _PLACE.set(device)
+    try:
+        yield
+    finally:
+        _PLACE.reset(token)
+
+
+def in_its_place(model: ModelT) -> ModelT:
+    """A network that has just been read, where `parts_read_to` wants it."""
+    place = _PLACE.get()
+    if place is not None and not any(each.is_meta for each in (*model.parameters(), *model.buffers())):
+        model.to(place)
+    return model
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, assign: bool = False) -> None:
@@ -46,6 +70,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str, as
     _require_numbers(own, state, source)
     require_finite(state.items(), source)
     model.load_state_dict(dict(state), strict=True, assign=assign)
+    in_its_place(model)
 
 
 def _require_numbers(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
@@ -133,7 +158,7 @@ def load_folder(
     foreign = [key for key in unexpected if whole is None or not key.startswith(whole.other_keys)]
     _report(source, "has keys that the model does not have:", sorted(foreign))
     require_finite(model.named_parameters(), source)
-    return model
+    return in_its_place(model)
 
 
 def _read_whole(

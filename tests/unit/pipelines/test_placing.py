@@ -15,7 +15,9 @@ from tests import tiny_models
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines import load_pipeline, placing
 from muybridge.pipelines.placing import Place, Wish, _can_offload, bytes_allowed, find_place, fit, put
-from muybridge.pipelines.planning import PartsBeside, plan_video
+from muybridge.pipelines.planning import plan_video
+from muybridge.pipelines.wishes import wishes_of
+from muybridge.request import ModelChoice
 from muybridge.runtime.placement import Placement, describe
 from muybridge.runtime.plan import PlanSettings, choices_in, choose_run
 from muybridge.types import VideoShape
@@ -74,7 +76,7 @@ def test_less_memory_gets_what_costs_more(saved_pipeline: Path) -> None:
     assert order == sorted(order)
 
     least = chosen[-1]
-    placed = fit(saved_pipeline, least.peak, ("float32",), SHAPE)
+    placed = fit(wishes_of(saved_pipeline), least.peak, ("float32",), SHAPE)
     assert placed == Placement(**vars(least.settings), peak_bytes=least.peak, shape=(4, 32, 32))
 
 
@@ -93,7 +95,10 @@ def test_an_image_model_and_a_motion_adapter_are_planned_as_one(saved_pipeline: 
     choices = (PlanSettings("float32", "sequential", False, "model"),)
     whole = plan_video(saved_pipeline, SHAPE, choices=choices).runs[0].peaks
 
-    assert plan_video(folder, SHAPE, choices=choices, beside=PartsBeside(adapter)).runs[0].peaks == whole
+    assert (
+        plan_video(ModelChoice(model=str(folder), motion_adapter=str(adapter)), SHAPE, choices=choices).runs[0].peaks
+        == whole
+    )
     with pytest.raises(CheckpointError, match="together with a motion adapter"):
         plan_video(folder, SHAPE, choices=choices)
 
@@ -135,10 +140,10 @@ def test_a_loaded_pipeline_says_how_it_was_placed(saved_pipeline: Path) -> None:
 
 def test_a_precision_alone_plans_nothing(saved_pipeline: Path) -> None:
     assert load_pipeline(saved_pipeline).placement is None  # type: ignore[union-attr]
-    place = find_place(saved_pipeline, Wish("auto", "auto", device="cpu"))
+    place = find_place(wishes_of(saved_pipeline), Wish("auto", "auto", device="cpu"))
     assert place.placement == Placement("float32")
     assert describe(Placement("float32")) == "float32."
-    assert find_place(saved_pipeline, Wish("float16")).dtype == torch.float16
+    assert find_place(wishes_of(saved_pipeline), Wish("float16")).dtype == torch.float16
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_a_card_that_is_not_here(saved_pipeline: Path) -> None:
 
 def test_memory_and_speed_do_not_contradict_each_other(saved_pipeline: Path) -> None:
     with pytest.raises(ConfigError, match="memory decides what waits on the host; leave model_offload out"):
-        find_place(saved_pipeline, Wish(memory="1GB", speed="model_offload", device="cpu"))
+        find_place(wishes_of(saved_pipeline), Wish(memory="1GB", speed="model_offload", device="cpu"))
     assert not _can_offload(("compile",), torch.device("cuda"))
     assert _can_offload(("channels_last",), torch.device("cuda"))
 
@@ -176,6 +181,6 @@ def test_what_cannot_be_planned_is_loaded_whole_where_nobody_asked_for_memory(tm
     stranger = tmp_path / "stranger.safetensors"
     save_file({"x": torch.zeros(1)}, stranger)
     with pytest.raises(CheckpointError):
-        find_place(stranger, Wish("float32", "1GB", device="cpu"))
-    place = find_place(stranger, Wish("float32", "1GB", device="cpu", is_default=True))
+        find_place(wishes_of(stranger), Wish("float32", "1GB", device="cpu"))
+    place = find_place(wishes_of(stranger), Wish("float32", "1GB", device="cpu", is_default=True))
     assert place.placement == Placement("float32")

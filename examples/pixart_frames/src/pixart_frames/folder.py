@@ -42,7 +42,7 @@ def load(wishes: Wishes, dtype: torch.dtype) -> PixArtFramesPipeline:
         ConfigError: a wish that this family does not know, or a motion adapter for another network.
         CheckpointError: a part is missing or damaged.
     """
-    if wishes.vae is not None:
+    if wishes.choice.vae is not None:
         raise ConfigError(f"{FAMILY.name} runs with the VAE of its folder; leave vae out.")
     folder = wishes.place
     index = parts.read_model_index(folder)
@@ -59,9 +59,9 @@ def load(wishes: Wishes, dtype: torch.dtype) -> PixArtFramesPipeline:
         scheduler=parts.load_scheduler(folder, index),
         **{name: index[name] for name in _SETTINGS if name in index},
     )
-    if wishes.motion_adapter is not None:
-        pipeline.set_motion_adapter(MotionAdapter.from_pretrained(wishes.motion_adapter, torch_dtype=dtype))
-    predict_as_asked(pipeline, wishes.prediction, str(wishes.model))
+    if wishes.choice.motion_adapter is not None:
+        pipeline.set_motion_adapter(MotionAdapter.from_pretrained(wishes.choice.motion_adapter, torch_dtype=dtype))
+    predict_as_asked(pipeline, wishes.prediction, wishes.choice.model)
     return pipeline
 
 

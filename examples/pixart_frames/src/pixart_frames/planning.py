@@ -34,9 +34,9 @@ def skeleton(wishes: Wishes) -> Skeleton:
 
     def make(dtype: torch.dtype, device: str) -> dict[str, Any]:
         parts: dict[str, Any] = skeleton_parts(folder, _MAKERS, dtype, device)
-        if wishes.motion_adapter is not None:
+        if wishes.choice.motion_adapter is not None:
             with torch.device(device), default_dtype(dtype):
-                adapter = made(MotionAdapter.from_config(settings_of(Path(wishes.motion_adapter))))
+                adapter = made(MotionAdapter.from_config(settings_of(Path(wishes.choice.motion_adapter))))
             parts["transformer"].set_motion_adapter(adapter)
         return parts
 

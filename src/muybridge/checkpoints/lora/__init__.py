@@ -1,6 +1,6 @@
 """LoRA files: read in every dialect, matched to the layers of a network, attached through peft, written."""
 
-from muybridge.checkpoints.lora.attached import AttachedLoras
+from muybridge.checkpoints.lora.attached import AttachedLoras, inject
 from muybridge.checkpoints.lora.matching import ALPHA_MODES, AlphaMode, LoraChange, match_lora
 from muybridge.checkpoints.lora.names import adaptable_layers, described
 from muybridge.checkpoints.lora.reading import LoraPair, read_lora
@@ -16,6 +16,7 @@ __all__ = [
     "LoraPair",
     "adaptable_layers",
     "described",
+    "inject",
     "match_lora",
     "read_lora",
     "write_lora",

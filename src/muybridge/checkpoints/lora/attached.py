@@ -90,7 +90,7 @@ class AttachedLoras:
         # peft warns of a second adapter; it is meant.
         known = vars(self.network).pop("peft_config", {})
         try:
-            inject_adapter_in_model(_config(changes), self.network, name, low_cpu_mem_usage=True)
+            inject(self.network, name, changes)
             known |= vars(self.network)["peft_config"]
         finally:
             self.network.__dict__["peft_config"] = known
@@ -100,9 +100,6 @@ class AttachedLoras:
             for parameter, wanted in trainable:  # peft freezes the network
                 if parameter.requires_grad != wanted:
                     parameter.requires_grad_(wanted)
-        for place in self._places:
-            if name in place.layer.lora_A:
-                _fill(place, name, changes[place.name])
         _maybe_remove_and_reapply_group_offloading(self.network)
 
     def weigh(self, weights: Mapping[str, float], enabled: bool = True) -> None:
@@ -212,6 +209,14 @@ class AttachedLoras:
     def _show_acting(self) -> None:
         for place in self._places:
             place.show(place.wrapped if place.acts else place.base)
+
+
+def inject(network: nn.Module, name: str, changes: Mapping[str, LoraChange]) -> None:
+    """Put LoRA layers around the layers of `changes`, in their precision and on their device, which may be "meta"."""
+    inject_adapter_in_model(_config(changes), network, name, low_cpu_mem_usage=True)
+    for place in _places(network):
+        if name in place.layer.lora_A:
+            _fill(place, name, changes[place.name])
 
 
 def _places(network: nn.Module) -> Iterator[_Place]:

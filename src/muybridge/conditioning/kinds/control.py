@@ -60,6 +60,10 @@ class Control(Condition):
         if isinstance(self.model, (str, os.PathLike)) and Path(self.model).is_file():
             inputs.note(self.model)
 
+    def networks(self) -> Sequence[str]:
+        """The ControlNet, where it is named."""
+        return [os.fspath(self.model)] if isinstance(self.model, (str, os.PathLike)) else []
+
     def followed(self, inputs: Inputs) -> Sequence[Followed]:
         """Length, size and rate of what it is shown."""
         return [followed_video("The control video", inputs.video(self.frames, None), may_be_pictures=True)]

@@ -38,23 +38,23 @@ def load(wishes: Wishes, dtype: torch.dtype) -> AnimateDiffPipeline:
         MuybridgeError: as `load_pipeline`.
     """
     motion = None
-    if wishes.motion_adapter is not None:
-        motion = read_motion(wishes.motion_adapter, dtype=dtype, variant=wishes.motion_variant)
+    if wishes.choice.motion_adapter is not None:
+        motion = read_motion(wishes.choice.motion_adapter, dtype=dtype, variant=wishes.choice.motion_variant)
     make = _from_file if wishes.place.is_file() else _from_folder
     return make(wishes, motion, dtype)
 
 
 def _from_folder(wishes: Wishes, motion: LoadedMotion | None, dtype: torch.dtype) -> AnimateDiffPipeline:
-    folder, name = wishes.place, str(wishes.model)
+    folder, name = wishes.place, wishes.choice.model
     index, settings = read_model_index(folder), parts.unet_settings(folder)
     components: SettingsDict = {}
     if motion is not None:
         if settings:  # without them, loading says what is missing
             check_motion_fits(settings, motion, name, _motion_name(wishes))
         components["motion_adapter"] = motion.adapter
-    if wishes.vae is not None:
+    if wishes.choice.vae is not None:
         is_sdxl = unet_kind(settings) == "sdxl"
-        components["vae"] = read_vae(wishes.vae, dtype, own=own_vae_settings(folder), is_sdxl=is_sdxl)
+        components["vae"] = read_vae(wishes.choice.vae, dtype, own=own_vae_settings(folder), is_sdxl=is_sdxl)
     recognised = recognised_folder(folder, index)
     makes_videos = recognised is not None and recognised.makes_videos
     chosen = motion if motion is not None and (not makes_videos or motion.variant.distilled) else None
@@ -80,12 +80,12 @@ def _from_file(wishes: Wishes, motion: LoadedMotion | None, dtype: torch.dtype) 
     base = base_model_from_weights(without_marks(state), str(path), dtype=dtype)
     check_motion_fits(base.unet.config, motion, str(path), _motion_name(wishes))
     present: SettingsDict = base.components()
-    if wishes.vae is not None:
+    if wishes.choice.vae is not None:
         own = None if base.vae is None else dict(base.vae.config)
-        present["vae"] = read_vae(wishes.vae, dtype, own=own, is_sdxl=base.variant == "base-sdxl")
+        present["vae"] = read_vae(wishes.choice.vae, dtype, own=own, is_sdxl=base.variant == "base-sdxl")
     return AnimateDiffPipeline(
         **present,
-        **load_lacking(base, str(path), wishes.parts_from, dtype, present),
+        **load_lacking(base, str(path), wishes.choice.parts_from, dtype, present),
         scheduler=_scheduler(motion.variant, prediction),  # type: ignore[arg-type]  # a protocol of what is used
         motion_adapter=motion.adapter,
         **_defaults(motion.variant),
@@ -93,7 +93,7 @@ def _from_file(wishes: Wishes, motion: LoadedMotion | None, dtype: torch.dtype) 
 
 
 def _motion_name(wishes: Wishes) -> str:
-    return Path(wishes.motion_adapter or "").name
+    return Path(wishes.choice.motion_adapter or "").name
 
 
 def _scheduler(variant: MotionVariant, prediction: Prediction) -> Scheduler:

@@ -12,7 +12,7 @@ from muybridge.types import ScaleFactors, SettingsView, VideoShape
 
 
 def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, Stage]:
-    """Text, denoising and decoding; a SparseCtrl counts with its weights alone.
+    """Text, denoising and decoding; networks beside these count with their weights alone.
 
     Raises:
         ShapeError: a size that cannot be made.
@@ -24,7 +24,7 @@ def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, St
     latent = ScaleFactors(spatial).latent_shape(shape, unet.in_channels)
     tokens, width = text_encoder.config.max_position_embeddings, unet.config["cross_attention_dim"]
     branches = 2 if guided else 1
-    controls = [part for name, part in parts.items() if name.endswith("_control")]
+    beside = [part for name, part in parts.items() if name.endswith("_control") or name == "image_prompt"]
     second = parts.get("text_encoder_2")
     encoders = [text_encoder] if second is None else [text_encoder, second]
 
@@ -42,8 +42,10 @@ def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, St
         guidance = Guidance(predict, states, states if guided else None, 7.5, settings.guidance == "batched")
         return guidance(latents, empty())
 
+    picture = {"picture": Stage([parts["image_encoder"]], lambda _: None)} if "image_encoder" in parts else {}
     return {
         "text": Stage(encoders, encode),
-        "denoise": Stage([unet, *controls], denoise, ("guidance",)),
+        **picture,
+        "denoise": Stage([unet, *beside], denoise, ("guidance",)),
         "decode": decode_stage(vae, latent),
     }

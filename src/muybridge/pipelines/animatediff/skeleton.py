@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,18 +15,26 @@ from muybridge.backbones.unet import UNet3DConditionModel
 from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
 from muybridge.backbones.unet.sparse_control import SparseControlModel
 from muybridge.checkpoints.base_models import base_model_from_weights
+from muybridge.checkpoints.ldm_configs import PUBLISHED_CLIP, PUBLISHED_OPEN_CLIP, PUBLISHED_VAE
 from muybridge.checkpoints.locate import locate_model, locate_weights
 from muybridge.checkpoints.motion_files import read_motion_config, sites_in_config
 from muybridge.checkpoints.parts import class_of_part, part_folder, unet_settings
 from muybridge.checkpoints.prediction import without_marks
-from muybridge.checkpoints.vae_files import own_vae_settings
-from muybridge.errors import CheckpointError
+from muybridge.checkpoints.unet_kinds import unet_kind
+from muybridge.checkpoints.vae_files import (
+    SD15_SCALE,
+    SDXL_SCALE,
+    locate_vae,
+    own_vae_settings,
+    vae_from_weights,
+)
 from muybridge.motion import MotionAdapter, MotionSite, TemporalConfig
 from muybridge.motion.reading import plan_motion
 from muybridge.pipelines.animatediff.capabilities import USUAL_FRAMES
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.skeleton import (
     Skeleton,
+    Weights,
     default_dtype,
     in_default_dtype,
     made,
@@ -35,36 +42,80 @@ from muybridge.pipelines.skeleton import (
     settings_of,
     skeleton_parts,
 )
-from muybridge.types import SettingsDict, SettingsView, VideoShape
+from muybridge.types import SettingsDict, VideoShape
 
 _SECOND_TEXT_ENCODER = "conditioner.embedders.1.model.text_projection"
 
 
 def skeleton(wishes: Wishes) -> Skeleton:
-    """Of a folder or a single file, with a motion adapter beside it where one is wished for.
+    """Of a folder or a single file, with what is put into it.
 
     Raises:
         CheckpointError: it cannot be read, or is something else.
     """
     # Files are read here, since under a `FakeTensorMode` they cannot be.
-    adapter = None
-    if wishes.motion_adapter is not None:
-        adapter = _adapter_settings(wishes.motion_adapter, wishes.motion_variant)
-
-    def whole(parts: dict[str, nn.Module], dtype: torch.dtype, device: str) -> dict[str, nn.Module]:
-        return parts if adapter is None else {**parts, "motion_adapter": _adapter(adapter, dtype, device)}
-
-    place, name = wishes.place, str(wishes.model)
+    place, choice = wishes.place, wishes.choice
+    beside = _makers_beside(wishes)
     if place.is_file():
         outlines = read_outlines(place)
-        side = 1024 if _SECOND_TEXT_ENCODER in outlines else 512
-        return Skeleton(
-            lambda dtype, on: whole(_of_file(outlines, name, dtype, wishes.parts_from), dtype, on),
-            VideoShape(USUAL_FRAMES, side, side),
-            is_file=True,
-        )
+        is_sdxl = _SECOND_TEXT_ENCODER in outlines
+        vae = None if choice.vae is None else _other_vae(choice.vae, is_sdxl)
+
+        def of_file(dtype: torch.dtype, device: str) -> dict[str, nn.Module]:
+            parts = _of_file(outlines, choice.model, dtype, choice.parts_from, vae)
+            return parts | _made(beside, dtype, device)
+
+        side = 1024 if is_sdxl else 512
+        return Skeleton(of_file, VideoShape(USUAL_FRAMES, side, side), is_file=True)
     makers = part_makers(place)
-    return Skeleton(lambda dtype, on: whole(skeleton_parts(place, makers, dtype, on), dtype, on), _usual_shape(place))
+    vae = None if choice.vae is None else _other_vae(choice.vae, unet_kind(unet_settings(place)) == "sdxl")
+    if vae is not None:
+        makers["vae"] = lambda _: vae(torch.get_default_dtype())
+    return Skeleton(
+        lambda dtype, device: skeleton_parts(place, makers, dtype, device) | _made(beside, dtype, device),
+        _usual_shape(place),
+    )
+
+
+def _made(makers: Mapping[str, Callable[[], nn.Module]], dtype: torch.dtype, device: str) -> dict[str, nn.Module]:
+    with torch.device(device), default_dtype(dtype):
+        return {name: make().eval() for name, make in makers.items()}
+
+
+def _makers_beside(wishes: Wishes) -> dict[str, Callable[[], nn.Module]]:
+    """What makes each network that comes with the model, by the name of its part."""
+    choice, makers = wishes.choice, {}
+    if choice.motion_adapter is not None:
+        adapter = _adapter_settings(choice.motion_adapter, choice.motion_variant)
+        makers["motion_adapter"] = lambda: MotionAdapter(**adapter)
+    files = {_PARTS_OF_ROLES[role]: path for role, path in choice.networks.items() if role in _PARTS_OF_ROLES}
+    files |= {f"{number}_control": path for number, path in enumerate(wishes.controls)}
+    for name, path in files.items():
+        own = locate_weights(path, beside="image_encoder" if name == "image_prompt" else None)
+        makers[name] = _weights(own)
+        if name == "image_prompt" and "image_encoder" not in files and (own.parent / "image_encoder").is_dir():
+            makers["image_encoder"] = _weights(own.parent / "image_encoder")
+    return makers
+
+
+def _weights(path: Path) -> Callable[[], nn.Module]:
+    outlines = read_outlines(path)
+    return lambda: Weights(outlines)
+
+
+def _other_vae(name: str, is_sdxl: bool) -> Callable[[torch.dtype], nn.Module]:
+    """What makes a VAE that is used instead of the model's own, in a precision."""
+    path = locate_vae(name)
+    if path.is_dir():
+        return lambda _: _vae_of(path, is_sdxl)
+    outlines, scale = read_outlines(path), SDXL_SCALE if is_sdxl else SD15_SCALE
+
+    def make(dtype: torch.dtype) -> nn.Module:
+        precise = torch.float32 if is_sdxl else dtype
+        vae = vae_from_weights(outlines, str(path), precise, scale=scale, is_sdxl=is_sdxl)
+        return vae if torch.empty(0).is_meta else vae.to_empty(device=torch.get_default_device())
+
+    return make
 
 
 def part_makers(folder: Path) -> dict[str, Callable[[Path], nn.Module]]:
@@ -85,7 +136,11 @@ def _usual_shape(folder: Path) -> VideoShape:
 
 
 def _of_file(
-    outlines: Mapping[str, Tensor], source: str, dtype: torch.dtype, parts_from: str | os.PathLike[str] | None
+    outlines: Mapping[str, Tensor],
+    source: str,
+    dtype: torch.dtype,
+    parts_from: str | None,
+    vae: Callable[[torch.dtype], nn.Module] | None,
 ) -> dict[str, nn.Module]:
     """Build every network of an image model in one file, on the meta device.
 
@@ -93,30 +148,39 @@ def _of_file(
         outlines: what `read_outlines` gave of it.
         source: its name, for messages.
         dtype: of the weights that are not there.
-        parts_from: a folder or hub id with what the file lacks.
+        parts_from: a folder or hub id with what the file lacks; without it, that is what is published.
+        vae: what makes the VAE, where it is not the file's own.
 
     Raises:
-        CheckpointError: no such image model, or one that lacks a network while `parts_from` is not given.
+        CheckpointError: no such image model.
     """
     base = base_model_from_weights(without_marks(outlines), source, dtype=dtype)
+    is_sdxl = base.variant == "base-sdxl"
     present = base.components()
-    needed = ["vae", "text_encoder", *(["text_encoder_2"] if base.variant == "base-sdxl" else [])]
-    if lacking := [name for name in needed if name not in present]:
-        if parts_from is None:
-            raise CheckpointError(f"{source} has no {' and no '.join(lacking)}; name a folder with parts_from.")
-        folder = locate_model(parts_from, lacking)
-        with torch.device("meta"), default_dtype(dtype):
-            present |= {name: _ALL[name](part_folder(folder, name)).eval() for name in lacking}
+    with torch.device("meta"), default_dtype(dtype):
+        if vae is not None:
+            present["vae"] = vae(dtype).eval()
+        needed = ["vae", "text_encoder", *(["text_encoder_2"] if is_sdxl else [])]
+        if lacking := [name for name in needed if name not in present]:
+            folder = None if parts_from is None else locate_model(parts_from, lacking)
+            present |= {
+                name: (_published(name, is_sdxl) if folder is None else _ALL[name](part_folder(folder, name))).eval()
+                for name in lacking
+            }
     return present
 
 
-def _adapter(settings: SettingsView, dtype: torch.dtype, device: str = "meta") -> MotionAdapter:
-    """Build what `_adapter_settings` described."""
-    with torch.device(device), default_dtype(dtype):
-        return MotionAdapter(**settings).eval()
+def _published(name: str, is_sdxl: bool) -> nn.Module:
+    """A network as it is published with Stable Diffusion 1.5 or XL."""
+    if name == "vae":
+        with default_dtype(torch.float32 if is_sdxl else torch.get_default_dtype()):
+            return AutoencoderKL(**PUBLISHED_VAE)
+    if name == "text_encoder":
+        return CLIPTextModel(in_default_dtype(CLIPTextConfig(**PUBLISHED_CLIP)))
+    return CLIPTextModelWithProjection(in_default_dtype(CLIPTextConfig(**PUBLISHED_OPEN_CLIP)))
 
 
-def _adapter_settings(path: str | os.PathLike[str], variant: str | None = None) -> SettingsDict:
+def _adapter_settings(path: str, variant: str | None = None) -> SettingsDict:
     """What builds a motion adapter without its weights, of any file or folder that `read_motion` reads.
 
     Raises:
@@ -165,9 +229,13 @@ def _width(site: str, widths: list[int]) -> int:
 
 
 def _vae(path: Path) -> nn.Module:
+    return _vae_of(path, (path.parent / "text_encoder_2").is_dir())
+
+
+def _vae_of(path: Path, is_sdxl: bool) -> nn.Module:
     settings = settings_of(path)
     # Stable Diffusion XL's rests in the precision asked for, and works in float32.
-    precise = settings.get("force_upcast", True) and (path.parent / "text_encoder_2").is_dir()
+    precise = settings.get("force_upcast", True) and is_sdxl
     with default_dtype(torch.float32 if precise else torch.get_default_dtype()):
         return made(AutoencoderKL.from_config(settings))
 
@@ -192,3 +260,10 @@ _OPTIONAL: dict[str, Callable[[Path], nn.Module]] = {
     "sketch_control": _sparse_control,
 }
 _ALL = {**_ALWAYS, **_OPTIONAL}
+_PARTS_OF_ROLES = {
+    "keyframes": "keyframe_control",
+    "sketches": "sketch_control",
+    "image_prompt": "image_prompt",
+    "image_encoder": "image_encoder",
+}
+"""Networks that a model is given, by what they are for."""

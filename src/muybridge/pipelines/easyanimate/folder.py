@@ -104,6 +104,20 @@ def usual_shape(folder: Path) -> VideoShape:
     return VideoShape(frames or USUAL_FRAMES, *(size or USUAL_SIZE))
 
 
+def locate_own_vae(name: str | os.PathLike[str]) -> Path:
+    """The folder of a VAE to use instead of the one in an EasyAnimate folder, as of `load_own_vae`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = locate_weights(name)
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file; the VAE of an EasyAnimate is a folder, with the settings that no file tells."
+        )
+    return path / "vae" if not (path / "config.json").is_file() and (path / "vae").is_dir() else path
+
+
 def load_own_vae(name: str | os.PathLike[str], model: Path, dtype: torch.dtype) -> AutoencoderKLMagvit:
     """Read a VAE to use instead of the one in an EasyAnimate folder.
 
@@ -117,12 +131,7 @@ def load_own_vae(name: str | os.PathLike[str], model: Path, dtype: torch.dtype) 
         CheckpointError: missing, damaged, or a VAE of another kind.
         ConfigError: one whose latents are others than those of the model.
     """
-    path = locate_weights(name)
-    if path.is_file():
-        raise CheckpointError(
-            f"{path} is a file; the VAE of an EasyAnimate is a folder, with the settings that no file tells."
-        )
-    folder = path / "vae" if not (path / "config.json").is_file() and (path / "vae").is_dir() else path
+    folder = locate_own_vae(name)
     found = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=dtype)
     with torch.device("meta"):
         own = AutoencoderKLMagvit(**read_settings(AutoencoderKLMagvit, parts.part_folder(model, "vae")))

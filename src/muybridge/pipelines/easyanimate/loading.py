@@ -18,11 +18,11 @@ def load(wishes: Wishes, dtype: torch.dtype) -> EasyAnimatePipeline:
     Raises:
         MuybridgeError: as `load_pipeline`.
     """
-    if wishes.motion_adapter is not None:
+    if wishes.choice.motion_adapter is not None:
         raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
     components: SettingsDict = {}
-    if wishes.vae is not None:
-        components["vae"] = load_own_vae(wishes.vae, wishes.place, dtype)
-    pipeline = EasyAnimatePipeline.from_pretrained(wishes.model, torch_dtype=dtype, **components)
-    predict_as_asked(pipeline, wishes.prediction, str(wishes.model))
+    if wishes.choice.vae is not None:
+        components["vae"] = load_own_vae(wishes.choice.vae, wishes.place, dtype)
+    pipeline = EasyAnimatePipeline.from_pretrained(wishes.choice.model, torch_dtype=dtype, **components)
+    predict_as_asked(pipeline, wishes.prediction, wishes.choice.model)
     return pipeline

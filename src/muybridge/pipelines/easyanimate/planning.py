@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Conf
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
-from muybridge.pipelines.easyanimate.folder import usual_shape
+from muybridge.pipelines.easyanimate.folder import locate_own_vae, usual_shape
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.skeleton import Skeleton, in_default_dtype, made, settings_of, skeleton_parts
 from muybridge.pipelines.stages import Stage, empty, token_ids
@@ -35,6 +35,9 @@ def skeleton(wishes: Wishes) -> Skeleton:
     """
     folder = wishes.place
     makers = {name: make for name, make in _MAKERS.items() if name != "image_encoder" or (folder / name).is_dir()}
+    if wishes.choice.vae is not None:
+        other = locate_own_vae(wishes.choice.vae)
+        makers["vae"] = lambda _: _vae(other)
     return Skeleton(
         lambda dtype, device: skeleton_parts(folder, makers, dtype, device), usual_shape(folder), is_continued=True
     )
@@ -141,9 +144,13 @@ def _image_encoder(path: Path) -> nn.Module:
     return CLIPVisionModelWithProjection(in_default_dtype(CLIPVisionConfig.from_pretrained(path)))
 
 
+def _vae(path: Path) -> nn.Module:
+    return AutoencoderKLMagvit(**read_settings(AutoencoderKLMagvit, path))
+
+
 _MAKERS: dict[str, Callable[[Path], nn.Module]] = {
     "text_encoder": lambda path: T5EncoderModel(T5Config.from_pretrained(path)),
     "image_encoder": _image_encoder,
     "transformer": _transformer,
-    "vae": lambda path: AutoencoderKLMagvit(**read_settings(AutoencoderKLMagvit, path)),
+    "vae": _vae,
 }
