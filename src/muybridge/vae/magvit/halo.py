@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from muybridge.vae.magvit.layers import GroupNorm, Statistics, VideoConvolution, enlarge, silu
+from muybridge.vae.magvit.layers import GroupNorm, Statistics, VideoConvolution, enlarge
 
 _KERNEL = 3
 
@@ -53,12 +53,11 @@ class Activated(Plain):
         """Reads `x` once for the statistics, tile by tile."""
         super().__init__(x)
         self._norm = norm
-        self._dtype = x.dtype
         self._statistics = group_statistics(x, norm.num_groups, norm.eps, tile_size)
 
     def read(self, where: Rectangle) -> Tensor:
         """A fresh tensor in the dtype of the features."""
-        return silu(self._norm(super().read(where), self._statistics)).to(self._dtype)
+        return self._norm.activated(super().read(where), self._statistics)
 
 
 class Enlarged(Plain):
