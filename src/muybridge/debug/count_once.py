@@ -34,7 +34,8 @@ class _Made:
     def again(self, arguments: list[Tensor]) -> Tensor:
         if self.argument is not None:
             return arguments[self.argument].as_strided(self.size, self.stride, self.offset)
-        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
+        with torch._C.DisableTorchFunction():  # modes that fill in a device have nothing to say here, and take longer
+            return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class CountOnce:
 @cache
 def _counted_methods(kind: type[nn.Module]) -> tuple[str, ...]:
     """The names of `forward`, and of what runs piece by piece (see `motion.pieces.one_piece`)."""
-    names = {name for base in kind.__mro__ for name, value in vars(base).items() if hasattr(value, "is_one_piece")}
+    names = {name for base in kind.__mro__ for name in vars(base) if hasattr(getattr(kind, name), "is_one_piece")}
     return ("forward", *sorted(names))
 
 
@@ -159,9 +160,9 @@ def _key_of(value: object, tensors: list[Tensor]) -> Hashable:
     """What two values must share to count as alike; the tensors in them are appended to `tensors`."""
     if isinstance(value, Tensor):
         tensors.append(value)
-        return (Tensor, value.shape, value.stride(), value.dtype, value.device)
+        return (value.shape, value.stride(), value.dtype, value.device)
     if isinstance(value, _PLAIN):
-        return (type(value), str(value))
+        return (type(value), str(value) if isinstance(value, slice) else value)
     parts = _parts_of(value)
     return (type(value), tuple((name, _key_of(part, tensors)) for name, part in parts))
 

@@ -68,6 +68,7 @@ class TransformerBlock(nn.Module):
         step = self._train if torch.is_grad_enabled() else self._infer_
         return step(tokens, conditions, ff_shift, ff_scale, ff_gate).view(shape)
 
+    @one_piece
     def _within_frames(self, tokens: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         batch, frames, places, _ = tokens.shape
         if torch.is_grad_enabled():
@@ -96,6 +97,7 @@ class TransformerBlock(nn.Module):
         tokens = tokens + attended.view(tokens.shape)
         return tokens + gate * self._fed_forward(tokens, shift, scale)
 
+    @one_piece
     def _infer_(self, tokens: Tensor, given: Conditions, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         batch, frames, places, _ = tokens.shape
         by_frame = given.text.ndim == 4
