@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import logging
 import sys
 import warnings
@@ -29,6 +31,8 @@ app = typer.Typer(name="muybridge", no_args_is_help=True, add_completion=False, 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program and exit with its code."""
+    # What is alive at the end goes with the process; looking for circles among it takes more than a second.
+    atexit.register(gc.freeze)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning

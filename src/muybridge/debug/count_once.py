@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from muybridge.debug.tensor_memory import TensorMemory
 
 _PLAIN = (int, float, bool, str, bytes, type(None), Enum, torch.dtype, torch.device, slice)
-_NORMS = (nn.LayerNorm, nn.GroupNorm)
+_COSTLY = (nn.LayerNorm, nn.GroupNorm, nn.Conv2d, nn.Conv3d)
 _OF_NO_ACCOUNT = frozenset({"training", "site_name"})
 """Attributes of modules that change no shape: two modules that differ in nothing else are of one kind."""
 
@@ -33,7 +34,8 @@ class _Made:
     def again(self, arguments: list[Tensor]) -> Tensor:
         if self.argument is not None:
             return arguments[self.argument].as_strided(self.size, self.stride, self.offset)
-        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
+        with torch._C.DisableTorchFunction():  # modes that fill in a device have nothing to say here, and take longer
+            return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -59,30 +61,32 @@ class CountOnce:
         """For all modules in `networks`; `memory` counts, and must be active as long as this is."""
         found = {id(module): module for network in networks for module in network.modules()}
         self._modules: list[nn.Module] = [
-            each for each in found.values() if isinstance(each, _NORMS) or any(each.children())
+            each for each in found.values() if isinstance(each, _COSTLY) or any(each.children())
         ]
         self._memory = memory
         self._known: dict[Hashable, _Known | None] = {}
-        self._kinds: dict[int, Hashable] = {}
+        self._kinds = _Kinds()
 
     def __enter__(self) -> Self:
         for module in self._modules:
-            self._kinds[id(module)] = _kind_of(module)
-        for module in self._modules:
-            module.forward = self._counted(module, module.forward)
+            for name in _counted_methods(type(module)):
+                setattr(module, name, self._counted(module, getattr(module, name)))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for module in self._modules:
-            vars(module).pop("forward", None)
+            for name in _counted_methods(type(module)):
+                vars(module).pop(name, None)
 
     def _counted(self, module: nn.Module, forward: Callable[..., object]) -> Callable[..., object]:
+        kind = (self._kinds.number_of(module), forward.__name__)
+
         def call(*arguments: object, **options: object) -> object:
             tensors: list[Tensor] = []
             try:
-                key = (self._kinds[id(module)], _key_of((arguments, options), tensors))
+                key = (kind, _key_of((arguments, options), tensors))
             except _UnknownArgumentError:
                 return forward(*arguments, **options)
             known = self._known.get(key)
@@ -110,18 +114,39 @@ class CountOnce:
             self._known[key] = None
 
 
+@cache
+def _counted_methods(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The names of `forward`, and of what runs piece by piece (see `motion.pieces.one_piece`)."""
+    names = {name for base in kind.__mro__ for name in vars(base) if hasattr(getattr(kind, name), "is_one_piece")}
+    return ("forward", *sorted(names))
+
+
 class _UnknownArgumentError(Exception):
     """Something that cannot be compared or made again."""
 
 
-def _kind_of(module: nn.Module) -> Hashable:
+class _Kinds:
+    """Numbers modules so that those of one kind have one number; each is looked at once, while nothing changes it."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+        self._found: dict[int, int] = {}
+
+    def number_of(self, module: nn.Module) -> int:
+        if id(module) not in self._found:
+            parts = tuple((name, self.number_of(child)) for name, child in module.named_children())
+            self._found[id(module)] = self._numbers.setdefault((_own_kind(module), parts), len(self._numbers))
+        return self._found[id(module)]
+
+
+def _own_kind(module: nn.Module) -> Hashable:
+    """What a module must share with another, beside its children, to count as alike."""
     own = {name: value for name, value in vars(module).items() if not name.startswith("_") and _is_plain(value)}
     weights = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     return (
         type(module),
         tuple(sorted((name, repr(value)) for name, value in own.items() if name not in _OF_NO_ACCOUNT)),
         tuple((name, tensor.shape, tensor.dtype) for name, tensor in weights),
-        tuple((name, _kind_of(child)) for name, child in module.named_children()),
     )
 
 
@@ -135,9 +160,9 @@ def _key_of(value: object, tensors: list[Tensor]) -> Hashable:
     """What two values must share to count as alike; the tensors in them are appended to `tensors`."""
     if isinstance(value, Tensor):
         tensors.append(value)
-        return (Tensor, value.shape, value.stride(), value.dtype, value.device)
+        return (value.shape, value.stride(), value.dtype, value.device)
     if isinstance(value, _PLAIN):
-        return (type(value), str(value))
+        return (type(value), str(value) if isinstance(value, slice) else value)
     parts = _parts_of(value)
     return (type(value), tuple((name, _key_of(part, tensors)) for name, part in parts))
 

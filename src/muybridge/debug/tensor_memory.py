@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,11 +72,13 @@ class TensorMemory(TorchDispatchMode):
             return func(*args, **kwargs)
         if (result := _without_numbers(func, args, kwargs)) is None:
             result = func(*args, **kwargs)
-        # A view, or a result in place, has the storage of an argument, counted when it was made, or from before.
-        old = {_address(tensor) for tensor in _tensors([args, kwargs])}
-        for tensor in _tensors(result):
-            if _address(tensor) not in old:
-                self._count(tensor.untyped_storage())
+        new = [tensor for tensor in _tensors(result) if _address(tensor) not in self._known]
+        if new:
+            # A view, or a result in place, has the storage of an argument, perhaps one from before.
+            old = {_address(tensor) for tensor in _tensors(kwargs, _tensors(args))}
+            for tensor in new:
+                if _address(tensor) not in old:
+                    self._count(tensor.untyped_storage())
         return result
 
     def storages(self, tensors: Iterable[Tensor]) -> list[object]:
@@ -131,9 +133,10 @@ def _without_numbers(
     None where this does not know: other operations, other devices, arguments of several shapes or precisions.
     """
     first = args[0] if args else None
-    known = isinstance(first, Tensor) and first.is_meta and first.is_floating_point() and kwargs.keys() <= _HARMLESS
-    if not known or not isinstance(first, Tensor):
+    if not (isinstance(first, Tensor) and first.is_meta and first.is_floating_point()):
         return None
+    if kwargs and not kwargs.keys() <= _HARMLESS:
+        return _given(func, first, kwargs)
     if func is torch.ops.aten.native_layer_norm.default:
         return _normalised(first, len(args[1]))
     if func is torch.ops.aten.addmm.default:
@@ -144,6 +147,13 @@ def _without_numbers(
         return first
     fits = _is_dense(first) and all(_goes_with(value, first) for value in args[1:] if isinstance(value, Tensor))
     return torch.empty_strided(first.shape, first.stride(), dtype=first.dtype, device="meta") if fits else None
+
+
+def _given(func: OpOverload, first: Tensor, kwargs: Mapping[str, object]) -> Tensor | None:
+    """The tensor that the result is to be written to, where it looks like the first argument."""
+    out = kwargs.get("out")
+    known = func.overloadpacket in _KEEP_PRECISION and len(kwargs) == 1
+    return out if known and isinstance(out, Tensor) and out.shape == first.shape and out.dtype == first.dtype else None
 
 
 def _is_dense(x: Tensor) -> bool:
@@ -174,16 +184,18 @@ def _can_fuse(query: Tensor, key: Tensor, value: Tensor, *_: object, **options: 
     return query.is_meta and query.ndim == 4 and same_heads and same_width and not options.get("enable_gqa")
 
 
-def _tensors(values: object) -> Iterator[Tensor]:
+def _tensors(values: object, found: list[Tensor] | None = None) -> list[Tensor]:
     # By hand: torch's own walk through trees takes longer than most operations on shapes alone.
+    found = [] if found is None else found
     if isinstance(values, Tensor):
         if values.layout is torch.strided:
-            yield values
+            found.append(values)
     elif isinstance(values, (tuple, list)):
         for value in values:
-            yield from _tensors(value)
+            _tensors(value, found)
     elif isinstance(values, dict):
-        yield from _tensors(tuple(values.values()))
+        _tensors(tuple(values.values()), found)
+    return found
 
 
 def _address(tensor: Tensor) -> int:

@@ -14,6 +14,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor, nn
 
 from muybridge.motion.linear import Linear, gate_values, gated_linear, is_bare
+from muybridge.motion.pieces import one_piece
 from muybridge.processor import multiplies
 
 _MAX_PLAIN_KEYS = 256  # beyond this the score matrix costs more memory than the fused kernel loses in time
@@ -99,6 +100,7 @@ class Attention(nn.Module, AttentionModuleMixin):
         source = tokens if context is None else context
         return self.attend(tokens, self._heads(self.to_k(source)), self._heads(self.to_v(source)), mask)
 
+    @one_piece
     def attend(self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """`tokens [b, s, c]` attend to what `keys_and_values` gave; `mask [b, n]` is added to the scores."""
         query = self._heads(self.to_q(tokens))
@@ -109,13 +111,17 @@ class Attention(nn.Module, AttentionModuleMixin):
         keys = values = torch.empty(0)
         start = 0
         for piece in source:
-            key, value = self._heads(self.to_k(piece)), self._heads(self.to_v(piece))
+            key, value = self._key_and_value(piece)
             if start == 0:
                 keys, values = (key.new_empty(len(key), length, *key.shape[2:]) for _ in range(2))
             rows = slice(start, start + piece.shape[1])
             keys[:, rows], values[:, rows] = key, value
             start = rows.stop
         return keys, values
+
+    @one_piece
+    def _key_and_value(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        return self._heads(self.to_k(source)), self._heads(self.to_v(source))
 
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (self.heads, -1))

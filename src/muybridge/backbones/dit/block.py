@@ -11,7 +11,7 @@ from muybridge.backbones.dit.config import TransformerConfig
 from muybridge.backbones.dit.layers import GeluFeedForward, modulated_norm
 from muybridge.motion import MotionContext, MotionModule
 from muybridge.motion.attention import Attention
-from muybridge.motion.pieces import pieces
+from muybridge.motion.pieces import one_piece, pieces
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,26 @@ class TransformerBlock(nn.Module):
         step = self._train if torch.is_grad_enabled() else self._infer_
         return step(tokens, conditions, ff_shift, ff_scale, ff_gate).view(shape)
 
+    @one_piece
     def _within_frames(self, tokens: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         batch, frames, places, _ = tokens.shape
-
-        def change(part: Tensor) -> Tensor:
-            normed = modulated_norm(part, shift, scale, self.eps)
-            return self.attn1(normed.flatten(0, 1)).view(part.shape)
-
         if torch.is_grad_enabled():
-            return tokens + gate * change(tokens)
+            return tokens + gate * self._seen(tokens, shift, scale)
         # A new tensor, as an early block's input is the output that a long skip keeps.
         result = torch.empty_like(tokens)
         for some in pieces(frames, batch * places):
-            torch.addcmul(tokens[:, some], change(tokens[:, some]), gate, out=result[:, some])
+            torch.addcmul(tokens[:, some], self._seen(tokens[:, some], shift, scale), gate, out=result[:, some])
         return result
+
+    @one_piece
+    def _seen(self, tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """What the tokens `[b, f, h * w, c]` see of their frame."""
+        normed = modulated_norm(tokens, shift, scale, self.eps)
+        return self.attn1(normed.flatten(0, 1)).view(tokens.shape)
+
+    @one_piece
+    def _fed_forward(self, tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        return self.ff(modulated_norm(tokens, shift, scale, self.eps))
 
     def _train(self, tokens: Tensor, given: Conditions, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         if given.text.ndim == 4:
@@ -89,8 +95,9 @@ class TransformerBlock(nn.Module):
         else:
             attended = self.attn2(tokens.flatten(1, 2), given.text, given.text_bias)
         tokens = tokens + attended.view(tokens.shape)
-        return tokens + gate * self.ff(modulated_norm(tokens, shift, scale, self.eps))
+        return tokens + gate * self._fed_forward(tokens, shift, scale)
 
+    @one_piece
     def _infer_(self, tokens: Tensor, given: Conditions, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         batch, frames, places, _ = tokens.shape
         by_frame = given.text.ndim == 4
@@ -102,7 +109,7 @@ class TransformerBlock(nn.Module):
             else:
                 attended = self.attn2.attend(part.flatten(1, 2), *shared, given.text_bias)
             part.add_(attended.view(part.shape))
-            part.addcmul_(self.ff(modulated_norm(part, shift, scale, self.eps)), gate)
+            part.addcmul_(self._fed_forward(part, shift, scale), gate)
         return tokens
 
 

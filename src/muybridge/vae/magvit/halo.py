@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from muybridge.vae.magvit.layers import GroupNorm, Statistics, VideoConvolution, enlarge, silu
+from muybridge.vae.magvit.layers import GroupNorm, Statistics, VideoConvolution, enlarge
 
 _KERNEL = 3
 
@@ -53,12 +53,11 @@ class Activated(Plain):
         """Reads `x` once for the statistics, tile by tile."""
         super().__init__(x)
         self._norm = norm
-        self._dtype = x.dtype
-        self._statistics = group_statistics(x, norm.num_groups, norm.eps, tile_size)
+        self._statistics = group_statistics(x, norm, tile_size)
 
     def read(self, where: Rectangle) -> Tensor:
         """A fresh tensor in the dtype of the features."""
-        return silu(self._norm(super().read(where), self._statistics)).to(self._dtype)
+        return self._norm.activated(super().read(where), self._statistics)
 
 
 class Enlarged(Plain):
@@ -83,20 +82,19 @@ def tiles(height: int, width: int, tile_size: int) -> Iterator[Rectangle]:
             yield top, min(top + tile_size, height), left, min(left + tile_size, width)
 
 
-def group_statistics(x: Tensor, num_groups: int, eps: float, tile_size: int) -> Statistics:
+def group_statistics(x: Tensor, norm: GroupNorm, tile_size: int) -> Statistics:
     """Mean and reciprocal standard deviation of groups of channels of `[b, c, t, h, w]`, float32 `[b, groups]`.
 
     Computed in float32 on one tile at a time and merged, so that large half-precision features are never copied.
     """
-    grouped = x.unflatten(1, (num_groups, -1))
+    grouped = x.unflatten(1, (norm.num_groups, -1))
     weights, means, variances = [], [], []
     for top, bottom, left, right in tiles(x.shape[-2], x.shape[-1], tile_size):
         tile = grouped[..., top:bottom, left:right].flatten(2).float()
-        # In two passes: on a CPU, torch.var_mean takes five times as long.
-        mean = tile.mean(dim=2, keepdim=True)
+        mean, variance = norm.tile_statistics(tile)
         weights.append((bottom - top) * (right - left) / (x.shape[-2] * x.shape[-1]))
-        means.append(mean[..., 0])
-        variances.append((tile - mean).square_().mean(dim=2))
+        means.append(mean)
+        variances.append(variance)
     mean = torch.stack([weight * part for weight, part in zip(weights, means, strict=True)]).sum(0)
     variance = torch.stack(
         [
@@ -104,7 +102,7 @@ def group_statistics(x: Tensor, num_groups: int, eps: float, tile_size: int) -> 
             for weight, part, inside in zip(weights, means, variances, strict=True)
         ]
     ).sum(0)
-    return mean, (variance + eps).rsqrt()
+    return mean, (variance + norm.eps).rsqrt()
 
 
 def convolve(

@@ -8,6 +8,7 @@ from diffusers.models.attention import AttentionModuleMixin
 from torch import Tensor, nn
 
 from muybridge.motion.attention import AttentionProcessor
+from muybridge.motion.pieces import one_piece
 from muybridge.processor import convolve3d
 from muybridge.vae.magvit.config import MagvitConfig, TemporalMode
 
@@ -52,6 +53,18 @@ class GroupNorm(nn.GroupNorm):
         scale = reciprocal_std.repeat_interleave(per_group, dim=1) * self.weight
         shift = self.bias - mean.repeat_interleave(per_group, dim=1) * scale
         return torch.addcmul(shift[:, :, None, None, None], input, scale[:, :, None, None, None])
+
+    @one_piece
+    def tile_statistics(self, tile: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each group of a tile, `[b, groups, numbers]` to `[b, groups]`."""
+        # In two passes: on a CPU, torch.var_mean takes five times as long.
+        mean = tile.mean(dim=2, keepdim=True)
+        return mean[..., 0], (tile - mean).square_().mean(dim=2)
+
+    @one_piece
+    def activated(self, tile: Tensor, statistics: Statistics) -> Tensor:
+        """SiLU of a normalised tile, fresh and in its dtype."""
+        return silu(self(tile, statistics)).to(tile.dtype)
 
 
 class VideoConvolution(nn.Conv3d):
