@@ -37,6 +37,8 @@ _SETTINGS = (
 )
 USUAL_SIZE, USUAL_FRAMES = (384, 672), 144
 """Height, width and frames of a model that does not say."""
+_LATER = frozenset({"EasyAnimateTransformer3DModel"})
+"""Transformers of EasyAnimate's later versions, in its own folders and in diffusers'."""
 _CLIP = Whole("CLIPModel", ("text_", "logit_scale"))
 """What the published folder of the image encoder holds; its text tower is not wanted."""
 _DEFAULT_SIZES = {512: (384, 672), 768: (576, 1008), 960: (720, 1248)}
@@ -54,9 +56,28 @@ def is_published_folder(folder: Path) -> bool:
 
 def recognised_folder(folder: Path, index: SettingsView) -> Recognised | None:
     """An EasyAnimate, as published or as this package writes it; None for other families."""
+    if (later := _later(folder)) is not None:
+        return Recognised("pipeline", "easyanimate-v5", _CLASS_NAME, notes=(later,))
     if is_published_folder(folder) or index.get("_class_name") == _CLASS_NAME:
         return Recognised("pipeline", "easyanimate", _CLASS_NAME)
     return None
+
+
+def refuse_later(folder: Path) -> None:
+    """Refuse a version of EasyAnimate after V3, whose networks are others.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    if (later := _later(folder)) is not None:
+        raise CheckpointError(f"{folder}: {later}.")
+
+
+def _later(folder: Path) -> str | None:
+    found = parts.class_of_part(folder, "transformer")
+    if found not in _LATER:
+        return None
+    return f"EasyAnimate V5 or V5.1 ({found}) has other networks than V3 and V2, which are the ones that are supported"
 
 
 def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: SettingsView) -> SettingsDict:
@@ -69,6 +90,7 @@ def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Se
     if unknown := sorted(components.keys() - set(PARTS)):
         raise ConfigError(f"{', '.join(unknown)} is no part of this pipeline; its parts: {', '.join(PARTS)}.")
     folder = locate_model(model)
+    refuse_later(folder)
     published = is_published_folder(folder)
     index = {} if published else parts.read_model_index(folder)
     loaders: dict[str, Callable[[], Any]] = {

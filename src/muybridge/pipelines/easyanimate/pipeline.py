@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -201,6 +202,11 @@ class EasyAnimatePipeline(VideoPipeline):
 
     def _network(self, told: Told) -> Network:
         picture = self._embedded_picture(told)
+        if picture is None and told.clip_apply_ratio is not None:
+            warnings.warn(
+                "clip_apply_ratio has no effect: there is no first picture, or the model has no image encoder.",
+                stacklevel=2,
+            )
         ratio = _CLIP_APPLY_RATIO if told.clip_apply_ratio is None else told.clip_apply_ratio
         return transformer_network(self.transformer, told, picture, ratio)
 
