@@ -69,6 +69,8 @@ def _picture(record: Record, settings: ProbeSettings) -> Record:
 
 def _video(record: Record, settings: ProbeSettings) -> Record:
     source = record.source
+    if isinstance(source, Path) and source.is_file() and not source.stat().st_size:
+        raise InputFileError("It is empty.")
     track = read_track(source, settings.max_pixels)
     if track.traits.high_range and not settings.allow_high_range:
         raise InputFileError(
@@ -127,7 +129,8 @@ def _noted(track: Track) -> SettingsDict:
 
 def _without_path(error: InputFileError, record: Record) -> str:
     """Its message without the file, which a refusal names itself."""
-    text = str(error)
-    for begin in (f"{record.source} cannot be used as a video. ", f"{record.source} cannot be read as a video: "):
-        text = text.removeprefix(begin)
-    return text
+    text = str(error).removeprefix(f"{record.source} ").removeprefix("cannot be used as a video. ")
+    text = text.removeprefix(f"{record.source} ")
+    for kind in ("video", "picture"):
+        text = text.removeprefix(f"cannot be read as a {kind}: ")
+    return text.partition(" Give a ")[0]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 # Real files only: a playlist or concatenation would make FFmpeg open what it names. Those of sound are there to be
@@ -138,6 +139,7 @@ class _Look(NamedTuple):
 
     crop: tuple[tuple[int, int] | None, int, int]
     pixel_aspect: Fraction
+    reformatter: VideoReformatter  # one for all frames: preparing it takes as long as converting a small one
 
 
 def upright_frames(
@@ -150,9 +152,12 @@ def upright_frames(
         path: stands for it in warnings.
         is_strict: whether one that is damaged ends it; otherwise only converting that one fails.
     """
+    from av.video.reformatter import VideoReformatter
+
     stream = picture_track(container)
     aspect = stream.sample_aspect_ratio
-    look = _Look(true_size(container.metadata), aspect if aspect and aspect > 0 else Fraction(1))
+    square = aspect if aspect and aspect > 0 else Fraction(1)
+    look = _Look(true_size(container.metadata), square, VideoReformatter())
     if not 1 / _MAX_PIXEL_ASPECT <= look.pixel_aspect <= _MAX_PIXEL_ASPECT:
         raise InputFileError(
             f"Its pixels are said to be {float(look.pixel_aspect):g} times as wide as high. Mend that."
@@ -288,7 +293,7 @@ def _pixels(frame: VideoFrame, index: int, look: _Look, turn: _Turn) -> Frames:
         from av.video.reformatter import Colorspace
 
         converted["src_colorspace"] = Colorspace.ITU709
-    pixels = np.asarray(frame.reformat(**converted).to_ndarray(), np.uint8)
+    pixels = np.asarray(look.reformatter.reformat(frame, **converted).to_ndarray(), np.uint8)
     if pixels.shape[2] == 4:
         if pixels[..., 3].min() < _OPAQUE:
             raise transparency_error(f"Frame {index}")
