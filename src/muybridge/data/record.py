@@ -26,7 +26,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2"))
 
-_PACKED_IN = "packed"
+PACKED = "packed"
+"""Under this name `extra` says where a file lies that is inside another."""
 _BLOCK = 1 << 20
 
 
@@ -87,7 +88,7 @@ class Record:
     @property
     def name(self) -> str:
         """What stands for it in messages and reports: its file, and the part that is meant."""
-        packed = self.extra.get(_PACKED_IN)
+        packed = self.extra.get(PACKED)
         name = self.media if packed is None else f"{self.media}/{packed['member']}"
         return shown(
             f"{name} [{self.start:g}-{'' if self.end is None else f'{self.end:g}'} s]" if self.is_part else name
@@ -129,6 +130,8 @@ class Record:
             raise InputFileError("text must be text, and extra an object")
         for name in ("start", "end", "width", "height", "fps", "frames"):
             check_number(name, values.get(name))
+        check_number("duration", values.get("extra", {}).get("duration"))
+        _check_packed(values.get("extra", {}).get(PACKED))
         return cls(**{**values, "start": values.get("start") or 0.0})
 
 
@@ -140,14 +143,24 @@ def check_number(name: str, value: object) -> None:
         raise InputFileError(f"{name} must be a number from 0 on; given {value!r}")
 
 
+def _check_packed(values: object) -> None:
+    if values is None:
+        return
+    if not isinstance(values, dict) or values.keys() != {"member", "offset", "size"}:
+        raise InputFileError(f"extra.{PACKED} must have member, offset and size; given {values!r}")
+    numbers = (values["offset"], values["size"])
+    if not isinstance(values["member"], str) or any(not isinstance(n, int) or n < 0 for n in numbers):
+        raise InputFileError(f"extra.{PACKED} must be a name and two whole numbers from 0 on; given {values!r}")
+
+
 def packed_extra(member: PackedFile) -> SettingsDict:
     """What a record's `extra` says of a file that lies inside another."""
-    return {_PACKED_IN: {"member": member.member, "offset": member.offset, "size": member.size}}
+    return {PACKED: {"member": member.member, "offset": member.offset, "size": member.size}}
 
 
 def media_source(media: str, extra: SettingsView) -> MediaFile:
     """What a record with this `media` and `extra` is read from."""
-    packed = extra.get(_PACKED_IN)
+    packed = extra.get(PACKED)
     if packed is None:
         return Path(media)
     return PackedFile(media, packed["member"], packed["offset"], packed["size"])
@@ -177,7 +190,7 @@ class ContentIds:
         Raises:
             OSError: the file cannot be read.
         """
-        packed = extra.get(_PACKED_IN)
+        packed = extra.get(PACKED)
         key = f"{media}\0{packed}"
         if key not in self._hashes:
             self._hashes[key] = _content_hash(media_source(media, extra))

@@ -85,7 +85,9 @@ def test_webvid_flat_and_by_page(folder: Path) -> None:
     (folder / "007").mkdir()
     shutil.copy(folder / "a.mp4", folder / "0012.mp4")
     shutil.copy(folder / "a.mp4", folder / "007/34.mp4")
-    text = "videoid,contentUrl,duration,page_dir,name\n0012,u,PT00H00M21S,,flat\n34,u,PT1S,007,paged\n56,u,PT1S,007,gone\n"
+    text = (
+        "videoid,contentUrl,duration,page_dir,name\n0012,u,PT00H00M21S,,flat\n34,u,PT1S,007,paged\n56,u,PT1S,007,gone\n"
+    )
     (folder / "results.csv").write_text(text)
     found = read_dataset(folder / "results.csv")
     assert found.format == "webvid"
@@ -97,7 +99,12 @@ def test_webvid_flat_and_by_page(folder: Path) -> None:
 
 def test_metadata_of_huggingface(folder: Path) -> None:
     shutil.move(folder / "b.mkv", folder / "b b.mkv")
-    rows = [{"file_name": "a.mp4", "text": "one", "score": 3}, {"file_name": "z.mp4"}, {"text": "x"}, {"file_name": "c.png"}]
+    rows = [
+        {"file_name": "a.mp4", "text": "one", "score": 3},
+        {"file_name": "z.mp4"},
+        {"text": "x"},
+        {"file_name": "c.png"},
+    ]
     write_lines(folder / "metadata.jsonl", *rows)
     found = read_dataset(folder)
     assert found.format == "folder"
@@ -200,13 +207,16 @@ def test_musubi(folder: Path) -> None:
 def test_a_manifest_keeps_ids_and_refuses_bad_rows(folder: Path) -> None:
     good = {"id": "ab", "media": "a.mp4", "kind": "video", "start": 0.25, "end": 0.5}
     rows = [good, {**good, "media": "z.mp4"}, {**good, "kind": "song"}, {**good, "end": "x"}, {**good, "size": 1}]
+    rows += [{**good, "extra": {"packed": extra}} for extra in ("x", {"member": "a", "offset": -1, "size": 2})]
     found = read_dataset(write_lines(folder / "manifest.jsonl", *rows))
     assert found.format == "manifest"
     assert [(record.id, record.start, record.end) for record in found.records] == [("ab", 0.25, 0.5)]
-    assert [refusal.where for refusal in found.refusals] == ["row 2", "row 3", "row 4", "row 5"]
+    assert [refusal.where for refusal in found.refusals] == [f"row {number}" for number in range(2, 8)]
 
 
-@pytest.mark.parametrize("name", ["smile \U0001f600.mp4", 'say "so".mp4', "two\nlines.mp4", os.fsdecode(b"caf\xe9.mp4")])
+@pytest.mark.parametrize(
+    "name", ["smile \U0001f600.mp4", 'say "so".mp4', "two\nlines.mp4", os.fsdecode(b"caf\xe9.mp4")]
+)
 def test_names_of_any_kind(folder: Path, name: str) -> None:
     shutil.copy(folder / "a.mp4", folder / name)
     by_list = read_dataset(write_lines(folder / "list.jsonl", {"video_path": name, "caption": "x"}))

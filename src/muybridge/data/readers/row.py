@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from muybridge.data.packed import PackedFile
-from muybridge.data.record import ContentIds, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
+from muybridge.data.record import PACKED, ContentIds, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
 from muybridge.errors import InputFileError
 from muybridge.types import SettingsDict
 
 CAPTION_NAMES = ("text", "caption", "prompt")
 """What sets call the caption, in the order in which it is looked for."""
-_OWN_NAMES = ("packed", "duration")
+_OWN_NAMES = (PACKED, "duration")
 """What records note under these names is found out and not taken over."""
 
 
