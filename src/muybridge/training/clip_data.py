@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,15 +42,27 @@ class BatchSettings:
     workers: int = 2
 
 
+class _Decoded(NamedTuple):
+    """A batch before its captions are tokens.
+
+    Attributes:
+        pixels: `[b, f, 3, h, w]`.
+        captions: one for each.
+    """
+
+    pixels: Tensor
+    captions: list[str]
+
+
 class DatasetBatches:
     """Batches of a set of clips: `pixels [b, f, 3, h, w]` in [-1, 1], captions as token ids, and places of frames.
 
-    `input_ids [b, n]` and `attention_mask [b, n]` are padded to the tokenizer's full length; `frame_positions [f]` counts
-    the frames of the clip, and `unknown [b, f]` is true everywhere. The frames and sizes differ from batch to batch, as
-    the buckets do.
+    `input_ids [b, n]` and `attention_mask [b, n]` are padded to the tokenizer's full length; `frame_positions [f]`
+    counts the frames of the clip, and `unknown [b, f]` is true everywhere. Numbers of frames and sizes differ from
+    batch to batch, as the buckets do.
 
-    A file that turns out to be damaged is left out: its place is taken by the next sound clip of the bucket, the same
-    one in every run. Such files are listed in `damaged`.
+    A clip that cannot be read is left out: the next one of the bucket that can be takes its place, the same one in
+    every run. Their files are listed in `damaged`.
     """
 
     def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: BatchSettings) -> None:
@@ -73,7 +86,7 @@ class DatasetBatches:
         self._damaged: dict[str, Refusal] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(settings.workers, "clips") if settings.workers else None
-        self._coming: dict[int, Future[Batch]] = {}
+        self._coming: dict[int, Future[_Decoded]] = {}
         self._last: int | None = None
 
     def __call__(self, index: int) -> Batch:
@@ -82,18 +95,17 @@ class DatasetBatches:
         Raises:
             TrainingError: more files are damaged than the settings of the data allow; it names some.
         """
-        if self._pool is None:
-            return self._make(index)
-        # Steps go on evenly, by one or by the number of processes.
-        stride = 1 if self._last is None or index <= self._last else index - self._last
-        self._last = index
-        wanted = [index + place * stride for place in range(1 + _AHEAD * self.settings.workers)]
-        for number in self._coming.keys() - set(wanted):
-            self._coming.pop(number).cancel()
-        for number in wanted:
-            if number not in self._coming:
-                self._coming[number] = self._pool.submit(self._make, number)
-        return self._coming.pop(index).result()
+        decoded = self._decode(index) if self._pool is None else self._decoded_ahead(index, self._pool)
+        # Here and not in the workers, as a tokenizer does not stand being used by two threads at once.
+        tokens = self.tokenizer(decoded.captions, padding="max_length", truncation=True, return_tensors="pt")
+        count, num_frames = decoded.pixels.shape[:2]
+        return {
+            "pixels": decoded.pixels,
+            "input_ids": tokens.input_ids,
+            "attention_mask": tokens.attention_mask,
+            "frame_positions": torch.arange(num_frames, dtype=torch.float32),
+            "unknown": torch.ones(count, num_frames, dtype=torch.bool),
+        }
 
     @property
     def damaged(self) -> tuple[Refusal, ...]:
@@ -108,46 +120,50 @@ class DatasetBatches:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, index: int) -> Batch:
+    def _decoded_ahead(self, index: int, pool: ThreadPoolExecutor) -> _Decoded:
+        # Steps go on evenly, by one or by the number of processes.
+        stride = 1 if self._last is None or index <= self._last else index - self._last
+        self._last = index
+        wanted = [index + place * stride for place in range(1 + _AHEAD * self.settings.workers)]
+        for number in self._coming.keys() - set(wanted):
+            self._coming.pop(number).cancel()
+        for number in wanted:
+            if number not in self._coming:
+                self._coming[number] = pool.submit(self._decode, number)
+        return self._coming.pop(index).result()
+
+    def _decode(self, index: int) -> _Decoded:
         plan = self.order[index]
         chosen = [self._sound(plan, slot) for slot in plan.slots]
-        frames = np.stack([frames for _, frames in chosen])
         captions = [self._caption(slot, index, place) for place, (slot, _) in enumerate(chosen)]
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return {
-            "pixels": _to_pixels(frames),
-            "input_ids": tokens.input_ids,
-            "attention_mask": tokens.attention_mask,
-            "frame_positions": torch.arange(plan.shape.num_frames, dtype=torch.float32),
-            "unknown": torch.ones(frames.shape[:2], dtype=torch.bool),
-        }
+        return _Decoded(_to_pixels(np.stack([frames for _, frames in chosen])), captions)
 
     def _caption(self, slot: Slot, index: int, place: int) -> str:
         rng = np.random.default_rng((self.settings.seed, index, place))
         return "" if rng.random() < self.settings.caption_dropout else slot.clip.record.text
 
     def _sound(self, plan: BatchPlan, slot: Slot) -> tuple[Slot, Frames]:
-        """A clip and its frames: that of the slot, or the next one of its bucket that can be read."""
+        """A clip and its frames: that of the slot, or the next one of its bucket that can be read.
+
+        What was found before does not count, so that a batch depends on nothing but its number.
+        """
         clips = self.dataset.plan.buckets[plan.shape]
-        first = clips.index(slot.clip)
-        for step in range(min(_TRIES, len(clips))):
-            candidate = Slot(clips[(first + step) % len(clips)], slot.turn, slot.again)
+        candidate = slot
+        for step in range(1, 1 + min(_TRIES, len(clips))):
             frames = self._frames(candidate)
             if frames is not None:
                 return candidate, frames
+            candidate = replace(slot, clip=clips[(clips.index(slot.clip) + step) % len(clips)])
         raise TrainingError(
-            f"None of {min(_TRIES, len(clips))} clips in a row could be read, from {slot.clip.record.name} on. Look at the "
-            "files, or at the disk that they are on."
+            f"None of {min(_TRIES, len(clips))} clips in a row could be read, from {slot.clip.record.name} on. Look at "
+            "the files, or at the disk that they are on."
         )
 
     def _frames(self, slot: Slot) -> Frames | None:
-        name = slot.clip.record.name
-        with self._lock:
-            if name in self._damaged:
-                return None
         try:
             return self.dataset.frames(slot, self.settings.seed)
         except InputFileError as error:
+            name = slot.clip.record.name
             with self._lock:
                 self._damaged[name] = Refusal(name, str(error), error.fault)
                 damaged = [str(refusal) for _, refusal in sorted(self._damaged.items())]

@@ -49,7 +49,7 @@ def make_clip() -> ClipMaker:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory, make_clip: ClipMaker) -> Path:
-    """A folder with `a.mp4` (24 frames in a second), `b.mkv` (12 in half one, 48x32), and the picture `c.png` of 32x48."""
+    """A folder with `a.mp4` (24 frames in a second), `b.mkv` (12 in half one, 48x32), and `c.png` of 32x48."""
     folder = tmp_path_factory.mktemp("clips")
     make_clip(folder / "a.mp4")
     make_clip(folder / "b.mkv", 12, (48, 32))

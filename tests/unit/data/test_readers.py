@@ -158,7 +158,7 @@ def test_two_lists(folder: Path) -> None:
     assert names(found) == [("a.mp4", "one"), ("b.mkv", "")]
     assert reasons(found) == ["videos.txt line 2: it names no file"]
     (folder / "prompts.txt").write_text("one\ntwo\n")
-    with pytest.raises(InputFileError, match="3 lines and prompts.txt 2"):
+    with pytest.raises(InputFileError, match=r"3 lines and prompts\.txt 2"):
         read_dataset(folder)
 
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_read_as_a_set(folder: Path, tmp_path: Path) -> None:
         read_dataset(tmp_path / "gone")
     with pytest.raises(ConfigError, match="Known are manifest"):
         read_dataset(tmp_path / "set/c.png")
-    with pytest.raises(ConfigError, match="no format of sets 'x'. There are: manifest, easyanimate"):
+    with pytest.raises(ConfigError, match="no format of sets 'x'"):
         read_dataset(folder, "x")
     with pytest.raises(ConfigError, match="no set of the format webvid, which needs a CSV file"):
         read_dataset(folder, "webvid")
