@@ -23,8 +23,17 @@ def installed(name: str) -> bool:
 
 
 def every_optimizer() -> list[Any]:
-    names = ("muon", "adamw", *PACKAGES)
-    return [pytest.param(n, marks=pytest.mark.skipif(not installed(n), reason="not installed")) for n in names]
+    compiled = pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchao compiles its step
+    return [
+        pytest.param(
+            name,
+            marks=[
+                pytest.mark.skipif(not installed(name), reason="not installed"),
+                *(compiled if name == "adamw8bit" else ()),
+            ],
+        )
+        for name in ("muon", "adamw", *PACKAGES)
+    ]
 
 
 def network() -> nn.Sequential:
@@ -60,7 +69,8 @@ def test_the_loss_falls(name: OptimizerName) -> None:
     method = network()
     optimizer = make_optimizer(settings(name), method, rate_of(name), 0.01)
     first = train(method, optimizer, 1)
-    assert train(method, optimizer, 40, first=1) < 0.6 * first
+    steps = 160 if name == "prodigy" else 40  # it looks for its rate first
+    assert train(method, optimizer, steps, first=1) < 0.6 * first
 
 
 @pytest.mark.parametrize("name", every_optimizer())
