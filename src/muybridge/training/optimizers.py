@@ -70,9 +70,9 @@ _PRODIGY_RATES = 0.1, 10.0
 class OptimizerSettings(Settings):
     """Which optimizer, and its settings besides the learning rate; what is not given is as usual for it.
 
-    muon is momentum with orthogonalised updates for hidden matrices and AdamW for the rest; adamw8bit keeps AdamW's
-    state in a quarter of the memory, and compiles its step, which needs a C++ compiler where a CPU trains; prodigy finds the learning rate by itself; schedule-free is AdamW that needs no
-    falling rate, as it averages the weights.
+    muon is momentum with orthogonalised updates for hidden matrices and AdamW for the rest. adamw8bit keeps AdamW's
+    state in a quarter of the memory; it compiles its step, which needs a C++ compiler where a CPU trains. prodigy finds
+    the learning rate by itself. schedule-free is AdamW that needs no falling rate, as it averages the weights.
     """
 
     name: OptimizerName = "muon"
