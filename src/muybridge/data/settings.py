@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from muybridge.data.buckets import BucketSettings, Short, Size, size_table
 from muybridge.data.probe import ProbeSettings
+from muybridge.errors import ConfigError
+from muybridge.types import VideoShape
+
+_STEP = 8  # frames: what EasyAnimate's VAE takes at once
 
 
 class _Strict(BaseModel):
@@ -36,15 +41,16 @@ class DataSettings(_Strict):
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
     fps: float = Field(default=8.0, gt=0)
-    """Frames per second that are taken, by time, whatever the rate of a file."""
+    """Frames per second that are taken, by time, whatever the rate of a file; by default the model's."""
     num_frames: tuple[int, ...] = Field(default=(16,), min_length=1)
-    """Numbers of frames; a video goes to the largest that it lasts for."""
+    """Numbers of frames; a video goes to the largest that it lasts for. By default multiples of 8 up to what the model
+    makes."""
     area: int | None = Field(default=None, ge=1)
-    """Pixels of a frame: each clip goes to the nearest aspect ratio of this area. By default 512 x 512."""
+    """Pixels of a frame: each clip goes to the nearest aspect ratio of this area. By default what the model makes."""
     size: tuple[int, int] | None = None
     """(height, width) instead, the same for all."""
     multiple: int = Field(default=16, ge=1)
-    """Of which sides are multiples."""
+    """Of which sides are multiples; by default what the model asks for."""
     short: Short = "drop"
     """What becomes of videos too short for the least number of frames: drop, slow, or image."""
     upscale: float = Field(default=1.2, ge=1)
@@ -72,6 +78,29 @@ class DataSettings(_Strict):
         elif (self.area or self.multiple**2) < self.multiple**2:
             raise ValueError(f"area must be at least {self.multiple**2}, one multiple a side")
         return self
+
+    def for_model(self, shape: VideoShape, fps: float, multiple: int) -> DataSettings:
+        """These settings, with what a model is made for where they say nothing.
+
+        Args:
+            shape: of the videos that it makes by default.
+            fps: of these.
+            multiple: of which their sides must be multiples.
+
+        Raises:
+            ConfigError: a size that the model cannot take.
+        """
+        if self.size is not None and any(side % multiple for side in self.size):
+            raise ConfigError(f"data.size must be multiples of {multiple} for this model; given {list(self.size)}.")
+        usual: dict[str, Any] = {
+            "fps": fps,
+            "num_frames": tuple(range(_STEP, shape.num_frames + 1, _STEP)) or (shape.num_frames,),
+            "multiple": math.lcm(multiple, self.multiple) if "multiple" in self.model_fields_set else multiple,
+        }
+        if self.size is None and self.area is None:
+            usual["area"] = shape.height * shape.width
+        given = {name: getattr(self, name) for name in self.model_fields_set - {"multiple"}}
+        return type(self)(**{**usual, **given})
 
     @property
     def sizes(self) -> tuple[Size, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from muybridge.types import VideoShape
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +24,21 @@ class BatchSource(Protocol):
 
 
 @dataclass(frozen=True)
+class UsualClip:
+    """What a model makes by default.
+
+    Attributes:
+        shape: of its videos.
+        fps: frames per second.
+        multiple: of which height and width must be multiples.
+    """
+
+    shape: VideoShape
+    fps: float
+    multiple: int
+
+
+@dataclass(frozen=True)
 class ClipsWanted:
     """What a stage asks of a set of captioned clips.
 
@@ -32,6 +49,7 @@ class ClipsWanted:
         caption_dropout: share of captions left empty.
         num_frames: frames of a clip at a time; None for whole clips.
         whole_clip_share: share of the batches with whole clips nevertheless, fewer of them.
+        usual: what the model makes by default, and so what people's own clips are made to.
     """
 
     batch_size: int
@@ -40,6 +58,7 @@ class ClipsWanted:
     caption_dropout: float
     num_frames: int | None = None
     whole_clip_share: float = 0.0
+    usual: UsualClip | None = None
 
 
 class TrainingData(Protocol):

@@ -48,13 +48,13 @@ class MotionAdapterStage(PipelineStage):
         from muybridge.training.methods.adapters import MotionMethod
         from muybridge.training.objective.diffusion import DiffusionObjective
         from muybridge.training.objective.settings import ObjectiveSettings
-        from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler
+        from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler, usual_clip
 
         base, how = load_base(self.base)
         adapter = integrate_motion(base, self.motion.kind, mode="replace", config=self.motion.config).adapter
         objective = DiffusionObjective(training_scheduler(base), ObjectiveSettings.shifted(self.timestep_shift))
         method = MotionMethod(networks_of(base), objective, how)
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout)
+        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, usual=usual_clip(base))
         if how.frames is not None:
             share = how.whole_clip_share if self.whole_clip_share is None else self.whole_clip_share
             frames = self.num_frames or how.frames

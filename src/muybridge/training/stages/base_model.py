@@ -10,7 +10,12 @@ from muybridge.checkpoints import locate_model
 from muybridge.errors import ConfigError
 from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.pipelines.family import Training
+from muybridge.training.data import UsualClip
 from muybridge.training.methods.denoise import TrainedNetworks
+from muybridge.types import VideoShape
+
+_SIZE = (512, 512)
+"""Height and width where a model does not say."""
 
 
 def check_base(model: str) -> None:
@@ -44,6 +49,12 @@ def load_base(model: str) -> tuple[VideoPipeline, Training]:
 def networks_of(base: VideoPipeline) -> TrainedNetworks:
     """What of a model training runs."""
     return TrainedNetworks(base.backbone, base.text_encoder, base.vae)
+
+
+def usual_clip(base: VideoPipeline) -> UsualClip:
+    """What a model makes by default."""
+    height, width = base.usual_size or _SIZE
+    return UsualClip(VideoShape(base.frames_at_once, height, width), base.frames_per_second, base.size_multiple)
 
 
 def training_scheduler(base: VideoPipeline) -> DDIMScheduler:

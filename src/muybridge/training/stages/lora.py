@@ -68,7 +68,7 @@ class LoraStage(LastStage):
         from muybridge.training.methods.lora import LoraMethod
         from muybridge.training.objective.diffusion import DiffusionObjective
         from muybridge.training.objective.settings import ObjectiveSettings
-        from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler
+        from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler, usual_clip
 
         base, how = load_base(self.base)
         if how.frames is None and self.num_frames is not None:
@@ -77,7 +77,9 @@ class LoraStage(LastStage):
         denoising = DenoisingMethod(networks_of(base), objective, how)
         method = LoraMethod(denoising, self.layers, self.rank, self.alpha, self.seed, base.family.lora)
         frames = self.num_frames or how.frames
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, frames)
+        wanted = ClipsWanted(
+            self.batch_size, self.seed, base.tokenizer, self.caption_dropout, frames, usual=usual_clip(base)
+        )
         folder = _LoraFolder(method, self.dialect)
         return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder})
 

@@ -51,7 +51,7 @@ class SparseControlStage(PipelineStage):
         from muybridge.training.methods.sparse_control import SparseControlMethod, make_keyframe_control
         from muybridge.training.objective.diffusion import DiffusionObjective
         from muybridge.training.objective.settings import ObjectiveSettings
-        from muybridge.training.stages.base_model import training_scheduler
+        from muybridge.training.stages.base_model import training_scheduler, usual_clip
 
         base, how = self._base()
         unet = cast("UNet3DConditionModel", base.backbone)  # as `_base` has found out
@@ -59,7 +59,13 @@ class SparseControlStage(PipelineStage):
         objective = DiffusionObjective(training_scheduler(base), ObjectiveSettings.shifted(self.timestep_shift))
         method = SparseControlMethod(unet, control, base.vae, base.text_encoder, objective, how)
         wanted = ClipsWanted(
-            self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames, self.whole_clip_share
+            self.batch_size,
+            self.seed,
+            base.tokenizer,
+            self.caption_dropout,
+            self.num_frames,
+            self.whole_clip_share,
+            usual_clip(base),
         )
         return StageWork(method, data.keyframe_clips(wanted), lambda: {"keyframe_control": control})
 
