@@ -26,10 +26,11 @@ _PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)$"
 LORA_LAYERS: Mapping[str, str] = {
     "motion": r"(motion_modules|attn_temporal)\..*" + _PROJECTIONS,
     "spatial": r"\.attn[12]" + _PROJECTIONS,
+    "attention": _PROJECTIONS,
     "linear": "",
 }
 """Which layers learn: the attentions of the motion modules, as in AnimateDiff's motion LoRAs; those within the frames
-and to the text, as in the domain adapter of version 3 and in most LoRAs of image models; or every linear layer and
+and to the text, as in the domain adapter of version 3 and in most LoRAs of image models; both; or every linear layer and
 1 x 1 convolution, as in EasyAnimate's training script."""
 
 
