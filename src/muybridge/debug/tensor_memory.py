@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MethodDescriptorType
 from typing import Any
 
 import torch
@@ -122,6 +123,9 @@ class _FusedAttentionOnMeta(TorchFunctionMode):
     ) -> Any:
         if func is F.scaled_dot_product_attention and _can_fuse(*args, **(kwargs or {})):
             return fused_attention(*args, **(kwargs or {}))
+        if type(func) is MethodDescriptorType:  # of tensors, whose devices are known: no other mode has a say
+            with torch._C.DisableTorchFunction():
+                return func(*args, **(kwargs or {}))
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
