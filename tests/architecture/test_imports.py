@@ -72,7 +72,14 @@ from muybridge.pipelines.planning import plan_video
 from muybridge.types import VideoShape
 plan_video("demo/easyanimate", VideoShape(8, 32, 32))
 """
-NOT_FOR_PLANS = ("av", "torchao", "peft", "diffusers.pipelines", "diffusers.models.autoencoders", "diffusers.models.unets")
+NOT_FOR_PLANS = (
+    "av",
+    "torchao",
+    "peft",
+    "diffusers.pipelines",
+    "diffusers.models.autoencoders",
+    "diffusers.models.unets",
+)
 
 
 def dotted_name(path: Path) -> str:

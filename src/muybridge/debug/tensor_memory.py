@@ -139,8 +139,10 @@ def _without_numbers(
     first = args[0] if args else None
     if not (isinstance(first, Tensor) and first.is_meta and first.is_floating_point()):
         return None
-    if kwargs and not kwargs.keys() <= _HARMLESS:
-        return _given(func, first, kwargs)
+    return _like_first(func, first, args) if kwargs.keys() <= _HARMLESS else _given(func, first, kwargs)
+
+
+def _like_first(func: OpOverload, first: Tensor, args: Sequence[Any]) -> Tensor | tuple[Tensor, ...] | None:
     if func is torch.ops.aten.native_layer_norm.default:
         return _normalised(first, len(args[1]))
     if func is torch.ops.aten.addmm.default:
