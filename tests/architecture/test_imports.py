@@ -67,6 +67,21 @@ for path in Path("runs").iterdir():
 """
 
 
+PLAN = """
+from muybridge.pipelines.planning import plan_video
+from muybridge.types import VideoShape
+plan_video("demo/easyanimate", VideoShape(8, 32, 32))
+"""
+NOT_FOR_PLANS = (
+    "av",
+    "torchao",
+    "peft",
+    "diffusers.pipelines",
+    "diffusers.models.autoencoders",
+    "diffusers.models.unets",
+)
+
+
 def dotted_name(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
 
@@ -84,6 +99,13 @@ def test_does_not_import_torch(code):
 
     assert result.returncode != 3, "torch was imported"
     assert result.returncode == 0, result.stderr
+
+
+def test_a_plan_imports_no_more_than_the_networks_that_it_counts():
+    result = run_python(PLAN + f"\nimport sys; print(*({set(NOT_FOR_PLANS)} & set(sys.modules)))")
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
 
 
 def test_imports_go_one_way():

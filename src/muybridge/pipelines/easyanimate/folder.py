@@ -6,10 +6,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published
@@ -22,6 +21,9 @@ from muybridge.types import SettingsDict, SettingsView, VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.loading import Whole, load_folder
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 _CLASS_NAME = "EasyAnimatePipeline"
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")

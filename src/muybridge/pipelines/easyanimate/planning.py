@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Config, T5EncoderModel
+from transformers import T5Config, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
@@ -142,6 +142,8 @@ def _transformer(path: Path) -> nn.Module:
 
 
 def _image_encoder(path: Path) -> nn.Module:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # few models have one
+
     return CLIPVisionModelWithProjection(in_default_dtype(CLIPVisionConfig.from_pretrained(path)))
 
 

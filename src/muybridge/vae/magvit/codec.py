@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from muybridge.debug import first_anomalous_module
@@ -73,6 +72,8 @@ class VideoCodec:
         if not bool(torch.isfinite(moments).all()):
             layer = first_anomalous_module(vae, lambda: list(encode_frames(vae, cast(), num_frames)))
             raise NonFiniteError(_not_finite("latents", vae, layer))
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # slow to import
+
         posterior = DiagonalGaussianDistribution(moments)
         drawn = [posterior.sample(generator) for generator in generators]
         latents = torch.cat(drawn) if drawn else posterior.mode()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -29,6 +28,9 @@ from muybridge.vae.magvit.config import MagvitConfig, TemporalMode, level_channe
 from muybridge.vae.magvit.folder import load_folder_of
 from muybridge.vae.magvit.networks import Decoder, Encoder
 from muybridge.vae.magvit.tiling import TileGrid, Tiling, parse_tiling
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 
 _EXACT_TILE_SIZE = 128
 
@@ -222,8 +224,18 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
                 would not come back.
             ConfigError: exact tiling while gradients are recorded.
         """
-        posterior = DiagonalGaussianDistribution(torch.cat(list(self._moments(x)), dim=2))
+        posterior = _posterior(self.moments(x))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    @apply_forward_hook
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean and log variance of `encode`, one after the other: `[b, 2 c, n, h / 8, w / 8]`.
+
+        Raises:
+            ShapeError: as of `encode`.
+            ConfigError: likewise.
+        """
+        return torch.cat(list(self._moments(x)), dim=2)
 
     @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
@@ -241,6 +253,8 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
             ShapeError: not such a tensor.
             ConfigError: exact tiling while gradients are recorded.
         """
+        from diffusers.models.autoencoders.vae import DecoderOutput  # slow to import, with all VAEs there are
+
         sample = torch.cat(list(self.decode_chunks(z)), dim=2) if torch.is_grad_enabled() else self._decode_into_one(z)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
@@ -265,7 +279,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
     ) -> DecoderOutput | tuple[Tensor]:
         """Encode and decode pixels; `sample_posterior` draws latents with `generator` instead of taking the mean."""
-        posterior = DiagonalGaussianDistribution(torch.cat(list(self._moments(sample)), dim=2))
+        posterior = _posterior(self.moments(sample))
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         return self.decode(latents, return_dict=return_dict)
 
@@ -323,3 +337,9 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
             raise ShapeError(
                 f"Width and height must be multiples of {factor}; given {width}x{height}. The nearest is {nearest}."
             )
+
+
+def _posterior(moments: Tensor) -> DiagonalGaussianDistribution:
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # as above
+
+    return DiagonalGaussianDistribution(moments)

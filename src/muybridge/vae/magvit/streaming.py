@@ -72,7 +72,7 @@ def encode_frames(vae: AutoencoderKLMagvit, pieces: Iterable[Tensor], num_frames
         pixels, waiting = frames[:, :, :ready], [frames[:, :, ready:]]
         if last is None or not _same(last[0], pixels):
             # A chunk on its own is a video of one chunk.
-            last = pixels, vae.encode(pixels, return_dict=False)[0].parameters
+            last = pixels, vae.moments(pixels)
         yield last[1]
     if given > num_frames or next(source, None) is not None:
         raise ShapeError(f"The video was announced with {num_frames} frames and has more.")
