@@ -181,6 +181,8 @@ def _base_resolution(folder: Path) -> int | None:
 
 
 def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
+    from transformers import T5EncoderModel  # slow to import
+
     path = parts.part_folder(folder, "text_encoder")
     return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", {"dtype": dtype})
 
@@ -212,6 +214,8 @@ def _load_scheduler(folder: Path, index: SettingsView) -> Any:
 
 def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     path = parts.part_folder(folder, "image_encoder")
+    from transformers import CLIPVisionModelWithProjection  # likewise
+
     loader = CLIPVisionModelWithProjection.from_pretrained
     return load_folder(loader, path, "CLIPVisionModelWithProjection", {"dtype": dtype}, _CLIP)
 
