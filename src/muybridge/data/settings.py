@@ -63,6 +63,8 @@ class DataSettings(_Strict):
     allow_high_range: bool = False
     max_damaged: float = Field(default=0.1, ge=0, le=1)
     """Share of the files that may be damaged before the run stops."""
+    cache: str | None = None
+    """A folder for latents, so that each clip is encoded once; it then has one draw of start, crop and mirror."""
     every_frame: bool = False
     """Whether files are decoded from end to end before training; else damage in the middle is met while training."""
 

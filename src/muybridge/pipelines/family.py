@@ -30,8 +30,8 @@ LORA_LAYERS: Mapping[str, str] = {
     "linear": "",
 }
 """Which layers learn: the attentions of the motion modules, as in AnimateDiff's motion LoRAs; those within the frames
-and to the text, as in the domain adapter of version 3 and in most LoRAs of image models; both; or every linear layer and
-1 x 1 convolution, as in EasyAnimate's training script."""
+and to the text, as in the domain adapter of version 3 and in most LoRAs of image models; both of them; or every
+linear layer and 1 x 1 convolution, as in EasyAnimate's training script."""
 
 
 def deferred(place: str) -> Callable[..., Any]:

@@ -97,10 +97,14 @@ class DatasetBatches:
         """
         decoded = self._decode(index) if self._pool is None else self._decoded_ahead(index, self._pool)
         # Here and not in the workers, as a tokenizer does not stand being used by two threads at once.
-        tokens = self.tokenizer(decoded.captions, padding="max_length", truncation=True, return_tensors="pt")
-        count, num_frames = decoded.pixels.shape[:2]
+        return self.with_tokens(decoded.pixels, decoded.captions)
+
+    def with_tokens(self, pixels: Tensor, captions: list[str]) -> Batch:
+        """A batch of `pixels [b, f, 3, h, w]` and their captions."""
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        count, num_frames = pixels.shape[:2]
         return {
-            "pixels": decoded.pixels,
+            "pixels": pixels,
             "input_ids": tokens.input_ids,
             "attention_mask": tokens.attention_mask,
             "frame_positions": torch.arange(num_frames, dtype=torch.float32),
@@ -134,15 +138,16 @@ class DatasetBatches:
 
     def _decode(self, index: int) -> _Decoded:
         plan = self.order[index]
-        chosen = [self._sound(plan, slot) for slot in plan.slots]
-        captions = [self._caption(slot, index, place) for place, (slot, _) in enumerate(chosen)]
-        return _Decoded(_to_pixels(np.stack([frames for _, frames in chosen])), captions)
+        chosen = [self.sound(plan, slot) for slot in plan.slots]
+        captions = [self.caption(slot, index, place) for place, (slot, _) in enumerate(chosen)]
+        return _Decoded(to_pixels(np.stack([frames for _, frames in chosen])), captions)
 
-    def _caption(self, slot: Slot, index: int, place: int) -> str:
+    def caption(self, slot: Slot, index: int, place: int) -> str:
+        """What is said of a clip at a place in batch number `index`."""
         rng = np.random.default_rng((self.settings.seed, index, place))
         return "" if rng.random() < self.settings.caption_dropout else slot.clip.record.text
 
-    def _sound(self, plan: BatchPlan, slot: Slot) -> tuple[Slot, Frames]:
+    def sound(self, plan: BatchPlan, slot: Slot) -> tuple[Slot, Frames]:
         """A clip and its frames: that of the slot, or the next one of its bucket that can be read.
 
         What was found before does not count, so that a batch depends on nothing but its number.
@@ -171,6 +176,6 @@ class DatasetBatches:
             return None
 
 
-def _to_pixels(frames: Frames) -> Tensor:
+def to_pixels(frames: Frames) -> Tensor:
     """`uint8 [b, f, h, w, 3]` to float `[b, f, 3, h, w]` in [-1, 1]."""
     return torch.from_numpy(frames).movedim(-1, -3).float().div_(127.5).sub_(1.0)

@@ -14,6 +14,7 @@ from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
 from muybridge.training.data import Batch, BatchSource, ClipsWanted
+from muybridge.training.latent_cache import CachedClips
 
 _KNOWN = {"start": 0.4, "both ends": 0.2, "anywhere": 0.4}
 """How often a clip is given with what of it, for a SparseCtrl."""
@@ -41,18 +42,18 @@ class ClipSets:
 
     def clips(self, wanted: ClipsWanted) -> BatchSource:
         """Stretches of clips: neighbouring frames, or every second one, and where they stand; or whole clips."""
-        whole = self._batches(wanted)
+        whole = self._encoded(wanted)
         if wanted.num_frames is None:
             return whole
         return _Stretches(whole, wanted.num_frames, wanted.whole_clip_share, wanted.seed)
 
     def whole_clips(self, wanted: ClipsWanted) -> BatchSource:
         """Whole clips, of which nothing is known."""
-        return self._batches(replace(wanted, num_frames=None))
+        return self._encoded(replace(wanted, num_frames=None))
 
     def keyframe_clips(self, wanted: ClipsWanted) -> BatchSource:
         """As `clips`, with the first frame, both ends, or up to half of the frames anywhere known."""
-        return _WithKnownFrames(self.clips(wanted), wanted.seed)
+        return _WithKnownFrames(self.clips(replace(wanted, encoder=None)), wanted.seed)
 
     def taught_clips(self, wanted: ClipsWanted, taught: str | None) -> BatchSource:
         """As `clips`."""
@@ -63,6 +64,15 @@ class ClipSets:
         """Raises ConfigError for anything: what these clips have in common, nobody has to say."""
         if taught is not None:
             raise ConfigError("taught is about the toy world; clips of your own teach what they show. Leave it out.")
+
+    def _encoded(self, wanted: ClipsWanted) -> BatchSource:
+        """Batches with latents from the cache, where there is one that the stage can use."""
+        batches = self._batches(wanted)
+        if self.settings.cache is None:
+            return batches
+        if wanted.encoder is None:
+            raise ConfigError("This stage encodes its clips anew in every step; leave data.cache out.")
+        return CachedClips(batches, wanted.encoder, Path(self.settings.cache).expanduser())
 
     def _batches(self, wanted: ClipsWanted) -> DatasetBatches:
         settings = self.settings
@@ -87,7 +97,7 @@ class ClipSets:
 class _Stretches:
     """Fewer frames of each clip than it has, so that a step takes less, and where they stand in it."""
 
-    clips: DatasetBatches
+    clips: BatchSource
     num_frames: int
     whole_clip_share: float
     seed: int
@@ -104,6 +114,8 @@ class _Stretches:
         stride = 2 if self.num_frames * 2 <= length and rng.random() < _EVERY_SECOND else 1
         start = int(rng.integers(length - (self.num_frames - 1) * stride))
         chosen = torch.arange(start, start + self.num_frames * stride, stride)[: self.num_frames]
+        if "latents" in batch:
+            batch = {**batch, "latents": batch["latents"][:, :, chosen]}
         return {
             **batch,
             "pixels": batch["pixels"][:, chosen],

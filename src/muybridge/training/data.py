@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from muybridge.training.latent_cache import ClipEncoder
+
 Batch = dict[str, "Tensor"]
 """Tensors by name; a method says which it takes."""
 
@@ -50,6 +52,7 @@ class ClipsWanted:
         num_frames: frames of a clip at a time; None for whole clips.
         whole_clip_share: share of the batches with whole clips nevertheless, fewer of them.
         usual: what the model makes by default, and so what people's own clips are made to.
+        encoder: makes latents of them for a cache, for methods that take latents and know no frame.
     """
 
     batch_size: int
@@ -59,6 +62,7 @@ class ClipsWanted:
     num_frames: int | None = None
     whole_clip_share: float = 0.0
     usual: UsualClip | None = None
+    encoder: ClipEncoder | None = None
 
 
 class TrainingData(Protocol):

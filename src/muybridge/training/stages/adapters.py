@@ -45,6 +45,7 @@ class MotionAdapterStage(PipelineStage):
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches."""
         from muybridge.motion.integration import integrate_motion
+        from muybridge.training.latent_cache import ClipEncoder
         from muybridge.training.methods.adapters import MotionMethod
         from muybridge.training.objective.diffusion import DiffusionObjective
         from muybridge.training.objective.settings import ObjectiveSettings
@@ -54,7 +55,14 @@ class MotionAdapterStage(PipelineStage):
         adapter = integrate_motion(base, self.motion.kind, mode="replace", config=self.motion.config).adapter
         objective = DiffusionObjective(training_scheduler(base), ObjectiveSettings.shifted(self.timestep_shift))
         method = MotionMethod(networks_of(base), objective, how)
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, usual=usual_clip(base))
+        wanted = ClipsWanted(
+            self.batch_size,
+            self.seed,
+            base.tokenizer,
+            self.caption_dropout,
+            usual=usual_clip(base),
+            encoder=ClipEncoder(networks_of(base), how),
+        )
         if how.frames is not None:
             share = how.whole_clip_share if self.whole_clip_share is None else self.whole_clip_share
             frames = self.num_frames or how.frames

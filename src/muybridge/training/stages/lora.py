@@ -64,6 +64,7 @@ class LoraStage(LastStage):
             ConfigError: layers that the model does not have, or settings for a family that is trained otherwise.
             CheckpointError: the model cannot be loaded.
         """
+        from muybridge.training.latent_cache import ClipEncoder
         from muybridge.training.methods.denoise import DenoisingMethod
         from muybridge.training.methods.lora import LoraMethod
         from muybridge.training.objective.diffusion import DiffusionObjective
@@ -78,7 +79,13 @@ class LoraStage(LastStage):
         method = LoraMethod(denoising, self.layers, self.rank, self.alpha, self.seed, base.family.lora)
         frames = self.num_frames or how.frames
         wanted = ClipsWanted(
-            self.batch_size, self.seed, base.tokenizer, self.caption_dropout, frames, usual=usual_clip(base)
+            self.batch_size,
+            self.seed,
+            base.tokenizer,
+            self.caption_dropout,
+            frames,
+            usual=usual_clip(base),
+            encoder=ClipEncoder(networks_of(base), how),
         )
         folder = _LoraFolder(method, self.dialect)
         return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder})
