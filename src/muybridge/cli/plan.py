@@ -23,6 +23,9 @@ def plan(
     ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps; for the cost of moving weights.", min=1)] = 25,
     device: Annotated[str, typer.Option(help="Where it is to run, cuda or cpu; need not be here.")] = "cuda",
+    profile: Annotated[
+        str | None, typer.Option(help="EasyAnimate: reference (numbers of the original) or clean; as generate's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict the peak of every stage, and which settings fit a budget."""
@@ -36,7 +39,8 @@ def plan(
         from muybridge.types import VideoShape
 
         allowed = None if budget is None else parse_bytes(budget)
-        planned = plan_video(model, VideoShape(frames, int(match[2]), int(match[1])), steps, device=device)
+        shape = VideoShape(frames, int(match[2]), int(match[1]))
+        planned = plan_video(model, shape, steps, device=device, profile=profile)
     chosen = None if allowed is None else choose_run(planned.runs, allowed)
     if as_json:
         runs = [{"settings": vars(run.settings), "peaks": run.peaks, "costs": run.costs} for run in planned.runs]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from muybridge.motion import MotionHost
     from muybridge.pipelines.skeleton import Skeleton
     from muybridge.pipelines.stages import Stage
-    from muybridge.types import SettingsDict, SettingsView, VideoShape
+    from muybridge.types import SettingsDict, SettingsView
 
 _PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)$"
 LORA_LAYERS: Mapping[str, str] = {
@@ -108,11 +108,11 @@ class Planning:
     Attributes:
         skeleton: of what is to be loaded: its networks without their weights.
         stages: of these networks, the shape of a video and whether there is guidance: the stages of making it, of which
-            "denoise" is the one that runs in every step.
+            "denoise" is the one that runs in every step. Where the skeleton has a profile, also of a `profile=`.
     """
 
     skeleton: Callable[[Wishes], Skeleton]
-    stages: Callable[[SettingsView, VideoShape, bool], Mapping[str, Stage]]
+    stages: Callable[..., Mapping[str, Stage]]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Wish:
         is_default: whether `memory` is what is taken where nobody says; then a model that cannot be planned without
             its weights is loaded whole.
         shape: of the videos to make, or frames, height and width of which None is what the model makes by default.
+        profile: the numeric profile of these videos; by default the model's.
     """
 
     dtype: torch.dtype | str = torch.float32
@@ -43,6 +44,7 @@ class Wish:
     device: str | torch.device | None = None
     shape: VideoShape | PartialShape | None = None
     is_default: bool = False
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def find_place(model: str | os.PathLike[str], wish: Wish, beside: PartsBeside | 
     if budget is not None:
         offloads = _can_offload(speed, device)
         try:
-            placement = replace(fit(model, budget, dtypes, wish.shape, device.type, beside, offloads), speed=speed)
+            fitted = fit(model, budget, dtypes, wish.shape, device.type, beside, offloads, profile=wish.profile)
+            placement = replace(fitted, speed=speed)
         except CheckpointError:
             if not wish.is_default:
                 raise
@@ -104,17 +107,19 @@ def fit(
     device: str = "cuda",
     beside: PartsBeside | None = None,
     can_offload: bool = True,
+    *,
+    profile: str | None = None,
 ) -> Placement:
     """The cheapest settings that fit a budget, in one of some precisions, from the one preferred on.
 
-    `can_offload` is False where parts cannot wait on the host.
+    `can_offload` is False where parts cannot wait on the host; `profile` is the numeric one, by default the model's.
 
     Raises:
         ConfigError: none does; names the least that would.
         MuybridgeError: as of `plan_video`.
     """
     choices = choices_in(dtypes, can_offload=can_offload and device != "cpu")
-    plan = plan_video(model, shape, device=device, choices=choices, beside=beside, enough=budget)
+    plan = plan_video(model, shape, device=device, choices=choices, beside=beside, enough=budget, profile=profile)
     run = choose_run(plan.runs, budget)
     chosen, made = run.settings, plan.shape
     size = (made.num_frames, made.height, made.width)

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from muybridge.checkpoints import locate_model
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
+from muybridge.errors import ConfigError
 from muybridge.pipelines.families import family_of
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.stages import Stage
@@ -72,7 +73,7 @@ class PartialShape:
         return VideoShape(frames, self.height or usual.height, self.width or usual.width)
 
 
-def plan_video(
+def plan_video(  # noqa: PLR0913  # what is planned, and for what
     model: str | os.PathLike[str],
     shape: VideoShape | PartialShape | None = None,
     num_steps: int = 25,
@@ -82,12 +83,13 @@ def plan_video(
     beside: PartsBeside | None = None,
     *,
     enough: int | None = None,
+    profile: str | None = None,
 ) -> VideoPlan:
     """Predict the peak of every stage under different settings; no weight is loaded, or needs to be there.
 
     Tensors are counted as in `TensorMemory`: what kernels need inside themselves, and what a process takes before it
-    has made a tensor (on a GPU about 0.5 GB), come on top. Decoding is of the "clean" profile, piece by piece. A
-    SparseCtrl in the folder counts with its weights, not with what it needs when there are keyframes or sketches.
+    has made a tensor (on a GPU about 0.5 GB), come on top. A SparseCtrl in the folder counts with its
+    weights, not with what it needs when there are keyframes or sketches.
 
     Args:
         model: a shipped model, a folder, or a hub id; with a motion adapter beside it also an image model, as a folder
@@ -100,8 +102,10 @@ def plan_video(
         choices: settings to plan for.
         beside: what is loaded with the model.
         enough: bytes; settings behind the first that takes no more are not planned.
+        profile: the numeric one, of families that have several; by default the model's.
 
     Raises:
+        ConfigError: a profile that is not known, or of a family that has one only.
         CheckpointError: no such model, a family that is not known, or settings that describe no network.
         ShapeError: a size or number of frames that the model cannot make.
     """
@@ -114,6 +118,11 @@ def plan_video(
     if isinstance(wanted, PartialShape):
         wanted = wanted.filled(skeleton.shape, skeleton.is_continued)
 
+    if profile is not None and skeleton.profile is None:
+        raise ConfigError(f"{family.name} makes videos in one numeric profile; leave profile={profile!r} out.")
+    chosen = profile or skeleton.profile
+    profiled = {} if chosen is None else {"profile": chosen}
+
     on_cpu = device == "cpu" and not skeleton.is_file
     # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
     with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
@@ -121,7 +130,9 @@ def plan_video(
         @cache
         def stages_in(dtype: str) -> tuple[int, Mapping[str, Stage]]:
             parts = skeleton.make(getattr(torch, dtype), "cpu" if on_cpu else "meta")
-            return sum(_weight_bytes(part) for part in parts.values()), family.planning.stages(parts, wanted, guided)
+            return sum(_weight_bytes(part) for part in parts.values()), family.planning.stages(
+                parts, wanted, guided, **profiled
+            )
 
         @cache
         def need(name: str, dtype: str, *deciding: tuple[str, Any]) -> StageNeed:

@@ -129,7 +129,8 @@ def _wish(request: GenerateRequest, device: torch.device, inputs: Inputs) -> Wis
     if asked.fit is not None and (source := request.size_to_fit(inputs)) is not None:
         size = fit_size(*source, asked.fit)
     shape = PartialShape(at_once or asked.num_frames, *size, is_whole=at_once is not None)
-    return Wish(dtype, memory, choice.speed, device, shape, is_default=choice.memory is None)
+    is_default, profile = choice.memory is None, request.sampling.profile
+    return Wish(dtype, memory, choice.speed, device, shape, is_default=is_default, profile=profile)
 
 
 def open_inputs(request: GenerateRequest) -> Inputs:

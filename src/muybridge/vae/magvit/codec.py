@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import methodcaller
 
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -68,7 +69,7 @@ class VideoCodec:
         vae = self.vae
 
         def cast() -> Iterator[Tensor]:
-            return (piece.to(vae.dtype) for piece in pieces())
+            return map(methodcaller("to", vae.dtype), pieces())
 
         moments = torch.cat(list(encode_frames(vae, cast(), num_frames)), dim=2)
         if not bool(torch.isfinite(moments).all()):
@@ -83,11 +84,15 @@ class VideoCodec:
         """Frames of one video, piece by piece; with `smoothing`, after the original's second pass."""
         vae = self.vae
         scaled = (latents / vae.config["scaling_factor"]).to(working_device(vae), vae.dtype)
-        for frames in decoded_pixels(vae, scaled[None], smoothing is not None, smoothing):
-            if not bool(torch.isfinite(frames).all()):
+
+        def finished(pixels: Tensor) -> Tensor:
+            if not bool(torch.isfinite(pixels).all()):
                 layer = first_anomalous_module(vae, lambda: sum(1 for _ in decode_frames(vae, scaled)))
                 raise NonFiniteError(_not_finite("pixels", vae, layer))
-            yield frames.div_(2).add_(0.5).clamp_(0, 1)[0].transpose(0, 1).cpu()
+            return pixels.div_(2).add_(0.5).clamp_(0, 1)[0].transpose(0, 1).cpu()
+
+        # By map, which lets go of a piece before it asks for the next.
+        yield from map(finished, decoded_pixels(vae, scaled[None], smoothing is not None, smoothing))
 
 
 def decoded_pixels(
@@ -104,10 +109,14 @@ def decoded_pixels(
     Yields:
         `float32 [b, 3, f, h, w]`, new tensors; clamped to [-1, 1] but for rounding.
     """
-    pieces = (piece.clamp_(-1, 1) for piece in decode_frames(vae, latents))
+    pieces: Iterator[Tensor] = map(_clamped, decode_frames(vae, latents))
     if is_smoothed:
         pieces = smoothed_frames(vae, pieces, count_frames(vae.shape, latents.shape[2]), generator)
-    return (piece.float() for piece in pieces)
+    return map(Tensor.float, pieces)
+
+
+def _clamped(pixels: Tensor) -> Tensor:
+    return pixels.clamp_(-1, 1)
 
 
 def _not_finite(what: str, vae: AutoencoderKLMagvit, layer: str | None) -> str:

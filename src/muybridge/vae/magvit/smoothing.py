@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from muybridge.errors import ConfigError
-from muybridge.vae.magvit.chunks import count_latents, decoder_chunks
+from muybridge.errors import ConfigError, ShapeError
+from muybridge.vae.magvit.chunks import count_latents, decoder_chunks, encoder_chunks, require_frames_that_return
 from muybridge.vae.magvit.model import AutoencoderKLMagvit
-from muybridge.vae.magvit.streaming import encode_frames
+from muybridge.vae.magvit.streaming import WithoutGradients
 
 
 def smooth_output(
@@ -40,7 +40,6 @@ def smooth_output(
     return torch.cat(list(smoothed_frames(vae, [video], video.shape[2], generator, sample)), dim=2)
 
 
-@torch.no_grad()
 def smoothed_frames(
     vae: AutoencoderKLMagvit,
     pieces: Iterable[Tensor],
@@ -48,7 +47,7 @@ def smoothed_frames(
     generator: torch.Generator | None = None,
     sample: bool = True,
 ) -> Iterator[Tensor]:
-    """As `smooth_output`, of a video that comes in pieces: of `decode_frames`' pieces, no more than four are held.
+    """As `smooth_output`, of a video that comes in pieces: of `decode_frames`' pieces, no more than three are held.
 
     Args:
         vae: likewise.
@@ -61,7 +60,7 @@ def smoothed_frames(
         `[b, 3, n, h, w]`, from the first frame to the last.
 
     Raises:
-        ShapeError: when the first piece is asked for, as `smooth_output`; or more or fewer frames than announced.
+        ShapeError: as `smooth_output`; or, later, fewer frames than announced.
         ConfigError: likewise.
     """
     if generator is not None and not sample:
@@ -69,70 +68,90 @@ def smoothed_frames(
     chunk = vae.shape.frames_per_chunk or num_frames
     start, stop = chunk // 2, num_frames - (chunk - chunk // 2)
     if num_frames <= chunk or stop <= start:
-        yield from pieces
-        return
-    first_pass = _Held(pieces, start, stop)
-    moments = encode_frames(vae, first_pass.between_the_ends(), stop - start)
-    second_pass = _decoded_again(vae, moments, stop - start, generator, sample)
-    ahead = start
-    for again in second_pass:
-        if ahead:  # frames of the first pass are there once the second has asked for them
-            yield first_pass.take(ahead)
-            ahead = 0
-        yield first_pass.take(again.shape[2]).add_(again).mul_(0.5)
-    yield first_pass.take(num_frames - stop)
+        return iter(pieces)
+    require_frames_that_return(vae.shape, stop - start)
+    held = _Held(pieces, chunk)
+    seen = (held.read(start + each.start, start + each.stop) for each in encoder_chunks(vae.shape, stop - start))
+    again = _decoded_again(vae, map(partial(_moments, vae), seen), stop - start, generator, sample)
+    return WithoutGradients(_averaged(held, again, start, num_frames - stop))
+
+
+def _averaged(held: _Held, again: Iterator[Tensor], start: int, behind: int) -> Iterator[Tensor]:
+    """The first `start` frames, the means of both passes, and the frames `behind` them."""
+    if start:
+        yield held.take(start)
+    for second in again:
+        yield held.take(second.shape[2]).add_(second).mul_(0.5)
+        del second  # what comes next takes memory
+    yield held.take(behind)
 
 
 class _Held:
-    """The frames of the first pass that are not averaged yet."""
+    """The frames of the first pass that are not averaged yet.
 
-    def __init__(self, pieces: Iterable[Tensor], start: int, stop: int) -> None:
-        """Of `pieces`, of which the second pass sees the frames `start..stop`."""
-        self._pieces = pieces
-        self._bounds = start, stop
-        self._held: deque[Tensor] = deque()
+    Attributes:
+        start: of them, in the video.
+    """
 
-    def between_the_ends(self) -> Iterator[Tensor]:
-        """What the second pass sees; what is given out is held until it is taken."""
-        start, stop = self._bounds
-        position = 0
-        for piece in self._pieces:
-            self._held.append(piece)
-            seen = piece[:, :, max(0, start - position) : max(0, stop - position)]
-            position += piece.shape[2]
-            if seen.shape[2]:
-                yield seen
+    def __init__(self, pieces: Iterable[Tensor], size: int) -> None:
+        """Of `pieces`, asked for when they are needed and let go of `size` frames at a time."""
+        self.start = 0
+        self._held: list[Tensor] = []
+        self._source = (part for piece in pieces for part in piece.split(size, dim=2))
 
-    def take(self, count: int) -> Tensor:
-        """The next frames, as a new tensor; they are no longer held."""
-        taken: list[Tensor] = []
-        while count:
-            piece = self._held.popleft()
-            taken.append(piece[:, :, :count])
-            count -= taken[-1].shape[2]
-            if taken[-1].shape[2] < piece.shape[2]:
-                self._held.appendleft(piece[:, :, taken[-1].shape[2] :])
-        return torch.cat(taken, dim=2)
+    def read(self, start: int, stop: int) -> Tensor:
+        """Frames `start..stop`, none of them taken; a new tensor."""
+        end = self.start + sum(part.shape[2] for part in self._held)
+        while end < stop:
+            self._held.append(self._next(end))
+            end += self._held[-1].shape[2]
+        found, position = [], self.start
+        for part in self._held:
+            found.append(part[:, :, max(0, start - position) : max(0, stop - position)])
+            position += part.shape[2]
+        return torch.cat([each for each in found if each.shape[2]], dim=2)
+
+    def take(self, number: int) -> Tensor:
+        """The next frames, a new tensor; they are no longer held."""
+        taken = self.read(self.start, self.start + number)
+        self.start += number
+        while number:
+            part = self._held.pop(0)
+            if part.shape[2] > number:
+                self._held.insert(0, part[:, :, number:].clone())  # without the memory of those that are taken
+            number -= min(number, part.shape[2])
+        return taken
+
+    def _next(self, end: int) -> Tensor:
+        part = next(self._source, None)
+        if part is None:
+            raise ShapeError(f"The video was announced with more frames than the {end} that it has.")
+        return part
+
+
+def _moments(vae: AutoencoderKLMagvit, frames: Tensor) -> Tensor:
+    return vae.encode(frames, return_dict=False)[0].parameters
 
 
 def _decoded_again(
-    vae: AutoencoderKLMagvit, moments: Iterator[Tensor], num_frames: int, generator: torch.Generator | None, sample: bool
+    vae: AutoencoderKLMagvit,
+    moments: Iterator[Tensor],
+    num_frames: int,
+    generator: torch.Generator | None,
+    sample: bool,
 ) -> Iterator[Tensor]:
     """Frames of latents, each chunk as soon as the moments of it and of its neighbours are there."""
-    count = count_latents(vae.shape, num_frames)
-    first = next(moments)
-    shape = (len(first), vae.config["latent_channels"], count, *first.shape[3:])
+    number, first = count_latents(vae.shape, num_frames), next(moments)
+    shape = (len(first), vae.config["latent_channels"], number, *first.shape[3:])
     # In one draw: the numbers of a generator depend on how many are asked for at a time.
     noise = randn_tensor(shape, generator=generator, device=first.device, dtype=first.dtype) if sample else None
     latents = first.new_empty(shape)
     filled = _fill(latents, 0, first, noise)
+    del first
     frames = vae.decode_chunks(latents)  # which reads the latents of a chunk when that is asked for
-    for chunk in decoder_chunks(vae.shape, count):
+    for chunk in decoder_chunks(vae.shape, number):
         while filled < chunk.window_stop:
             filled = _fill(latents, filled, next(moments), noise)
-        if filled == count:
-            for _ in moments:  # so that all of the first pass is there
-                pass
         yield next(frames)
 
 
