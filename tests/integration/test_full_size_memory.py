@@ -39,6 +39,7 @@ def test_easyanimate_fits(easyanimate: Path, shape: tuple[int, int, int], limit:
     assert 0 < (placed.peak_bytes or 0) <= int(limit) * 10**9
 
 
+@pytest.mark.filterwarnings("ignore:36 frames at once:UserWarning")
 @pytest.mark.parametrize("profile", ["reference", "clean"])
 @pytest.mark.parametrize("model", ["published", "demo/easyanimate"])
 def test_denoising_decides_how_much_a_large_video_takes(easyanimate: Path, model: str, profile: str) -> None:

@@ -30,7 +30,7 @@ from muybridge.vae.magvit.folder import load_folder_of
 from muybridge.vae.magvit.networks import Decoder, Encoder
 from muybridge.vae.magvit.tiling import TileGrid, Tiling, parse_tiling
 
-_EXACT_TILE_SIZE, _EXACT_TILE_SIZE_IN_HALF = 128, 96
+_EXACT_TILE_SIZE, _EXACT_TILE_SIZE_IN_HALF = 128, 80
 """In half precision a tile is also there in float32, while it is normalised."""
 _LARGE = 512 * 512
 """Pixels of a picture above which `Tiling.AUTO` makes tiles."""
@@ -191,7 +191,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
 
         Args:
             mode: a `Tiling`, or its value.
-            tile_size: for `EXACT`, edge of a tile at each layer, in pixels of its features; by default 128, and 96 in
+            tile_size: for `EXACT`, edge of a tile at each layer, in pixels of its features; by default 128, and 80 in
                 half precision. Reference tiles have the size that the config says.
 
         Raises:
