@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
+from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.lora_outlines import attach_outlines, read_loras
 from muybridge.pipelines.stages import Stage
@@ -63,7 +64,7 @@ class PartialShape:
         return VideoShape(frames, self.height or usual.height, self.width or usual.width)
 
 
-def plan_video(
+def plan_video(  # what is planned, and for what
     model: str | os.PathLike[str] | ModelChoice,
     shape: VideoShape | PartialShape | None = None,
     num_steps: int = 25,
@@ -72,13 +73,13 @@ def plan_video(
     choices: tuple[PlanSettings, ...] = CHOICES,
     *,
     enough: int | None = None,
+    profile: str | None = None,
 ) -> VideoPlan:
     """Predict the peak of every stage under different settings; no weight is loaded, or needs to be there.
 
     Tensors are counted as in `TensorMemory`: what kernels need inside themselves, and what a process takes before it
-    has made a tensor (on a GPU about 0.5 GB), come on top. Decoding is of the "clean" profile, piece by piece.
-    SparseCtrls, ControlNets and IP-Adapters count with their weights, not with what they need while they work. Files of
-    LoRAs are read; of single files names and shapes are.
+    has made a tensor (on a GPU about 0.5 GB), come on top. SparseCtrls, ControlNets and IP-Adapters count with their
+    weights, not with what they need while they work. Files of LoRAs are read; of single files names and shapes are.
 
     Args:
         model: a shipped model, a folder, or a hub id; or with all that is put into it, and so also an image model, as
@@ -90,12 +91,14 @@ def plan_video(
             does not have to be here. Single files, and models with LoRAs, are planned as for a card.
         choices: settings to plan for.
         enough: bytes; settings behind the first that takes no more are not planned.
+        profile: the numeric one, of families that have several; by default the model's.
 
     Raises:
+        ConfigError: a profile that is not known, or of a family that has one only.
         CheckpointError: no such model, a family that is not known, or settings that describe no network.
         ShapeError: a size or number of frames that the model cannot make.
     """
-    return plan_wishes(wishes_of(model), shape, num_steps, guided, device, choices, enough=enough)
+    return plan_wishes(wishes_of(model, profile=profile), shape, num_steps, guided, device, choices, enough=enough)
 
 
 def plan_wishes(
@@ -116,6 +119,11 @@ def plan_wishes(
     if isinstance(wanted, PartialShape):
         wanted = wanted.filled(skeleton.shape, skeleton.is_continued)
 
+    chosen = wishes.profile or skeleton.profile
+    if wishes.profile is not None and skeleton.profile is None:
+        raise ConfigError(f"{family.name} makes videos in one numeric profile; leave profile={chosen!r} out.")
+    profiled = {} if chosen is None else {"profile": chosen}
+
     on_cpu = device == "cpu" and not skeleton.is_file and not loras
     # Fake tensors of a CPU take the ways of a CPU through the networks; meta tensors those of other devices.
     with FakeTensorMode() if on_cpu else nullcontext(), torch.device("cpu" if on_cpu else "meta"):
@@ -123,7 +131,7 @@ def plan_wishes(
         @cache
         def stages_in(dtype: str) -> tuple[int, Mapping[str, Stage]]:
             parts = skeleton.make(getattr(torch, dtype), "cpu" if on_cpu else "meta")
-            stages = family.planning.stages(parts, wanted, guided)
+            stages = family.planning.stages(parts, wanted, guided, **profiled)
             attach_outlines(loras, family.lora.root, parts)
             return _weight_bytes(nn.ModuleList(parts.values())), stages
 

@@ -129,8 +129,16 @@ def _wish(request: GenerateRequest, device: torch.device, inputs: Inputs) -> Wis
     if asked.fit is not None and (source := request.size_to_fit(inputs)) is not None:
         size = fit_size(*source, asked.fit)
     shape = PartialShape(at_once or asked.num_frames, *size, is_whole=at_once is not None)
-    controls = tuple(each for condition in request.conditions for each in condition.networks())
-    return Wish(dtype, memory, choice.speed, device, shape, is_default=choice.memory is None, controls=controls)
+    return Wish(
+        dtype,
+        memory,
+        choice.speed,
+        device,
+        shape,
+        is_default=choice.memory is None,
+        controls=tuple(each for condition in request.conditions for each in condition.networks()),
+        profile=request.sampling.profile,
+    )
 
 
 def open_inputs(request: GenerateRequest) -> Inputs:

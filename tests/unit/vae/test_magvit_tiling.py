@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import ConfigError
-from muybridge.vae.magvit import AutoencoderKLMagvit, Tiling
+from muybridge.vae.magvit import AutoencoderKLMagvit, Tiling, model
 from muybridge.vae.magvit.halo import group_statistics
 
 LEVELS: dict[str, Any] = {
@@ -104,6 +104,24 @@ def test_exact_tiles_refuse_to_train() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "is_large"), [((8, 12), False), ((12, 12), True)])
+def test_large_pictures_in_half_precision_are_tiled_by_themselves(
+    dtype: torch.dtype, size: tuple[int, int], is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "_LARGE", 8 * 12)
+    vae = make(**V3).to(dtype)
+    found = round_trip(vae, video(*size).to(dtype))
+    vae.enable_tiling(Tiling.EXACT if is_large and dtype is torch.bfloat16 else Tiling.OFF)
+    expected = round_trip(vae, video(*size).to(dtype))
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    vae.reset_tiling()
+    assert vae.tiling is Tiling.AUTO
+    with torch.enable_grad():
+        assert vae.encode(video(*size).to(dtype), return_dict=False)[0].parameters.requires_grad
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("tiling", [Tiling.REFERENCE, Tiling.REFERENCE_LAUNCH])
 def test_reference_tiles_begin_above_the_tile_size(tiling: Tiling) -> None:
     vae = make(**V3)
@@ -153,7 +171,7 @@ def test_training_goes_through_reference_tiles() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fast",), "Unknown tiling 'fast'. Known: off, exact, reference, reference-launch"),
+        (("fast",), "Unknown tiling 'fast'. Known: auto, off, exact, reference, reference-launch"),
         (("reference", 64), "exact tiling only"),
         (("exact", 0), "must be positive"),
     ],
@@ -162,7 +180,7 @@ def test_other_tilings_are_refused(arguments: tuple[Any, ...], message: str) -> 
     vae = make(**V3)
     with pytest.raises(ConfigError, match=message):
         vae.enable_tiling(*arguments)
-    assert vae.tiling is Tiling.OFF
+    assert vae.tiling is Tiling.AUTO
 
 
 @torch.no_grad()

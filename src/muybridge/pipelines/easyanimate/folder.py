@@ -128,6 +128,11 @@ def usual_shape(folder: Path) -> VideoShape:
     return VideoShape(frames or USUAL_FRAMES, *(size or USUAL_SIZE))
 
 
+def usual_profile(folder: Path) -> str:
+    """The numeric profile of a call that names none. Raises CheckpointError as `usual_shape`."""
+    return "reference" if is_published_folder(folder) else parts.read_model_index(folder).get("profile", "reference")
+
+
 def locate_own_vae(name: str | os.PathLike[str]) -> Path:
     """The folder of a VAE to use instead of the one in an EasyAnimate folder, as of `load_own_vae`.
 
