@@ -1,10 +1,11 @@
-"""Equality of AnimateDiff's motion stage with the original trainer: loss, gradients, clipping and the first step."""
+"""Equality of AnimateDiff's two stages with the original trainer: loss, gradients, clipping and the first step."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from tests.golden.test_animatediff import original  # noqa: F401  the network that the case is of
 from tests.golden.test_training_objective import assert_gradient_norms, error, scheduler
 from torch import Tensor, nn
@@ -59,6 +60,27 @@ def test_the_motion_stage_equals_the_original(
     for name, gradient in gradients.items():
         assert_stepped(parameters[name].detach(), recorded[f"after_step.{name}"], gradient, rate)
     assert all(torch.equal(own[k], v) for k, v in weights_of_images(weights).items())
+
+
+def test_the_image_stage_equals_the_original(golden: Any) -> None:
+    weights = weights_of_images(golden("animatediff_unet_v2_small")[0])
+    tensors, meta = golden("train_animatediff_stages")
+    given = {k.removeprefix("inputs/image."): v for k, v in tensors.items() if k.startswith("inputs/image.")}
+    recorded = {k.removeprefix("outputs/image."): v for k, v in tensors.items() if k.startswith("outputs/image.")}
+    unet = UNet2DConditionModel(**meta["image_unet_config"])
+    unet.load_state_dict(weights)
+    objective = DiffusionObjective(scheduler(meta["runs"]["image"]["scheduler"]))
+
+    drawn = objective.show(given["latents"], given["noise"], given["timesteps"])
+    loss = objective.loss(drawn, unet(drawn.noisy, drawn.timesteps, given["encoder_hidden_states"]).sample)["loss"]
+    loss.backward()
+
+    assert error(drawn.noisy, recorded["noisy_latents"]) <= 1e-5
+    assert error(loss.detach(), recorded["loss"]) <= 1e-5
+    own = dict(unet.named_parameters())
+    for key, gradient in recorded.items():
+        if key.startswith("grad."):
+            assert error(own[key.removeprefix("grad.")].grad, gradient) <= 1e-4, key  # type: ignore[arg-type]
 
 
 def weights_of_images(weights: dict[str, Tensor]) -> dict[str, Tensor]:
