@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import ConfigError
 from muybridge.vae.magvit import AutoencoderKLMagvit, Tiling, model
-from muybridge.vae.magvit.halo import group_statistics
 
 LEVELS: dict[str, Any] = {
     "block_out_channels": (8, 8, 16),
@@ -83,7 +82,7 @@ def test_exact_tiles_in_half_precision() -> None:
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_statistics_of_tiles_are_those_of_the_whole(offset: float) -> None:
     x = torch.randn(2, 8, 3, 11, 13, generator=torch.Generator().manual_seed(0)) + offset
-    mean, reciprocal_std = group_statistics(x, make(**V3).encoder.down_blocks[0].convs[0].norm1, 5)
+    mean, reciprocal_std = make(**V3).encoder.down_blocks[0].convs[0].norm1.statistics(x, 5)
     groups = x.double().reshape(2, 4, -1)
     assert torch.allclose(mean.double(), groups.mean(-1), rtol=1e-6)
     expected = (groups.var(-1, correction=0) + 1e-6).rsqrt()

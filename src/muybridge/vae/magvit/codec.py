@@ -14,7 +14,7 @@ from muybridge.types import LatentShape, VideoShape
 from muybridge.vae.codec import Pieces
 from muybridge.vae.device import working_device
 from muybridge.vae.magvit.chunks import count_frames
-from muybridge.vae.magvit.model import AutoencoderKLMagvit
+from muybridge.vae.magvit.model import AutoencoderKLMagvit, posterior_of
 from muybridge.vae.magvit.smoothing import smoothed_frames
 from muybridge.vae.magvit.streaming import decode_frames, encode_frames
 
@@ -74,9 +74,7 @@ class VideoCodec:
         if not bool(torch.isfinite(moments).all()):
             layer = first_anomalous_module(vae, lambda: list(encode_frames(vae, cast(), num_frames)))
             raise NonFiniteError(_not_finite("latents", vae, layer))
-        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # slow to import
-
-        posterior = DiagonalGaussianDistribution(moments)
+        posterior = posterior_of(moments)
         drawn = [posterior.sample(generator) for generator in generators]
         latents = torch.cat(drawn) if drawn else posterior.mode()
         return latents.float() * vae.config["scaling_factor"]

@@ -231,7 +231,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
                 would not come back.
             ConfigError: exact tiling while gradients are recorded.
         """
-        posterior = _posterior(self.moments(x))
+        posterior = posterior_of(self.moments(x))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     @apply_forward_hook
@@ -286,7 +286,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
     ) -> DecoderOutput | tuple[Tensor]:
         """Encode and decode pixels; `sample_posterior` draws latents with `generator` instead of taking the mean."""
-        posterior = _posterior(self.moments(sample))
+        posterior = posterior_of(self.moments(sample))
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         return self.decode(latents, return_dict=return_dict)
 
@@ -351,7 +351,8 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
             )
 
 
-def _posterior(moments: Tensor) -> DiagonalGaussianDistribution:
+def posterior_of(moments: Tensor) -> DiagonalGaussianDistribution:
+    """The distribution whose mean and log variance these are, one after the other on the axis of channels."""
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # as above
 
     return DiagonalGaussianDistribution(moments)

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.vae.magvit.chunks import count_latents, decoder_chunks, encoder_chunks, require_frames_that_return
-from muybridge.vae.magvit.model import AutoencoderKLMagvit
+from muybridge.vae.magvit.model import AutoencoderKLMagvit, posterior_of
 from muybridge.vae.magvit.streaming import WithoutGradients
 
 
@@ -157,7 +156,7 @@ def _decoded_again(
 
 def _fill(latents: Tensor, start: int, moments: Tensor, noise: Tensor | None) -> int:
     """Put the latents of `moments` at `start`; returns where they end."""
-    posterior = DiagonalGaussianDistribution(moments)
+    posterior = posterior_of(moments)
     stop = start + moments.shape[2]
     drawn = posterior.mean if noise is None else posterior.mean + posterior.std * noise[:, :, start:stop]
     latents[:, :, start:stop] = drawn
