@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from muybridge.data.buckets import BucketSettings, Clip, crop_loss, place, plan_buckets, shown_shape, size_table
+from muybridge.data.buckets import (
+    BucketPlan,
+    BucketSettings,
+    Clip,
+    crop_loss,
+    place,
+    plan_buckets,
+    shown_shape,
+    size_table,
+)
 from muybridge.data.record import Record, Refusal
 from muybridge.errors import ConfigError
 
@@ -24,8 +33,8 @@ def image(name: str = "i", width: int = 512, height: int = 512) -> Record:
     return Record(name, f"{name}.png", "image", width=width, height=height, frames=1)
 
 
-def names(plan_or_clips: object) -> dict[str, int]:
-    return {shown_shape(shape): len(clips) for shape, clips in plan_or_clips.buckets.items()}
+def names(plan: BucketPlan) -> dict[str, int]:
+    return {shown_shape(shape): len(clips) for shape, clips in plan.buckets.items()}
 
 
 @pytest.mark.parametrize(("area", "multiple"), [(512 * 512, 16), (256 * 256, 64), (64 * 64, 8)])
