@@ -123,6 +123,7 @@ def test_a_run_without_a_clip_does_not_begin(sets: Path, tmp_path: Path) -> None
         ({"num_frames": (0,)}, "from 1 on"),
         ({"sources": []}, "at least 1 item"),
         ({"colour": 1}, "Extra inputs"),
+        ({"sources": [{"path": "x", "format": "webdata"}]}, "must be one of manifest, easyanimate, .*, sidecar"),
         ({"share_images": 2}, "less than or equal to 1"),
     ],
 )
