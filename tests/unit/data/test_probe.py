@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import wave
 from collections.abc import Callable
 from dataclasses import replace
@@ -172,6 +173,11 @@ def test_folders_of_pictures_need_a_rate(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.png")
     assert rule_of(tmp_path) == "no-times"
     assert sound(tmp_path, fps=8.0).duration_s == 0.5
+
+
+def test_what_is_wrong_gets_from_process_to_process() -> None:
+    error = pickle.loads(pickle.dumps(InputFileError("It is cut short.", "broken-tail")))
+    assert (str(error), error.fault) == ("It is cut short.", "broken-tail")
 
 
 def test_bad_rows_of_a_manifest_say_what_is_wrong() -> None:
