@@ -112,10 +112,11 @@ def test_small_buckets_of_another_number_of_frames_do_not_join() -> None:
 
 
 def test_clips_are_not_enlarged_to_join() -> None:
-    few = [video(f"s{n}", 290, 200, seconds=2.5) for n in range(2)]
+    few = [video(f"s{n}", 280, 200, seconds=2.5) for n in range(2)]
     many = [video(f"w{n}") for n in range(4)]
-    plan = plan_buckets([[*few, *many]], replace(SETTINGS, sizes=((192, 272), (192, 336)), upscale=1.1))
-    assert names(plan) == {"272x192x16": 2, "336x192x16": 4}
+    settings = replace(SETTINGS, sizes=((192, 272), (192, 304)))
+    assert names(plan_buckets([[*few, *many]], settings)) == {"304x192x16": 6}
+    assert names(plan_buckets([[*few, *many]], replace(settings, upscale=1.05))) == {"272x192x16": 2, "304x192x16": 4}
 
 
 def test_settings_that_no_clip_meets() -> None:

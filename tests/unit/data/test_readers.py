@@ -201,11 +201,12 @@ def test_musubi(folder: Path) -> None:
     rows = [{"video_path": "a.mp4", "caption": "one"}, {"image_path": "c.png", "caption": "two"}, {"caption": "x"}]
     path = write_lines(folder / "list.jsonl", *rows)
     with path.open("a") as file:
-        file.write('\n{"video_path": 3}\n{broken\n')
+        file.write('\n{"video_path": 3}\n{broken\n{"video_path": "a.mp4", "source_fps": "fast"}\n')
     found = read_dataset(path)
     assert found.format == "musubi"
     assert names(found) == [("a.mp4", "one"), ("c.png", "two")]
-    assert [refusal.where for refusal in found.refusals] == ["row 3", "row 5", "row 6"]
+    assert [refusal.where for refusal in found.refusals] == ["row 3", "row 5", "row 6", "row 7"]
+    assert [refusal.rule for refusal in found.refusals] == ["no-name", "row", "row", "row"]
 
 
 def test_a_manifest_keeps_ids_and_refuses_bad_rows(folder: Path) -> None:
