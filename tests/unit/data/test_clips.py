@@ -45,6 +45,11 @@ def test_frames_are_taken_by_time(tmp_path: Path, make_clip: ClipMaker, suffix: 
     assert np.abs(np.array(levels(shown)) - [int((time + 1e-3) * 20) for time in times]).max() <= (suffix == "gif")
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "b.mkv"])
+def test_rounded_times_do_not_show_the_frame_before(clips: Path, name: str) -> None:
+    assert levels(np.stack(list(frames_at(clips / name, [index / 24 for index in range(12)])))) == list(range(12))
+
+
 def test_variable_rates_keep_their_speed(tmp_path: Path, make_clip: ClipMaker) -> None:
     path = make_clip(tmp_path / "v.mkv", 6, times_ms=[0, 40, 80, 400, 440, 900])
     assert levels(np.stack(list(frames_at(path, [0.0, 0.125, 0.25, 0.375, 0.5, 0.625])))) == [0, 2, 2, 2, 4, 4]

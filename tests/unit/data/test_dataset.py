@@ -39,7 +39,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
 
 
 def settings(sets: Path, **values: object) -> DataSettings:
-    sources = [{"path": str(sets / "one")}, {"path": str(sets / "two"), "caption": "plain", "trigger": "zxc"}]
+    one = {"path": str(sets / "one"), "caption": "of those without"}
+    sources = [one, {"path": str(sets / "two"), "caption": "plain", "trigger": "zxc"}]
     given = {"sources": sources, "num_frames": (4, 8), "size": (32, 32), "max_damaged": 0.5, "upscale": 2.0}
     return DataSettings.model_validate({**given, **values})
 
