@@ -76,14 +76,15 @@ def read_clip(record: Record, shape: VideoShape, spacing_s: float, draw: Draw) -
         InputFileError: its file cannot be read.
         ConfigError: as `clip_times`; or several frames of a picture.
     """
-    return np.stack([_cut(pixels, shape, draw) for pixels in _frames(record, shape.num_frames, spacing_s, draw)])
+    return np.stack([_cut(pixels, shape, draw) for pixels in _frames(record, shape, spacing_s, draw)])
 
 
-def _frames(record: Record, num_frames: int, spacing_s: float, draw: Draw) -> Iterator[Frames]:
+def _frames(record: Record, shape: VideoShape, spacing_s: float, draw: Draw) -> Iterator[Frames]:
     if record.kind == "video":
-        return frames_at(record.source, clip_times(record, num_frames, spacing_s, draw), record.fps)
-    if num_frames != 1:
-        raise ConfigError(f"{record.name} is a picture and has one frame, not {num_frames}.")
+        times = clip_times(record, shape.num_frames, spacing_s, draw)
+        return frames_at(record.source, times, record.fps, (shape.height, shape.width))
+    if shape.num_frames != 1:
+        raise ConfigError(f"{record.name} is a picture and has one frame, not {shape.num_frames}.")
     try:
         return iter([np.asarray(read_picture(record.source, record.name))])
     except ConfigError as error:
@@ -95,6 +96,8 @@ def _cut(pixels: Frames, shape: VideoShape, draw: Draw) -> Frames:
     scale = max(shape.height / height, shape.width / width)
     kept_height, kept_width = shape.height / scale, shape.width / scale
     left, top = draw.left * (width - kept_width), draw.top * (height - kept_height)
+    if scale == 1:  # whole pixels are kept as they are
+        left, top = round(left), round(top)
     box = (left, top, min(left + kept_width, width), min(top + kept_height, height))
     size = (shape.width, shape.height)
     cut = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=box))

@@ -140,7 +140,7 @@ def check_number(name: str, value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputFileError(f"{name} must be a number from 0 on; given {value!r}")
+        raise InputFileError(f"{name} must be a number from 0 on; given {value!r}", "row")
 
 
 def _check_packed(values: object) -> None:

@@ -34,7 +34,7 @@ class DatasetReport:
             "sources": [{"path": s.path, "format": s.format, "found": s.found} for s in dataset.sources],
             "clips": len(clips),
             "seconds": round(_seconds(clips), 3),
-            "buckets": [self._bucket(shape, clips) for shape, clips in dataset.plan.buckets.items()],
+            "buckets": [self._bucket(clips) for clips in dataset.plan.buckets.values()],
             "notes": list(dataset.plan.notes),
             "dropped": self._dropped(),
             "captions": _captions([clip.record.text for clip in clips]),
@@ -51,7 +51,7 @@ class DatasetReport:
         parts += [_about_captions(values), _about_steps(values)]
         return "\n\n".join(filter(None, parts))
 
-    def _bucket(self, shape: object, clips: Sequence[Clip]) -> SettingsDict:
+    def _bucket(self, clips: Sequence[Clip]) -> SettingsDict:
         steps = self.order.steps_by_bucket.get(clips[0].shape, 0)
         return {
             "bucket": shown_shape(clips[0].shape),

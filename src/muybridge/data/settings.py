@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from muybridge.data.buckets import BucketSettings, Short, Size, size_table
 from muybridge.data.probe import ProbeSettings
+from muybridge.data.readers import reader_names
 from muybridge.errors import ConfigError
 from muybridge.types import VideoShape
 
@@ -34,6 +35,13 @@ class SourceSettings(_Strict):
     """Of clips that have none."""
     trigger: str | None = None
     """Stands before every caption, with a comma after it."""
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str | None) -> str | None:
+        if name is not None and name not in (known := reader_names()):
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return name
 
 
 class DataSettings(_Strict):

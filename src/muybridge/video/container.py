@@ -173,8 +173,9 @@ def upright_frames(
         if turn.transposed:
             height, width = width, height
         convert = partial(_pixels, frame, index, look, turn)
+        scale = None if look.crop[0] == (frame.height, frame.width) else partial(_scaled, frame, index, look, turn)
         start_s, stays_s = (frame.pts or 0) * unit, (frame.duration or 0) * unit
-        yield LazyFrame(convert, start_s, size=(height, width), stays_s=stays_s, traits=traits)
+        yield LazyFrame(convert, start_s, None, (height, width), traits, stays_s, scale)
 
 
 def _damage(index: int) -> InputFileError:
@@ -283,11 +284,20 @@ def _size(frame: VideoFrame, look: _Look) -> tuple[int, int]:
 
 
 def _pixels(frame: VideoFrame, index: int, look: _Look, turn: _Turn) -> Frames:
+    return _converted(frame, index, look, turn, _size(frame, look))
+
+
+def _scaled(frame: VideoFrame, index: int, look: _Look, turn: _Turn, height: int, width: int) -> Frames:
+    """At a height and width, which are those of the upright picture."""
+    return _converted(frame, index, look, turn, (width, height) if turn.transposed else (height, width))
+
+
+def _converted(frame: VideoFrame, index: int, look: _Look, turn: _Turn, size: tuple[int, int]) -> Frames:
     if frame.is_corrupt:
         raise _damage(index)
-    height, width = _size(frame, look)
+    height, width = size
     converted: SettingsDict = {"format": "rgba" if _has_alpha(frame) else "rgb24", "interpolation": exact_chroma()}
-    if look.pixel_aspect != 1:
+    if look.pixel_aspect != 1 or size != _size(frame, look):
         converted |= {"height": height, "width": width}
     if _is_untold_hd(frame):
         from av.video.reformatter import Colorspace

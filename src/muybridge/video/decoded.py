@@ -49,6 +49,7 @@ class LazyFrame:
         size: height and width of what `convert` gives, where that is known before.
         traits: what it was.
         stays_s: seconds that it stays, as the file says; for the last one, that nothing follows.
+        scale: gives it at another height and width, where that can be had for less than converting it whole.
     """
 
     convert: Callable[[], npt.NDArray[np.uint8]]
@@ -57,11 +58,22 @@ class LazyFrame:
     size: tuple[int, int] | None = None
     traits: Traits = field(default_factory=Traits)
     stays_s: float = 0.0
+    scale: Callable[[int, int], npt.NDArray[np.uint8]] | None = None
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.uint8]:
         """`uint8 [h, w, 3]`."""
         return self.convert()
+
+    def covering(self, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+        """`pixels`, or, where `scale` can, no more of them than cover a height and width; never enlarged."""
+        if size is None or self.scale is None or self.size is None:
+            return self.pixels
+        height, width = self.size
+        factor = max(size[0] / height, size[1] / width)
+        if factor >= 1:
+            return self.pixels
+        return self.scale(max(size[0], round(height * factor)), max(size[1], round(width * factor)))
 
 
 def stack_frames(frames: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

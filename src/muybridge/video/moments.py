@@ -6,6 +6,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from muybridge.errors import ConfigError, InputFileError
@@ -24,7 +25,9 @@ _EARLY_S = 1e-3
 """How much before its time a frame may be asked for: what rounding to milliseconds does to it and to the first."""
 
 
-def frames_at(source: MediaFile, times_s: Sequence[float], fps: float | None = None) -> Iterator[Frames]:
+def frames_at(
+    source: MediaFile, times_s: Sequence[float], fps: float | None = None, cover: tuple[int, int] | None = None
+) -> Iterator[Frames]:
     """The frame shown at each of several times, `uint8 [h, w, 3]`, as a player shows it; the same one if nothing moves.
 
     A video file is decoded from the keyframe before the first time on, without threads of its own.
@@ -33,6 +36,7 @@ def frames_at(source: MediaFile, times_s: Sequence[float], fps: float | None = N
         source: a video file, an animated picture, or a folder of numbered pictures.
         times_s: seconds from the first frame on, in ascending order.
         fps: the rate of a folder of pictures that notes none.
+        cover: a height and width: frames may come as small as covers them, with their ratio, which is faster.
 
     Raises:
         ConfigError: times that are none, below 0, or not ascending; at once.
@@ -41,12 +45,14 @@ def frames_at(source: MediaFile, times_s: Sequence[float], fps: float | None = N
     """
     if not times_s or times_s[0] < 0 or any(after < before for before, after in itertools.pairwise(times_s)):
         raise ConfigError(f"Times of frames must be at least one, from 0 on and ascending; given {list(times_s)}.")
-    return _frames_at(source, times_s, fps)
+    return _frames_at(source, times_s, fps, cover)
 
 
-def _frames_at(source: MediaFile, times_s: Sequence[float], fps: float | None) -> Iterator[Frames]:
+def _frames_at(
+    source: MediaFile, times_s: Sequence[float], fps: float | None, cover: tuple[int, int] | None
+) -> Iterator[Frames]:
     with reading(source), contextlib.closing(_timed(source, times_s[0], fps)) as frames:
-        yield from _shown(frames, deque(times_s))
+        yield from (frame.covering(cover) for frame in _shown(frames, deque(times_s)))
 
 
 def _timed(source: MediaFile, start_s: float, fps: float | None) -> Generator[LazyFrame, None, None]:
@@ -102,14 +108,15 @@ def _from_keyframe(container: InputContainer, source: MediaFile, start_s: float)
             return
     for frame in upright_frames(container, source, is_strict=False):
         start = frame.start_s - stream.start_time * unit
-        yield LazyFrame(frame.convert, start, stays_s=frame.stays_s or _period(stream))
+        yield replace(frame, start_s=start, stays_s=frame.stays_s or _period(stream))
 
 
 def _period(stream: VideoStream) -> float:
     return float(1 / stream.average_rate) if stream.average_rate else 0.0
 
 
-def _shown(frames: Iterator[LazyFrame], times_s: deque[float]) -> Iterator[Frames]:
+def _shown(frames: Iterator[LazyFrame], times_s: deque[float]) -> Iterator[LazyFrame]:
+    """Of each time the frame, which is to be converted before the next is taken."""
     waiting: LazyFrame | None = None
     end_s = gap_s = 0.0
     for frame in frames:
@@ -132,7 +139,7 @@ def _shown(frames: Iterator[LazyFrame], times_s: deque[float]) -> Iterator[Frame
         )
 
 
-def _until(frame: LazyFrame, end_s: float, times_s: deque[float]) -> Iterator[Frames]:
+def _until(frame: LazyFrame, end_s: float, times_s: deque[float]) -> Iterator[LazyFrame]:
     while times_s and times_s[0] < end_s - _EARLY_S:
         times_s.popleft()
-        yield frame.pixels
+        yield frame

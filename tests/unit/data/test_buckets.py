@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from muybridge.data.buckets import BucketSettings, Clip, crop_loss, place, plan_buckets, shown_shape, size_table
+from muybridge.data.buckets import (
+    BucketPlan,
+    BucketSettings,
+    Clip,
+    crop_loss,
+    place,
+    plan_buckets,
+    shown_shape,
+    size_table,
+)
 from muybridge.data.record import Record, Refusal
 from muybridge.errors import ConfigError
 
@@ -24,8 +33,8 @@ def image(name: str = "i", width: int = 512, height: int = 512) -> Record:
     return Record(name, f"{name}.png", "image", width=width, height=height, frames=1)
 
 
-def names(plan_or_clips: object) -> dict[str, int]:
-    return {shown_shape(shape): len(clips) for shape, clips in plan_or_clips.buckets.items()}
+def names(plan: BucketPlan) -> dict[str, int]:
+    return {shown_shape(shape): len(clips) for shape, clips in plan.buckets.items()}
 
 
 @pytest.mark.parametrize(("area", "multiple"), [(512 * 512, 16), (256 * 256, 64), (64 * 64, 8)])
@@ -103,10 +112,11 @@ def test_small_buckets_of_another_number_of_frames_do_not_join() -> None:
 
 
 def test_clips_are_not_enlarged_to_join() -> None:
-    few = [video(f"s{n}", 290, 200, seconds=2.5) for n in range(2)]
+    few = [video(f"s{n}", 280, 200, seconds=2.5) for n in range(2)]
     many = [video(f"w{n}") for n in range(4)]
-    plan = plan_buckets([[*few, *many]], replace(SETTINGS, sizes=((192, 272), (192, 336)), upscale=1.1))
-    assert names(plan) == {"272x192x16": 2, "336x192x16": 4}
+    settings = replace(SETTINGS, sizes=((192, 272), (192, 304)))
+    assert names(plan_buckets([[*few, *many]], settings)) == {"304x192x16": 6}
+    assert names(plan_buckets([[*few, *many]], replace(settings, upscale=1.05))) == {"272x192x16": 2, "304x192x16": 4}
 
 
 def test_settings_that_no_clip_meets() -> None:

@@ -45,6 +45,11 @@ def test_frames_are_taken_by_time(tmp_path: Path, make_clip: ClipMaker, suffix: 
     assert np.abs(np.array(levels(shown)) - [int((time + 1e-3) * 20) for time in times]).max() <= (suffix == "gif")
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "b.mkv"])
+def test_rounded_times_do_not_show_the_frame_before(clips: Path, name: str) -> None:
+    assert levels(np.stack(list(frames_at(clips / name, [index / 24 for index in range(12)])))) == list(range(12))
+
+
 def test_variable_rates_keep_their_speed(tmp_path: Path, make_clip: ClipMaker) -> None:
     path = make_clip(tmp_path / "v.mkv", 6, times_ms=[0, 40, 80, 400, 440, 900])
     assert levels(np.stack(list(frames_at(path, [0.0, 0.125, 0.25, 0.375, 0.5, 0.625])))) == [0, 2, 2, 2, 4, 4]
@@ -127,3 +132,24 @@ def test_draws_depend_on_the_key_and_the_record_alone() -> None:
     plain = draw_clip("a", (0, 0))
     assert (plain.left, plain.top, plain.mirrored) == (0.5, 0.5, False)
     assert 0 <= plain.start < 1
+
+
+@pytest.mark.parametrize("matrix", [None, [0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30]], ids=["upright", "turned"])
+def test_frames_of_large_videos_are_scaled_as_they_are_converted(
+    tmp_path: Path, make_clip: ClipMaker, matrix: list[int] | None
+) -> None:
+    """The fast way and the plain one give the same picture, but for what two filters differ in."""
+    path = make_clip(tmp_path / "a.mp4", 2, (96, 64), matrix=matrix, noise=100, qp="0")
+    record = probed(path)
+    shape = VideoShape(1, 36, 36)
+    (whole,) = frames_at(path, [0.0])
+    (least,) = frames_at(path, [0.0], cover=(36, 36))
+    assert whole.shape[:2] == (record.height, record.width) == ((96, 64) if matrix else (64, 96))
+    assert least.shape[:2] == ((54, 36) if matrix else (36, 54))
+    fast = read_clip(record, shape, 1, FIRST)[0].astype(int)
+    plain = np.asarray(Image.fromarray(whole).resize((least.shape[1], least.shape[0]), Image.Resampling.BICUBIC))
+    plain = plain[9:45] if matrix else plain[:, 9:45]
+    assert np.abs(fast - plain).mean() < 2
+    assert np.abs(fast - plain[::-1]).mean() > 5
+    (enlarged,) = frames_at(path, [0.0], cover=(200, 200))
+    assert np.array_equal(enlarged, whole)

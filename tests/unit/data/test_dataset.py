@@ -39,7 +39,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
 
 
 def settings(sets: Path, **values: object) -> DataSettings:
-    sources = [{"path": str(sets / "one")}, {"path": str(sets / "two"), "caption": "plain", "trigger": "zxc"}]
+    one = {"path": str(sets / "one"), "caption": "of those without"}
+    sources = [one, {"path": str(sets / "two"), "caption": "plain", "trigger": "zxc"}]
     given = {"sources": sources, "num_frames": (4, 8), "size": (32, 32), "max_damaged": 0.5, "upscale": 2.0}
     return DataSettings.model_validate({**given, **values})
 
@@ -123,6 +124,7 @@ def test_a_run_without_a_clip_does_not_begin(sets: Path, tmp_path: Path) -> None
         ({"num_frames": (0,)}, "from 1 on"),
         ({"sources": []}, "at least 1 item"),
         ({"colour": 1}, "Extra inputs"),
+        ({"sources": [{"path": "x", "format": "webdata"}]}, "must be one of manifest, easyanimate, .*, sidecar"),
         ({"share_images": 2}, "less than or equal to 1"),
     ],
 )

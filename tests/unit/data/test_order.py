@@ -49,6 +49,7 @@ def test_any_batch_can_be_asked_for_first() -> None:
     assert [again[index] for index in reversed(range(40))] == wanted[::-1]
     other = BatchOrder(clips, 3, 6)
     assert [other[index] for index in range(40)] != wanted
+    assert [other[index].shape for index in range(40)] != [batch.shape for batch in wanted]
 
 
 def test_small_buckets_are_filled_by_repeating() -> None:

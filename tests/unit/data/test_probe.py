@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
 import wave
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorTrc
 from PIL import Image
 
+from muybridge.data.clips import Draw, read_clip
 from muybridge.data.probe import ProbeSettings, probe, probe_all
 from muybridge.data.readers import read_dataset
 from muybridge.data.record import Record, Refusal
 from muybridge.errors import InputFileError
+from muybridge.types import VideoShape
 
 ClipMaker = Callable[..., Path]
 
@@ -74,8 +78,35 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     assert rule_of(tmp_path / "empty.mp4") == "unreadable"
     assert rule_of(tmp_path / "text.mp4") == "unreadable"
     assert rule_of(tmp_path / "sound.mp4") == "no-video"
+    with av.open(str(tmp_path / "none.mp4"), "w") as file:
+        file.add_stream("libx264", rate=24)
     assert rule_of(tmp_path / "gone.mp4") == "unreadable"
+    assert rule_of(tmp_path / "none.mp4") in ("no-video", "unreadable")
     assert rule_of(tmp_path / "p.png") == "unreadable"
+
+
+def test_whatever_bytes_there_are_a_file_is_read_or_refused(tmp_path: Path, clips: Path) -> None:
+    rng = np.random.default_rng(0)
+    rules: set[str] = set()
+    for number in range(60):
+        source = clips / ("a.mp4", "b.mkv", "c.png")[number % 3]
+        data = bytearray(source.read_bytes())
+        place = int(rng.integers(len(data)))
+        if number % 4:
+            data[place : place + int(rng.integers(1, 200))] = rng.bytes(int(rng.integers(1, 200)))
+        else:
+            del data[place:]
+        path = tmp_path / f"{number}{source.suffix}"
+        path.write_bytes(bytes(data))
+        found = probe(record_of(path), ProbeSettings(every_frame=number % 2 == 0))
+        if isinstance(found, Refusal):
+            rules.add(found.rule)
+            continue
+        try:
+            assert len(read_clip(found, VideoShape(1, 8, 8), 0.1, Draw(0.9))) == 1
+        except InputFileError as error:
+            rules.add(f"read: {error.fault}")
+    assert {"unreadable", "broken-tail"} <= rules
 
 
 def test_files_cut_short(tmp_path: Path, make_clip: ClipMaker, clips: Path) -> None:
@@ -142,6 +173,11 @@ def test_folders_of_pictures_need_a_rate(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.png")
     assert rule_of(tmp_path) == "no-times"
     assert sound(tmp_path, fps=8.0).duration_s == 0.5
+
+
+def test_what_is_wrong_gets_from_process_to_process() -> None:
+    error = pickle.loads(pickle.dumps(InputFileError("It is cut short.", "broken-tail")))
+    assert (str(error), error.fault) == ("It is cut short.", "broken-tail")
 
 
 def test_bad_rows_of_a_manifest_say_what_is_wrong() -> None:

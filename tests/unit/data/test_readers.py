@@ -78,7 +78,11 @@ def test_easyanimate_csv_of_a_folder_with_its_list(folder: Path) -> None:
     found = read_dataset(folder)
     assert found.format == "easyanimate"
     assert names(found) == [("a.mp4", 'red, "round"\nand slow')]
-    assert reasons(found) == ["row 2: it has 2 cells, and the header 3"]
+    assert reasons(found) == [
+        "row 2: it has 2 cells, and the header 3",
+        "b.mkv: no complete row names it",
+        "c.png: no complete row names it",
+    ]
 
 
 def test_webvid_flat_and_by_page(folder: Path) -> None:
@@ -111,7 +115,7 @@ def test_metadata_of_huggingface(folder: Path) -> None:
     assert names(found) == [("a.mp4", "one"), ("c.png", "")]
     assert found.records[0].extra == {"score": 3}
     assert [refusal.rule for refusal in found.refusals] == ["no-file", "no-name", "not-listed"]
-    assert reasons(found)[2] == "b b.mkv: no row of the metadata names it"
+    assert reasons(found)[2] == "b b.mkv: no complete row names it"
 
 
 def test_metadata_in_subfolders_and_other_names_of_the_column(folder: Path) -> None:
@@ -121,7 +125,7 @@ def test_metadata_in_subfolders_and_other_names_of_the_column(folder: Path) -> N
         (folder / name / "metadata.csv").write_text(f"{column},prompt\na.mp4,{name}\nz.mp4,\n")
     found = read_dataset(folder)
     assert [record.text for record in found.records] == ["test", "train"]
-    assert reasons(found)[0].startswith("test/metadata.csv row 2: no file")
+    assert reasons(found)[:2] == [f"{name}/metadata.csv row 2: no file z.mp4" for name in ("test", "train")]
     assert [refusal.where for refusal in found.refusals[2:]] == ["a.mp4", "b.mkv", "c.png"]
 
 
@@ -184,7 +188,7 @@ def test_webdataset(folder: Path) -> None:
     assert found.records[0].extra["score"] == 1
     with found.records[0].source.open("rb") as file:
         assert file.read() == clip
-    assert [refusal.rule for refusal in found.refusals] == ["no-file", "name", "row"]
+    assert [refusal.rule for refusal in found.refusals] == ["no-file", "name", "row", *["not-listed"] * 3]
     assert "rename them" in found.refusals[1].reason
     whole = path.read_bytes()
     path.write_bytes(whole[: len(clip) + 600])
@@ -197,11 +201,12 @@ def test_musubi(folder: Path) -> None:
     rows = [{"video_path": "a.mp4", "caption": "one"}, {"image_path": "c.png", "caption": "two"}, {"caption": "x"}]
     path = write_lines(folder / "list.jsonl", *rows)
     with path.open("a") as file:
-        file.write('\n{"video_path": 3}\n{broken\n')
+        file.write('\n{"video_path": 3}\n{broken\n{"video_path": "a.mp4", "source_fps": "fast"}\n')
     found = read_dataset(path)
     assert found.format == "musubi"
     assert names(found) == [("a.mp4", "one"), ("c.png", "two")]
-    assert [refusal.where for refusal in found.refusals] == ["row 3", "row 5", "row 6"]
+    assert [refusal.where for refusal in found.refusals] == ["row 3", "row 5", "row 6", "row 7"]
+    assert [refusal.rule for refusal in found.refusals] == ["no-name", "row", "row", "row"]
 
 
 def test_a_manifest_keeps_ids_and_refuses_bad_rows(folder: Path) -> None:

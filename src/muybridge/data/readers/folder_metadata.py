@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from muybridge.data.readers.folders import files_below, media_below
+from muybridge.data.readers.folders import files_below
 from muybridge.data.readers.registry import Reader, register_reader
 from muybridge.data.readers.row import Row, caption_of, rest_of
 from muybridge.data.readers.tables import Entry, csv_header, csv_rows, json_lines, read_head
@@ -14,6 +15,8 @@ from muybridge.types import SettingsDict
 
 METADATA = "metadata.jsonl"
 _NAMES = (METADATA, "metadata.csv", "metadata.parquet")
+_COLUMNS = ("file_name", "video_file_name", "image_file_name")
+"""Where the file is named, before others that end alike."""
 _READ = {".jsonl": json_lines, ".csv": csv_rows}
 
 
@@ -34,30 +37,20 @@ def _lists(folder: Path) -> Iterator[Path]:
 
 def _read(path: Path, root: Path) -> Iterator[Row | Refusal]:
     if not path.is_dir():
-        yield from (found for found, _ in _read_list(path, "", root))
+        yield from _read_list(path, "", root)
         return
-    listed: set[Path] = set()
     for metadata in _lists(path):
         above = metadata.parent.relative_to(path)
         before = "" if above == Path() else f"{above}/{metadata.name} "
-        start = root / above
-        for found, media in _read_list(metadata, before, start):
-            listed.add(start / media)
-            yield found
-    for media in media_below(path) if root == path else ():
-        if media not in listed:
-            yield Refusal(str(media.relative_to(path)), "no row of the metadata names it", "not-listed")
+        yield from _read_list(metadata, before, root / above)
 
 
-def _read_list(path: Path, before: str, start: Path) -> Iterator[tuple[Row | Refusal, str]]:
-    """Entries, and the file that each names."""
+def _read_list(path: Path, before: str, start: Path) -> Iterator[Row | Refusal]:
     entries = (
         _parquet_rows(path, before) if path.suffix.lower() == ".parquet" else _READ[path.suffix.lower()](path, before)
     )
     for where, values in entries:
-        found = values if isinstance(values, Refusal) else _row(where, values, start)
-        media = "" if isinstance(values, Refusal) else values.get(_file_column(values) or "", "")
-        yield found, media if isinstance(media, str) else ""
+        yield values if isinstance(values, Refusal) else _row(where, values, start)
 
 
 def _row(where: str, values: SettingsDict, start: Path) -> Row | Refusal:
@@ -67,15 +60,16 @@ def _row(where: str, values: SettingsDict, start: Path) -> Row | Refusal:
     media = values[column]
     if media is not None and not isinstance(media, str):
         return Refusal(where, f"{column} must be text; given {media!r}", "row")
-    return Row(where, str(start / media) if media else "", caption_of(values), extra=rest_of(values, column))
+    return Row(where, media or "", caption_of(values), extra=rest_of(values, column), folder=start)
 
 
 def _file_column(values: SettingsDict) -> str | None:
-    return next((name for name in values if name == "file_name" or name.endswith("_file_name")), None)
+    others = (name for name in values if name.endswith("_file_name"))
+    return next((name for name in (*_COLUMNS, *others) if name in values), None)
 
 
 def _parquet_rows(path: Path, before: str) -> Iterator[Entry]:
-    name = f"{before}{path.name}" if not before else before.strip()
+    name = before.strip() or path.name
     try:
         from pyarrow import ArrowException, parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -90,7 +84,7 @@ def _parquet_rows(path: Path, before: str) -> Iterator[Entry]:
         yield name, Refusal(name, f"it cannot be read as Parquet: {error}", "unreadable")
         return
     for number, row in enumerate(rows, 1):
-        yield f"{before}row {number}", row
+        yield f"{before}row {number}", json.loads(json.dumps(row, default=str))  # dates and the like as text
 
 
 register_reader(

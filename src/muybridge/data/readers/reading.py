@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from muybridge.data.readers.folders import media_below
 from muybridge.data.readers.registry import Found, Reader, reader_of_name, readers
 from muybridge.data.readers.row import Row, to_record
 from muybridge.data.record import ContentIds, Record, Refusal
@@ -49,15 +50,39 @@ def read_dataset(
         raise InputFileError(f"There is no file or folder {given}. Check the path.", "no-file")
     reader, found = _recognised(given) if format is None else _named(given, format)
     start = Path(os.fspath(root)) if root is not None else found if found.is_dir() else found.parent
-    entries = list(_settled(reader.read(found, start), start))
+    listed: set[Path] = set()
+    entries = list(_settled(reader.read(found, start), start, listed))
     records = tuple(entry for entry in entries if isinstance(entry, Record))
-    return ReadDataset(records, tuple(entry for entry in entries if isinstance(entry, Refusal)), reader.name)
+    refusals = [entry for entry in entries if isinstance(entry, Refusal)]
+    if given.is_dir():
+        refusals += _unlisted(given, listed, {refusal.where for refusal in refusals})
+    return ReadDataset(records, tuple(refusals), reader.name)
 
 
-def _settled(entries: Iterator[Found], root: Path) -> Iterator[Record | Refusal]:
+def _settled(entries: Iterator[Found], root: Path, listed: set[Path]) -> Iterator[Record | Refusal]:
+    """Records and refusals; files that were named anywhere go into `listed`."""
     ids = ContentIds()
     for entry in entries:
-        yield to_record(entry, root, ids) if isinstance(entry, Row) else entry
+        if isinstance(entry, Row):
+            names = [entry.media, *(value for value in entry.extra.values() if isinstance(value, str))]
+            listed.update(_absolute((entry.folder or root) / name) for name in names)
+            yield to_record(entry, root, ids)
+            continue
+        if isinstance(entry, Record):
+            listed.add(_absolute(Path(entry.media)))
+        yield entry
+
+
+def _unlisted(folder: Path, listed: set[Path], known: set[str]) -> Iterator[Refusal]:
+    """Clips and pictures of a folder that a list in there does not name: left out, and not in silence."""
+    for media in media_below(folder):
+        where = str(media.relative_to(folder))
+        if where not in known and listed.isdisjoint((_absolute(media), _absolute(media.parent))):
+            yield Refusal(where, "no complete row names it", "not-listed")
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  # links stay as they are named
 
 
 def _named(path: Path, name: str) -> tuple[Reader, Path]:

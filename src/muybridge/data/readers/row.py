@@ -32,6 +32,7 @@ class Row:
         fps: its rate, where its file may have none.
         packed: where its file lies, if that is inside `media`.
         extra: what else the set says.
+        folder: that its file is named from, if it is not that of the whole set.
     """
 
     where: str
@@ -43,6 +44,7 @@ class Row:
     fps: float | None = None
     packed: PackedFile | None = None
     extra: SettingsDict = field(default_factory=dict)
+    folder: Path | None = None
 
 
 def caption_of(values: Mapping[str, object]) -> object:
@@ -62,7 +64,7 @@ def to_record(row: Row, root: Path, ids: ContentIds) -> Record | Refusal:
     if not row.media:
         return Refusal(row.where, "it names no file", "no-name")
     try:
-        path = root / row.media
+        path = (row.folder or root) / row.media
         return _to_record(row, path, ids)
     except InputFileError as error:
         return Refusal(row.where, str(error), error.fault)

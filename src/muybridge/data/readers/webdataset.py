@@ -41,9 +41,9 @@ def _read(path: Path, _root: Path) -> Iterator[Row | Refusal]:
 
 
 def _members(shard: Path) -> Iterator[_Member | Refusal]:
-    size = shard.stat().st_size
     last = ""
     try:
+        size = shard.stat().st_size
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 if member.isreg() and member.offset_data + member.size <= size:
