@@ -10,7 +10,8 @@ from importlib.util import find_spec
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.tracking import GeneralTracker
+from accelerate.utils import InitProcessGroupKwargs, LoggerType
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -25,7 +26,7 @@ SHARDABLE_OPTIMIZERS: tuple[OptimizerName, ...] = ("muon", "adamw")
 _LONGEST_WAIT = timedelta(hours=4)  # while one process makes samples, the others wait for it
 
 
-def make_accelerator(trackers: list[str], folder: str) -> Accelerator:
+def make_accelerator(trackers: list[str | LoggerType | GeneralTracker], folder: str) -> Accelerator:
     """Devices and processes as torch's launcher started them."""
     # accelerate keeps one precision for the whole program, so each trainer casts by itself.
     return Accelerator(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
 from torch import nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from muybridge.errors import ConfigError
 from muybridge.training.config import Recomputation
@@ -35,7 +35,9 @@ def recompute(method: nn.Module, mode: Recomputation) -> None:
     """
     if mode == "none":
         return
-    again = partial(_again, context_fn=_contexts if mode == "selective" else None)
+    contexts = _contexts if mode == "selective" else noop_context_fn
+    # The other way of torch gives no gradient at all where a block's inputs need none.
+    again = partial(checkpoint, use_reentrant=False, context_fn=contexts)
     found = [network for network in _networks(method) if network._supports_gradient_checkpointing]
     if not found:
         raise ConfigError(
@@ -82,12 +84,6 @@ def _networks(method: nn.Module) -> list[ModelMixin]:
 def _has_repeated(network: nn.Module) -> bool:
     names = getattr(network, "_repeated_blocks", None) or ()
     return any(type(module).__name__ in names for module in network.modules())
-
-
-def _again(block: Callable[..., Any], *arguments: Any, context_fn: Callable[[], tuple[Any, Any]] | None = None) -> Any:
-    chosen = {} if context_fn is None else {"context_fn": context_fn}
-    # The other way of torch gives no gradient at all where a block's inputs need none.
-    return checkpoint(block, *arguments, use_reentrant=False, **chosen)
 
 
 def _contexts() -> tuple[Any, Any]:

@@ -26,7 +26,7 @@ from muybridge.types import SettingsDict
 
 WHOLE_FILE = "state.pt"
 PARTS_FOLDER = "parts"
-WRITING_ERRORS = (OSError, RuntimeError, CheckpointException)
+WRITING_ERRORS = (OSError, RuntimeError)
 """What goes wrong while a state is written; torch's writer reports a full disk as a RuntimeError."""
 _WEIGHT, _SLOT, _AVERAGE = "parameters", "optimizer", "average"
 
@@ -63,7 +63,10 @@ class TrainingState:
             Exception: one of `WRITING_ERRORS`.
         """
         if self.is_sharded:
-            checkpoint.save(dict(self._tensors()), checkpoint_id=folder / PARTS_FOLDER)
+            try:
+                checkpoint.save(dict(self._tensors()), checkpoint_id=folder / PARTS_FOLDER)
+            except CheckpointException as error:
+                raise RuntimeError(str(error)) from error
             return
         state = {
             "parameters": {name: p.detach().cpu() for name, p in self.parameters.items()},

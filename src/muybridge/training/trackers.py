@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+from accelerate.utils import LoggerType
 
 from muybridge.errors import ConfigError
 from muybridge.types import SettingsDict
@@ -16,7 +17,7 @@ _DEFAULT = "tensorboard"
 _PACKAGES = {"comet_ml": "comet-ml"}
 
 
-def chosen_trackers(names: Sequence[str] | None) -> list[str]:
+def chosen_trackers(names: Sequence[str] | None) -> list[str | LoggerType | GeneralTracker]:
     """The trackers of those names; for None tensorboard, if it is installed.
 
     Raises:

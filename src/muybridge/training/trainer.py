@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from muybridge.training.checkpoints import STATE_FILE, BrokenCheckpointError, Ch
 from muybridge.training.config import CHANGEABLE_SETTINGS, TrainerConfig, changed_settings, settled_precision
 from muybridge.training.data import Batch, BatchSource
 from muybridge.training.ema import ExponentialMovingAverage
-from muybridge.training.observers import Observer, UpdateSize, UpdateWatch, is_due, wants_updates
 from muybridge.training.optimizers import make_optimizer
 from muybridge.training.origin import Origin
 from muybridge.training.placement import check_sharding, make_accelerator, place
@@ -35,6 +34,7 @@ from muybridge.training.shards import whole
 from muybridge.training.state import WRITING_ERRORS, TrainingState, read_tensors
 from muybridge.training.stopping import StopRequest, stop_signals
 from muybridge.training.trackers import chosen_trackers, finish_trackers, start_trackers
+from muybridge.training.updates import UpdateSize, UpdateWatch
 from muybridge.types import SettingsDict
 from muybridge.version import __version__
 
@@ -48,6 +48,20 @@ _PARTS_BEFORE = {"step", "seconds", "config", "parameters", "optimizers", "ema"}
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, smoothed metrics) after each logged step."""
+
+
+class Observer(Protocol):
+    """Called before the first step, every so many steps and at the end, in the main process alone.
+
+    The method holds the averaged weights then, and is in evaluation mode; no gradients are recorded. An observer that
+    also has `wants_updates = True` finds the size of the update of the same step in `trainer.last_update`.
+    """
+
+    every: int
+
+    def observe(self, trainer: Trainer, step: int) -> dict[str, float]:
+        """Values for the log, by name."""
+        ...
 
 
 @dataclass
@@ -179,13 +193,14 @@ class Trainer:
         while self.step < last:
             self._tools.begin_step(self.step)
             due = time.monotonic() - saved > self.config.checkpoint_seconds
-            values, stopping, due = self._train_step(wants_updates(observers, self.step + 1), stop.requested, due)
+            watched = any(getattr(each, "wants_updates", False) and _is_due(each, self.step + 1) for each in observers)
+            values, stopping, due = self._train_step(watched, stop.requested, due)
             metrics = self._done.metrics
             for name, value in values.items():
                 metrics[name] = metrics.get(name, value) * _SMOOTHING + value * (1 - _SMOOTHING)
             self._done.seconds = time.monotonic() - started
             at_end = self.step == last
-            looking = [each for each in observers if at_end or is_due(each, self.step)]
+            looking = [each for each in observers if at_end or _is_due(each, self.step)]
             observed = self._observed(looking) if looking else {}
             shown = self.step % self.config.log_every == 0 or self.step == self.config.steps
             if shown or observed:
@@ -435,6 +450,10 @@ def _begun_before(path: Path) -> _Begun:
         raise CheckpointError(f"{path} is not the state of a training run (parts are missing). {advice}")
     facts = {"step": state["step"], "seconds": state["seconds"]}
     return _Begun(state["config"], facts, lambda target: target.take(state, path))
+
+
+def _is_due(observer: Observer, step: int) -> bool:
+    return step % observer.every == 0
 
 
 def _make_folder(folder: Path) -> None:

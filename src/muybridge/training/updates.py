@@ -1,33 +1,15 @@
-"""What looks at a run from outside while it trains, and how large its updates are."""
+"""How large the updates of a step are, by group of weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from muybridge.training.shards import any_sharded, local_part, sum_over_processes
-
-if TYPE_CHECKING:
-    from muybridge.training.trainer import Trainer
-
-
-class Observer(Protocol):
-    """Called before the first step, every so many steps and at the end, in the main process alone.
-
-    The method holds the averaged weights then, and is in evaluation mode; no gradients are recorded. An observer that
-    also has `wants_updates = True` finds the size of the update of the same step in `trainer.last_update`.
-    """
-
-    every: int
-
-    def observe(self, trainer: Trainer, step: int) -> dict[str, float]:
-        """Values for the log, by name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -43,16 +25,6 @@ class UpdateSize:
     gradient_norm: float
     update_ratio: float
     clipped_share: float
-
-
-def is_due(observer: Observer, step: int) -> bool:
-    """Whether an observer looks after so many steps, the first and the last apart."""
-    return step % observer.every == 0
-
-
-def wants_updates(observers: Iterable[Observer], step: int) -> bool:
-    """Whether one of them needs to know how large the update is that makes the step the `step`-th."""
-    return any(getattr(each, "wants_updates", False) and is_due(each, step) for each in observers)
 
 
 class UpdateWatch:
