@@ -18,6 +18,10 @@ def train(
     output_folder: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where states, logs and the model go; work/NAME if not given.")
     ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(metavar="STEP", help="Pause after this step; the same command without it goes on.", min=1),
+    ] = None,
 ) -> None:
     """Train a model; the same command continues an interrupted run."""
     from muybridge.training.run_file import load_run
@@ -30,10 +34,13 @@ def train(
 
     progress = TrainingProgress(errors)
     try:
-        model = run_training(run_file, settings or [], folder, progress)
+        model = run_training(run_file, settings or [], folder, progress, until)
     except KeyboardInterrupt:
         errors.print("the same command continues from here")
         raise
     finally:
         progress.close()
-    output.print(f"{model}")
+    if model is None:
+        errors.print(f"paused at step {until}; the same command without --until continues from here")
+    else:
+        output.print(f"{model}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +18,19 @@ from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from muybridge.processor import multiplies
-from muybridge.training.trainer import LOG_FILE, STATE_FILE, Trainer, TrainerConfig
+from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Checkpoint, Checkpoints
+from muybridge.training.schedules import ScheduleSettings
+from muybridge.training.state import WHOLE_FILE
+from muybridge.training.trainer import LOG_FILE, Trainer, TrainerConfig
 
-CONFIG = TrainerConfig(steps=12, warmup_steps=2, log_every=1, mixed_precision="no", learning_rate=0.05)
+CONFIG = TrainerConfig(
+    steps=12,
+    schedule=ScheduleSettings(warmup_steps=2),
+    log_every=1,
+    mixed_precision="no",
+    learning_rate=0.05,
+    trackers=(),
+)
 
 
 class Regression(nn.Module):
@@ -52,7 +63,10 @@ def trainer(folder: Path, config: TrainerConfig = CONFIG, method: nn.Module | No
 
 
 def state_in(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / STATE_FILE, weights_only=True)
+    def read(found: Checkpoint) -> dict[str, Any]:
+        return found.facts | torch.load(found.folder / WHOLE_FILE, weights_only=True)
+
+    return Checkpoints(folder).newest(read)
 
 
 def log_in(folder: Path) -> list[dict[str, float]]:
@@ -71,6 +85,10 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return torch.equal(a, b)
@@ -81,18 +99,6 @@ def equal(a: Any, b: Any) -> bool:
     return a == b
 
 
-def test_the_rate_rises_stays_and_falls():
-    config = TrainerConfig(steps=100, warmup_steps=10, decay_from=0.6)
-
-    factors = [config.rate_factor(step) for step in range(101)]
-
-    assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert factors[10:61] == pytest.approx([1.0] * 51)
-    assert factors[80] == pytest.approx(0.5)
-    assert factors[100] == 0
-    assert [TrainerConfig(steps=5, warmup_steps=0, decay_from=1.0).rate_factor(s) for s in range(5)] == [1.0] * 5
-
-
 def test_the_loss_falls_and_is_logged(tmp_path):
     seen: list[tuple[int, int]] = []
 
@@ -100,11 +106,13 @@ def test_the_loss_falls_and_is_logged(tmp_path):
 
     log = log_in(tmp_path / "new")
     assert [line["step"] for line in log] == list(range(1, 61))
-    assert log[0].keys() == {"step", "seconds", "loss", "largest_error", "gradient_norm"}
+    names = {"step", "seconds", "loss", "largest_error", "gradient_norm", "learning_rate", "clipped"}
+    assert log[0].keys() == names
+    assert [line["learning_rate"] for line in log[:3]] == [0.025, 0.05, 0.05]
     assert log[-1]["loss"] < 0.3 * log[0]["loss"]
     assert [line["seconds"] for line in log] == sorted(line["seconds"] for line in log)
     assert seen == [(step, 60) for step in range(1, 61)]
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {LOG_FILE, STATE_FILE}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {LOG_FILE, CHECKPOINTS_FOLDER}
 
 
 def test_only_every_so_manieth_step_is_logged(tmp_path):
@@ -129,7 +137,7 @@ def test_auto_is_what_is_fast_here_and_stays_what_it_began_with(tmp_path):
     for name, precision in (("new", "auto"), ("begun", other)):
         trainer(tmp_path / name, replace(auto, mixed_precision=precision)).fit()
 
-    assert state_in(tmp_path / "new")["config"]["mixed_precision"] == fast
+    assert state_in(tmp_path / "new")["settings"]["mixed_precision"] == fast
     assert trainer(tmp_path / "begun", auto).config.mixed_precision == other
     assert trainer(tmp_path / "new", replace(auto, mixed_precision=fast)).config.mixed_precision == fast
     with pytest.raises(ConfigError, match="mixed_precision"):
@@ -145,7 +153,7 @@ def test_resuming_equals_not_stopping(tmp_path):
     trainer(tmp_path / "parts").fit()
 
     whole, parts = state_in(tmp_path / "whole"), state_in(tmp_path / "parts")
-    for name in ("step", "config", "parameters", "optimizers", "ema"):
+    for name in ("step", "settings", "metrics", "parameters", "optimizers", "ema"):
         assert equal(whole[name], parts[name]), name
     assert [line["step"] for line in log_in(tmp_path / "parts")] == list(range(1, 13))
 
@@ -218,12 +226,12 @@ def test_states_are_written_from_time_to_time(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_state(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path).fit(stop_after(4, interrupt))
-    before = (tmp_path / STATE_FILE).read_bytes()
+    before = contents(tmp_path / CHECKPOINTS_FOLDER)
 
     with pytest.raises(TrainingError, match=r"Step 6: loss nan.*learning rate"):
         trainer(tmp_path, method=Regression(poisoned_from=2)).fit()
 
-    assert (tmp_path / STATE_FILE).read_bytes() == before
+    assert contents(tmp_path / CHECKPOINTS_FOLDER) == before
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -279,10 +287,34 @@ def test_a_state_that_would_run_code_is_refused(tmp_path):
     assert not trap.exists()
 
 
+def old_state(folder: Path, config: TrainerConfig = CONFIG) -> dict[str, Any]:
+    """What version 0.1 wrote for a run that was interrupted."""
+    with pytest.raises(KeyboardInterrupt):
+        trainer(folder, config).fit(stop_after(5, interrupt))
+    new = state_in(folder)
+    names = ("steps", "learning_rate", "other_learning_rate", "ema_decay", "max_gradient_norm", "seed")
+    old = {name: new["settings"][name] for name in (*names, "log_every", "mixed_precision", "checkpoint_seconds")}
+    old |= {name: new["settings"]["schedule"][name] for name in ("warmup_steps", "decay_from")}
+    shutil.rmtree(folder / CHECKPOINTS_FOLDER)
+    return {name: new[name] for name in ("step", "seconds", "parameters", "optimizers", "ema")} | {"config": old}
+
+
+def test_a_run_of_version_0_1_goes_on(tmp_path):
+    trainer(tmp_path / "whole").fit()
+    torch.save(old_state(tmp_path / "old"), tmp_path / "old" / STATE_FILE)
+
+    with pytest.raises(ConfigError, match="schedule"):
+        trainer(tmp_path / "old", replace(CONFIG, schedule=ScheduleSettings(warmup_steps=3)))
+    trainer(tmp_path / "old").fit()
+
+    assert equal(state_in(tmp_path / "whole")["parameters"], state_in(tmp_path / "old")["parameters"])
+    assert not (tmp_path / "old" / STATE_FILE).exists()
+
+
 @pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "incomplete", "list"])
-def test_a_damaged_state_is_refused(tmp_path, kind):
-    trainer(tmp_path, replace(CONFIG, steps=1)).fit()
+def test_a_damaged_state_of_version_0_1_is_refused(tmp_path, kind):
     path = tmp_path / STATE_FILE
+    torch.save(old_state(tmp_path), path)
     if kind in ("incomplete", "list"):
         torch.save({"step": 1} if kind == "incomplete" else [1], path)
     else:
