@@ -11,7 +11,7 @@ from muybridge.training.monitoring.record import StageRecord, in_order
 from muybridge.training.monitoring.svg import COLOURS, Line, lines_of
 
 _SMOOTHED_FROM = 20
-_WIDE = 20.0
+_WIDE = 3.0
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Chart:
         explanation: what it says, in a sentence; may be empty.
         band: of values that are as they should be.
         left_out: how many curves there are besides.
+        by_log: whether it is first shown by the logarithm, where that shows more.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Chart:
     explanation: str = ""
     band: tuple[float, float] | None = None
     left_out: int = 0
+    by_log: bool = False
 
     @property
     def values(self) -> list[float]:
@@ -39,13 +41,8 @@ class Chart:
 
     @property
     def has_log(self) -> bool:
-        """Whether a logarithm can show it."""
-        return bool(self.values) and min(self.values) > 0
-
-    @property
-    def begins_with_log(self) -> bool:
-        """Whether it shows more than the plain values."""
-        return self.has_log and max(self.values) > _WIDE * min(self.values)
+        """Whether a logarithm shows more than the values themselves."""
+        return bool(self.values) and min(self.values) > 0 and max(self.values) > _WIDE * min(self.values)
 
 
 _EXPLAINED = {
@@ -97,10 +94,15 @@ def _groups(record: StageRecord) -> dict[str, dict[str, Curve]]:
 
 
 def _kind(name: str) -> str:
-    return "learning_rate" if name == "rate" or name.endswith("learning_rate") else name
+    if name.endswith("learning_rate"):
+        return "learning_rate"
+    return "clipped_share" if name == "clipped" else name
 
 
 def _plain(name: str, curves: Mapping[str, Curve]) -> Chart:
+    if name == "clipped_share":  # of all groups together, mostly
+        first = {curve.values[-3:]: own for own, curve in reversed(curves.items())}
+        curves = {own: curve for own, curve in curves.items() if own in first.values()}
     shown = dict(list(curves.items())[:COLOURS])
     rough = name in ("loss", "gradient_norm") or name not in _TITLES
     smoothed = rough and len(shown) == 1 and all(len(curve.steps) >= _SMOOTHED_FROM for curve in shown.values())
@@ -110,6 +112,7 @@ def _plain(name: str, curves: Mapping[str, Curve]) -> Chart:
         _EXPLAINED.get(name, ""),
         USUAL_RATIOS if name == "update_ratio" else None,
         len(curves) - len(shown),
+        name.endswith("loss") or name in ("gradient_norm", "update_ratio"),
     )
 
 
@@ -122,7 +125,7 @@ def _held_out(groups: Mapping[str, Mapping[str, Curve]]) -> Chart:
         if line.name in training
     ]
     explanation = "At fixed noise, by noise level; dashed on clips that are trained on."
-    return Chart("Held-out loss", (*lines, *dashed), explanation)
+    return Chart("Held-out loss", (*lines, *dashed), explanation, by_log=True)
 
 
 def _samples(groups: Mapping[str, Mapping[str, Curve]]) -> Iterator[Chart]:

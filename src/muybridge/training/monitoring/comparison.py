@@ -89,9 +89,11 @@ def _losses(a: StageRecord, b: StageRecord) -> Iterator[tuple[int, float, float]
 
 def _held_out(a: StageRecord, b: StageRecord) -> tuple[dict[str, tuple[float, float]], int | None]:
     pairs = {
-        name: (a.curves[name], b.curves[name])
-        for name in a.curves
-        if name in b.curves and name.partition("/")[0] in _COMPARED
+        f"{kind}/{level}": (curve, other[level])
+        for kind in _COMPARED
+        for other in [b.group(kind)]
+        for level, curve in a.group(kind).items()
+        if level in other
     }
     common = [set(one.steps) & set(other.steps) for one, other in pairs.values()]
     steps = set.intersection(*common) if common else set()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+_LARGEST = 1e100  # beyond, axes would overflow
 _STEPS_OF_TICKS = 1.0, 2.0, 5.0
 
 
@@ -100,10 +101,8 @@ class Axis:
 
     def ticks(self, most: int = 5) -> list[float]:
         """Round values to name, at most about so many."""
-        if self.is_log and self.high / self.low >= 10:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            every = max(1, math.ceil((last - first + 1) / most))
-            return [10.0**exponent for exponent in range(first, last + 1, every)]
+        if self.is_log and (named := _powers(self.low, self.high, most)):
+            return named
         size = (self.high - self.low) / most
         unit = 10.0 ** math.floor(math.log10(size))
         step = next((unit * times for times in _STEPS_OF_TICKS if unit * times >= size), unit * 10)
@@ -111,9 +110,20 @@ class Axis:
         return [number * step for number in range(first, last + 1)]
 
 
+def _powers(low: float, high: float, most: int) -> list[float]:
+    """Powers of ten between two values; with 2 and 5 times them where there are few; nothing where still too few."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = [10.0**exponent for exponent in range(first, last + 1)]
+    between = [value for value in powers if low <= value <= high]
+    if len(between) > 2:
+        return between[:: math.ceil(len(between) / most)]
+    finer = [power * times for power in powers for times in _STEPS_OF_TICKS if low <= power * times <= high]
+    return finer if len(finer) > 1 else []
+
+
 def axis_of(values: Sequence[float], is_log: bool = False) -> Axis | None:
     """An axis for all finite values; None where there are none, or none that a logarithm has."""
-    known = [value for value in values if math.isfinite(value) and (value > 0 or not is_log)]
+    known = [value for value in values if abs(value) < _LARGEST and (value > 1 / _LARGEST or not is_log)]
     if not known:
         return None
     low, high = min(known), max(known)
@@ -139,7 +149,7 @@ def block_graph(curve: Curve, width: int, height: int = 4, is_log: bool = True) 
     Values at or below 0 make the graph linear.
     """
     known = curve.finite()
-    is_log = is_log and min(known.values, default=1.0) > 0
+    is_log = is_log and min(known.values, default=1.0) > 1 / _LARGEST
     axis = axis_of(known.values, is_log)
     if axis is None or width < 1:
         return [""] * height

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import median
 
 from muybridge.training.monitoring.curves import Curve, short
 from muybridge.training.monitoring.record import StageRecord
@@ -40,7 +40,7 @@ class UpdateCurves:
     Attributes:
         gradient_norm: of its gradient.
         update_ratio: size of the update as a share of the weights' own size.
-        clipped_share: of the steps since the look before, those whose gradient was scaled down.
+        clipped_share: of the steps until then, those whose gradients were scaled down.
     """
 
     gradient_norm: Curve
@@ -50,14 +50,19 @@ class UpdateCurves:
 
 def findings(record: StageRecord) -> list[Finding]:
     """All that a stage's record tells, the gravest first; empty where there is nothing to say."""
-    warmup = record.settings.get("warmup_steps")
     return [
         *_about_log(record),
-        *update_findings(update_curves(record), warmup if isinstance(warmup, int) else 0),
+        *(update_findings(groups, _warmup(record)) if (groups := update_curves(record)) else _about_steps(record)),
         *_about_adapter(record),
         *_about_held_out(record),
         *_about_samples(record),
     ]
+
+
+def _warmup(record: StageRecord) -> int:
+    schedule = record.settings.get("schedule")
+    steps = (schedule if isinstance(schedule, dict) else record.settings).get("warmup_steps")
+    return steps if isinstance(steps, int) else 0
 
 
 def update_curves(record: StageRecord) -> dict[str, UpdateCurves]:
@@ -82,7 +87,7 @@ def update_findings(groups: Mapping[str, UpdateCurves], warmup: int = 0) -> list
     moved = {name: group for name, group in seen.items() if any(_after(group.update_ratio, 0))}
     fixed = [name for name in seen if name not in silent and name not in moved]
     ratios = {name: ratio for name, group in moved.items() if (ratio := _usual_ratio(group, warmup)) is not None}
-    clipped = {name: mean(_after(group.clipped_share, 0) or [0.0]) for name, group in seen.items()}
+    clipped = {name: group.clipped_share.last for name, group in seen.items()}
     return [*_about_stuck(silent, fixed, seen), *_about_ratios(ratios, seen), *_about_clipping(clipped)]
 
 
@@ -130,6 +135,11 @@ def _about_clipping(shares: Mapping[str, float]) -> Iterator[Finding]:
             f"In {max(shares[name] for name in clipped):.0%} of the steps gradients are scaled down to "
             f"max_gradient_norm ({_names(clipped, shares)}): lower the learning rate, or raise the limit.",
         )
+
+
+def _about_steps(record: StageRecord) -> Iterator[Finding]:
+    if "clipped" in record.curves:
+        yield from _about_clipping({"all weights": record.curves["clipped"].last})
 
 
 def _about_log(record: StageRecord) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ class Update(Protocol):
 
     @property
     def clipped_share(self) -> float:
-        """Of the steps since the look before, those whose gradient was scaled down."""
+        """Of the steps until now, those whose gradients were scaled down."""
         ...
 
 

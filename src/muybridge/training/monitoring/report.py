@@ -86,7 +86,7 @@ def _chart(key: str, chart: Chart) -> str:
         return ""
     shown = f'<div class="linear">{plain}</div>'
     if chart.has_log:
-        first, second = ("", " checked") if chart.begins_with_log else (" checked", "")
+        first, second = ("", " checked") if chart.by_log else (" checked", "")
         shown = (
             f'<input type="radio" name="scale-{key}" id="linear-{key}"{first}><label for="linear-{key}">linear</label>'
             f'<input type="radio" name="scale-{key}" id="log-{key}"{second}><label for="log-{key}">log</label>'

@@ -106,7 +106,7 @@ class SampleSheets:
             name = f"{sample.prompt or '(no prompt)'} (seed {sample.seed})"
             rows.append((name, clip))
             if self._without is not None:
-                rows.append((f"{name}, without what is trained", self._without[place]))
+                rows.append((f"untrained: {name}", self._without[place]))
         return rows
 
     def _values_of_clips(self) -> dict[str, float]:

@@ -67,7 +67,7 @@ def _graph(title: str, curve: Curve, width: int) -> list[str]:
     if not known:
         return [f"{title}: no value yet"[:width], *[""] * 4]
     recent = mean(known[-3:])
-    said = f"{title}  {short(recent)}  (lowest {short(min(known))}, at first {short(known[0])})"
+    said = f"{title}  {short(recent)}  was {short(known[0])}"
     return [said[:width], *block_graph(curve, width)]
 
 

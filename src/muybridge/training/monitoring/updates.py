@@ -33,16 +33,19 @@ class UpdateSizes:
         self.every = checked_interval(every)
         self._warmup = warmup
         self._looks: dict[int, Mapping[str, Update]] = {}
+        self._newest: Mapping[str, Update] | None = None
         self._said: set[str] = set()
 
     def observe(self, trainer: ObservedTrainer, step: int) -> dict[str, float]:
         """Sizes of the last update; nothing before the first."""
-        if step == 0 or not trainer.last_update:
+        update = trainer.last_update
+        if step == 0 or not update or update is self._newest:  # at the end it may be one that was seen already
             return {}
-        self._looks[step] = dict(trainer.last_update)
+        self._newest = update
+        self._looks[step] = dict(update)
         if len(self._looks) >= _LOOKS:
             self._warn(step)
-        return {f"{value}/{name}": getattr(u, value) for value in _VALUES for name, u in trainer.last_update.items()}
+        return {f"{value}/{name}": getattr(u, value) for value in _VALUES for name, u in update.items()}
 
     def findings(self) -> list[Finding]:
         """What is wrong."""
