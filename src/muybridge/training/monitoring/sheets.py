@@ -132,7 +132,7 @@ def write_sheet(folder: Path, step: int, rows: Sequence[tuple[str, Clip]]) -> Pa
     with new_file(path.with_suffix(".txt")) as temporary:
         temporary.write_text(f"{words}\n", encoding="utf-8", errors="backslashreplace")
     with new_file(path) as temporary:
-        draw_sheet(f"step {step}", rows).save(temporary, format="PNG", optimize=True)
+        draw_sheet(f"step {step}", rows).save(temporary, format="PNG")
     return path
 
 

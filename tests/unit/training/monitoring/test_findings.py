@@ -63,7 +63,9 @@ def test_small_updates_of_the_warmup_do_not_count():
 
 def test_a_run_that_learns_gives_no_word():
     values = {"held_out_loss__t350": (0.5, 0.4, 0.3), "training_loss__t350": (0.5, 0.4, 0.3)}
-    assert findings(record(loss=(1.0, 0.5), adapter_gap__t350=(0.0, 0.2), shuffled_gap__t350=(0.0, 0.1), **values)) == []
+    assert (
+        findings(record(loss=(1.0, 0.5), adapter_gap__t350=(0.0, 0.2), shuffled_gap__t350=(0.0, 0.1), **values)) == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ def test_noise_levels_are_in_their_order(tmp_path: Path):
 
 
 def test_a_line_that_is_being_written_and_damaged_ones_are_left_out(tmp_path: Path):
-    write_log(tmp_path, {"step": 1, "loss": 1.0}, "{broken\n", "[1]\n", {"loss": 3}, {"step": 2, "loss": 2.0}, '{"step": 3')
+    write_log(
+        tmp_path, {"step": 1, "loss": 1.0}, "{broken\n", "[1]\n", {"loss": 3}, {"step": 2, "loss": 2.0}, '{"step": 3'
+    )
     record = read_stage(tmp_path)
     assert record.curves["loss"].steps == (1, 2)
     assert record.unread_lines == 3

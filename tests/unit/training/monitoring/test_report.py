@@ -97,7 +97,14 @@ def test_it_holds_curves_sheets_settings_data_and_warnings(text: str):
     assert page.tags.count("section") == 2
     assert page.tags.count("svg") > 10
     assert page.tags.count("img") == 10  # of 13 sheets some are left out, and one is no picture
-    for expected in ("step 60 of 60", "Held-out loss", "motion.kind", "16 clips", "90% of the steps", "step-000099.png"):
+    for expected in (
+        "step 60 of 60",
+        "Held-out loss",
+        "motion.kind",
+        "16 clips",
+        "90% of the steps",
+        "step-000099.png",
+    ):
         assert expected in words
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
