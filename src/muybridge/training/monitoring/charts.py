@@ -101,7 +101,7 @@ def _kind(name: str) -> str:
 
 def _plain(name: str, curves: Mapping[str, Curve]) -> Chart:
     if name == "clipped_share":  # of all groups together, mostly
-        first = {curve.values[-3:]: own for own, curve in reversed(curves.items())}
+        first = {curve.values[-3:]: own for own, curve in reversed(list(curves.items()))}
         curves = {own: curve for own, curve in curves.items() if own in first.values()}
     shown = dict(list(curves.items())[:COLOURS])
     rough = name in ("loss", "gradient_norm") or name not in _TITLES

@@ -50,19 +50,22 @@ class HeldOutLoss:
     value of each loss, named `all`.
     """
 
-    def __init__(self, held_out: BatchSource, training: BatchSource, every: int, count: int = 4) -> None:
-        """Measure every so many steps on the first `count` batches of both sources.
+    def __init__(
+        self, held_out: BatchSource, training: BatchSource, every: int, count: int = 4, noises: int = NOISES
+    ) -> None:
+        """Measure every so many steps on the first `count` batches of both sources, at `noises` noises each.
 
-        Captions should not be dropped in either.
+        A look runs the network about 18 times a batch and noise. Captions should not be dropped in either source.
 
         Raises:
-            ConfigError: `every` or `count` is below 1.
+            ConfigError: `every`, `count` or `noises` is below 1.
         """
-        if count < 1:
-            raise ConfigError(f"The held-out loss needs one batch at least; given {count}.")
+        if min(count, noises) < 1:
+            raise ConfigError(f"The held-out loss needs one batch and one noise at least; given {count} and {noises}.")
         self.every = checked_interval(every)
         self._sources = {"held_out_loss": held_out, "training_loss": training}
         self._count = count
+        self._noises = noises
         self._without: Losses | None = None
 
     def observe(self, trainer: ObservedTrainer, step: int) -> dict[str, float]:
@@ -101,7 +104,7 @@ class HeldOutLoss:
     ) -> Losses:
         steps = cast("DenoisingSteps", method)
         measured = [
-            fixed_losses(steps, batch, index, timesteps, shuffled)
+            fixed_losses(steps, batch, index, timesteps, shuffled, self._noises)
             for index, batch in enumerate(self._batches(method, name))
         ]
         known = [losses for losses in measured if losses]
@@ -114,9 +117,14 @@ def is_denoising(method: nn.Module) -> bool:
 
 
 def fixed_losses(
-    steps: DenoisingSteps, batch: Batch, index: int, timesteps: Sequence[int] = TIMESTEPS, shuffled: bool = False
+    steps: DenoisingSteps,
+    batch: Batch,
+    index: int,
+    timesteps: Sequence[int] = TIMESTEPS,
+    shuffled: bool = False,
+    noises: int = NOISES,
 ) -> Losses:
-    """Mean squared error of the prediction for a batch at four noises that belong to `index`, by noise level.
+    """Mean squared error of the prediction for a batch at noises that belong to `index`, by noise level.
 
     It is that error whatever the objective weighs, so that runs can be compared.
 
@@ -126,16 +134,17 @@ def fixed_losses(
         index: of the batch.
         timesteps: noise levels.
         shuffled: with the frames in another order, always the same; then nothing comes of a batch of pictures.
+        noises: how many.
     """
     latents, told = steps.encode(batch)
-    noises = [fixed_noise(steps, latents, index, number) for number in range(NOISES)]
+    shown = [fixed_noise(steps, latents, index, number) for number in range(noises)]
     if shuffled:
         if latents.ndim < 5 or latents.shape[2] < 2:
             return {}
         order = _shuffling(latents.shape[2]).to(latents.device)
         told = _reordered(told, order)
-        latents, noises = latents[:, :, order], [noise[:, :, order] for noise in noises]
-    errors = {t: [fixed_error(steps, latents, noise, told, t) for noise in noises] for t in timesteps}
+        latents, shown = latents[:, :, order], [noise[:, :, order] for noise in shown]
+    errors = {t: [fixed_error(steps, latents, noise, told, t) for noise in shown] for t in timesteps}
     return {timestep: float(torch.stack(values).mean()) for timestep, values in errors.items()}
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -43,12 +43,8 @@ class Sample:
     seed: int = 0
 
 
-class MakeClip(Protocol):
-    """A pipeline of the networks that are trained."""
-
-    def __call__(self, prompt: str, seed: int) -> Clip:
-        """The frames of a clip, `uint8 [f, h, w, 3]`."""
-        ...
+MakeClip = Callable[[str, int], "Clip"]
+"""A pipeline of the networks that are trained: from a prompt and a seed to the frames of a clip."""
 
 
 class SampleSheets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
+from muybridge.training.data import BatchSource
 from muybridge.training.methods.denoise import denoising_loss
 from muybridge.training.monitoring.observing import Update
 from muybridge.training.objective.diffusion import DiffusionObjective, Drawn
@@ -68,7 +69,7 @@ class Adapted(Whole):
         self.is_on = True
 
 
-def batches(seed: int) -> Callable[[int], dict[str, Tensor]]:
+def batches(seed: int) -> BatchSource:
     """Clips in which a bright stripe moves."""
 
     def batch(index: int) -> dict[str, Tensor]:

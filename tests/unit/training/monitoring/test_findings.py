@@ -18,7 +18,7 @@ def group(gradient: float = 1.0, ratio: float = 1e-3, clipped: float = 0.1) -> U
     return UpdateCurves(*(Curve(STEPS, (value,) * 3) for value in (gradient, ratio, clipped)))
 
 
-def record(settings: dict[str, Any] | None = None, **values: tuple[float, ...]) -> StageRecord:
+def record(settings: dict[str, Any] | None = None, /, **values: tuple[float, ...]) -> StageRecord:
     curves = {name.replace("__", "/"): Curve(tuple(range(0, 10 * len(v), 10)), v) for name, v in values.items()}
     return StageRecord("lora", Path("lora"), curves, settings or {})
 

@@ -29,7 +29,7 @@ def levels(values: dict[str, float], name: str) -> set[str]:
 
 def test_one_value_a_noise_level_and_gaps(tmp_path: Path):
     trainer = Trainer(Adapted().train(), tmp_path)
-    looks = HeldOutLoss(batches(1), batches(2), every=10, count=2)
+    looks = HeldOutLoss(batches(1), batches(2), every=10, count=2, noises=2)
     state = torch.random.get_rng_state()
     first = looks.observe(trainer, 0)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -93,7 +93,7 @@ def test_what_is_no_denoising_network_has_one_value(tmp_path: Path):
     assert values["held_out_loss/all"] == values["training_loss/all"] > 0
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"count": 0}])
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"count": 0}, {"noises": 0}])
 def test_impossible_numbers_are_refused(wrong: dict[str, int]):
     with pytest.raises(ConfigError, match="one"):
         HeldOutLoss(batches(1), batches(2), **{"every": 1, **wrong})
