@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from muybridge.errors import ConfigError
 from muybridge.training.data import Batch, BatchSource
 from muybridge.training.methods.denoise import DenoisingSteps
-from muybridge.training.monitoring.observing import ObservedTrainer
-from muybridge.training.monitoring.updates import checked_interval
+from muybridge.training.monitoring.observing import ObservedTrainer, checked_interval
 from muybridge.training.objective.draws import draw_noise
 from muybridge.types import SettingsDict
 

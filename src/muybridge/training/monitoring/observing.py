@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from muybridge.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -56,3 +58,14 @@ class Observer(Protocol):
     def observe(self, trainer: ObservedTrainer, step: int) -> dict[str, float]:
         """After `step` steps."""
         ...
+
+
+def checked_interval(every: int) -> int:
+    """Steps between two looks.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
+    if every < 1:
+        raise ConfigError(f"Looks are at least one step apart; given every {every} steps.")
+    return every

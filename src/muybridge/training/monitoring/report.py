@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+from muybridge.errors import ConfigError, OutputError
 from muybridge.files.atomic import new_file
 from muybridge.training.monitoring.charts import Chart, charts_of
 from muybridge.training.monitoring.comparison import flat_settings
 from muybridge.training.monitoring.curves import short
 from muybridge.training.monitoring.findings import findings
+from muybridge.training.monitoring.observing import ObservedTrainer, checked_interval
 from muybridge.training.monitoring.page import PAGE
 from muybridge.training.monitoring.record import LOG_FILE, REPORT_FILE, Sheet, StageRecord, read_run
 from muybridge.training.monitoring.svg import draw_chart, legend
 from muybridge.training.monitoring.terminal import lasted
+
+logger = logging.getLogger(__name__)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_SHEETS = 10
@@ -36,6 +41,31 @@ def write_report(run_folder: Path) -> Path:
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
     return path
+
+
+class ReportFile:
+    """An observer that keeps the report of a run up to date; one that cannot be written stops nothing.
+
+    What other observers find at the same step is in the log only afterwards, and so in the next report.
+    """
+
+    def __init__(self, run_folder: Path, every: int) -> None:
+        """Write it every so many steps.
+
+        Raises:
+            ConfigError: `every` is below 1.
+        """
+        self.every = checked_interval(every)
+        self._folder = run_folder
+
+    def observe(self, trainer: ObservedTrainer, step: int) -> dict[str, float]:
+        """Write the report of what is there now; it has no values of its own."""
+        try:
+            if (trainer.folder / LOG_FILE).is_file():
+                write_report(self._folder)
+        except (ConfigError, OutputError) as error:
+            logger.warning("step %d: no report: %s", step, error)
+        return {}
 
 
 def report_page(name: str, records: Sequence[StageRecord]) -> str:

@@ -17,9 +17,8 @@ from muybridge.files.atomic import new_file, output_error
 from muybridge.training.data import BatchSource
 from muybridge.training.monitoring.clip_figures import ClipFigures, clip_figures, figures_of_batch, mean_figures
 from muybridge.training.monitoring.held_out import HasAdapter
-from muybridge.training.monitoring.observing import ObservedTrainer
+from muybridge.training.monitoring.observing import ObservedTrainer, checked_interval
 from muybridge.training.monitoring.record import SHEETS_FOLDER
-from muybridge.training.monitoring.updates import checked_interval
 
 if TYPE_CHECKING:
     from muybridge.training.monitoring.clip_figures import Clip

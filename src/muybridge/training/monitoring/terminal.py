@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from statistics import mean
 
 from muybridge.training.monitoring.curves import Curve, block_graph, short
 from muybridge.training.monitoring.findings import findings
@@ -66,8 +65,7 @@ def _graph(title: str, curve: Curve, width: int) -> list[str]:
     known = curve.finite().values
     if not known:
         return [f"{title}: no value yet"[:width], *[""] * 4]
-    recent = mean(known[-3:])
-    said = f"{title}  {short(recent)}  was {short(known[0])}"
+    said = f"{title}  {short(known[-1])}  was {short(known[0])}"
     return [said[:width], *block_graph(curve, width)]
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from muybridge.errors import ConfigError
 from muybridge.training.monitoring.curves import Curve
 from muybridge.training.monitoring.findings import Finding, UpdateCurves, update_findings
-from muybridge.training.monitoring.observing import ObservedTrainer, Update
+from muybridge.training.monitoring.observing import ObservedTrainer, Update, checked_interval
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +63,3 @@ class UpdateSizes:
             if finding.kind not in self._said:
                 self._said.add(finding.kind)
                 logger.warning("step %d: %s", step, finding.text)
-
-
-def checked_interval(every: int) -> int:
-    """Steps between two looks.
-
-    Raises:
-        ConfigError: fewer than one.
-    """
-    if every < 1:
-        raise ConfigError(f"Looks are at least one step apart; given every {every} steps.")
-    return every

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.unit.training.monitoring.small import Trainer
+from torch import nn
 
-from muybridge.training.monitoring.report import write_report
+from muybridge.training.monitoring.report import ReportFile, write_report
 from muybridge.training.monitoring.sheets import write_sheet
 
 EVIL = "<script>alert('x')</script>\"&{title}"
@@ -123,3 +126,17 @@ def test_it_is_written_anew_and_nothing_is_left_beside_it(tmp_path: Path):
     first = write_report(tmp_path).read_text()
     assert write_report(tmp_path).read_text() == first
     assert {path.name for path in tmp_path.iterdir()} == {"lora", "report.html"}
+
+
+def test_an_observer_keeps_it_up_to_date_and_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    report = ReportFile(tmp_path, every=10)
+    trainer = Trainer(nn.Identity(), tmp_path / "lora")
+    assert report.observe(trainer, 0) == {}
+    assert not (tmp_path / "report.html").exists()
+    make_stage(tmp_path / "lora", steps=10)
+    report.observe(trainer, 10)
+    assert "step 10 of 10" in (tmp_path / "report.html").read_text()
+    (tmp_path / "lora" / "settings.json").write_text("{broken")
+    with caplog.at_level(logging.WARNING):
+        report.observe(trainer, 20)
+    assert "step 20: no report" in caplog.text
