@@ -30,21 +30,23 @@ def watch(folder: Path, console: Console) -> None:
         console.print(_screen(folder, console.width))
         return
     try:
-        with Live(_screen(folder, console.width), console=console, auto_refresh=False, screen=True) as live:
+        with Live(
+            _screen(folder, console.width, console.height), console=console, auto_refresh=False, screen=True
+        ) as live:
             while True:
                 time.sleep(_SECONDS)
-                live.update(_seen(folder, console.width), refresh=True)
+                live.update(_seen(folder, console), refresh=True)
     except KeyboardInterrupt:
         console.print(_screen(folder, console.width))
 
 
-def _screen(folder: Path, width: int) -> RenderableType:
-    return Text("\n".join(screen(read_run(folder)[-1], width)))
+def _screen(folder: Path, width: int, height: int | None = None) -> RenderableType:
+    return Text("\n".join(screen(read_run(folder)[-1], width, height)))
 
 
-def _seen(folder: Path, width: int) -> RenderableType:
+def _seen(folder: Path, console: Console) -> RenderableType:
     try:
-        return _screen(folder, width)
+        return _screen(folder, console.width, console.height)
     except ConfigError as error:  # it may be replaced just now
         return Text(str(error))
 

@@ -58,7 +58,9 @@ svg text {{ font: 11px system-ui, sans-serif; fill: var(--faint); }}
 .dashed {{ border-top-style: dashed; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .88rem; }}
-td, th {{ text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }}
+td, th {{ text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--grid); vertical-align: top;
+  overflow-wrap: normal; }}
+.settings td {{ overflow-wrap: anywhere; min-width: 7rem; }}
 details {{ margin: .4rem 0; }} summary {{ cursor: pointer; }}
 img {{ display: block; height: auto; margin-top: .4rem; }}
 pre {{ font-size: .82rem; line-height: 1.35; }}

@@ -192,7 +192,7 @@ def _settings(record: StageRecord) -> str:
         f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>"
         for name, value in flat_settings(record.settings).items()
     )
-    return f'<h3>Settings</h3><div class="wide"><table><tbody>{rows}</tbody></table></div>'
+    return f'<h3>Settings</h3><div class="wide"><table class="settings"><tbody>{rows}</tbody></table></div>'
 
 
 def _data_report(record: StageRecord) -> str:

@@ -10,22 +10,32 @@ from muybridge.training.monitoring.findings import findings
 from muybridge.training.monitoring.record import StageRecord
 
 _MOST_GRAPHS = 6
+_GRAPH_LINES = 5
 _BETWEEN = 2
+_TWO_COLUMNS = 80
 
 
-def screen(record: StageRecord, width: int) -> list[str]:
-    """Lines about a stage, none wider than `width`, except for paths and warnings."""
-    lines = [_head(record, width), ""]
-    graphs = list(islice(_graphs(record), _MOST_GRAPHS))
-    columns = 2 if width >= 80 and len(graphs) > 1 else 1
+def screen(record: StageRecord, width: int, height: int | None = None) -> list[str]:
+    """Lines about a stage, none wider than `width`, except for paths and warnings.
+
+    There are no more graphs than find room in `height` lines.
+    """
+    told = [f"newest samples: {record.sheets[-1].path}"] if record.sheets else []
+    told += [f"! {finding.text}" for finding in findings(record)]
+    columns = 2 if width >= _TWO_COLUMNS else 1
+    most = _MOST_GRAPHS
+    if height is not None:
+        taken = 2 + sum(-(-len(line) // width) for line in told)
+        most = min(most, max(1, (height - taken) // (_GRAPH_LINES + 1)) * columns)
+    graphs = list(islice(_graphs(record), most))
+    columns = min(columns, max(1, len(graphs)))
     each = (width - _BETWEEN * (columns - 1)) // columns
     drawn = [_graph(title, curve, each) for title, curve in graphs]
+    lines = [_head(record, width), ""]
     for place in range(0, len(drawn), columns):
         rows = zip(*drawn[place : place + columns], strict=True)
         lines += [(" " * _BETWEEN).join(cell.ljust(each) for cell in row).rstrip() for row in rows] + [""]
-    if record.sheets:
-        lines.append(f"newest samples: {record.sheets[-1].path}")
-    return lines + [f"! {finding.text}" for finding in findings(record)]
+    return lines + told
 
 
 def _head(record: StageRecord, width: int) -> str:
@@ -64,9 +74,9 @@ def _middle(group: dict[str, Curve]) -> Sequence[tuple[str, Curve]]:
 def _graph(title: str, curve: Curve, width: int) -> list[str]:
     known = curve.finite().values
     if not known:
-        return [f"{title}: no value yet"[:width], *[""] * 4]
+        return [f"{title}: no value yet"[:width], *[""] * (_GRAPH_LINES - 1)]
     said = f"{title}  {short(known[-1])}  was {short(known[0])}"
-    return [said[:width], *block_graph(curve, width)]
+    return [said[:width], *block_graph(curve, width, _GRAPH_LINES - 1)]
 
 
 def lasted(seconds: float) -> str:

@@ -18,6 +18,7 @@ RECORD = StageRecord(
         "seconds": Curve(STEPS, tuple(step / 2 for step in STEPS)),
         "loss": Curve(STEPS, tuple(1 / (step + 1) for step in STEPS)),
         "held_out_loss/t350": Curve((0, 100), (0.5, 0.25)),
+        "gradient_norm": Curve(STEPS, (1.0,) * 11),
         "clipped": Curve(STEPS, (0.9,) * 11),
     },
     {"steps": 400},
@@ -32,6 +33,14 @@ def test_it_fits_and_says_how_far_it_is(width: int):
     for expected in ("step 100/400", "2 steps/s", "2 min 30 s left", "step-000100.png", "! In 90% of the steps", "█"):
         assert expected in text
     assert all(len(line) <= width for line in lines[1:] if not line.startswith(("newest", "!")))
+
+
+@pytest.mark.parametrize(("height", "graphs"), [(5, 1), (14, 1), (24, 3), (None, 3)])
+def test_there_are_as_many_graphs_as_find_room(height: int | None, graphs: int):
+    lines = screen(RECORD, 60, height)
+    assert sum(" was " in line for line in lines) == graphs
+    assert lines[-1].startswith("! In 90%")
+    assert height is None or height < 14 or len(lines) + 2 <= height
 
 
 def test_a_run_that_has_only_begun():
