@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -16,12 +17,13 @@ _TWO_COLUMNS = 80
 
 
 def screen(record: StageRecord, width: int, height: int | None = None) -> list[str]:
-    """Lines about a stage, none wider than `width`, except for paths and warnings.
+    """Lines about a stage, none wider than `width`, except for the path of a sheet.
 
     There are no more graphs than find room in `height` lines.
     """
     told = [f"newest samples: {record.sheets[-1].path}"] if record.sheets else []
-    told += [f"! {finding.text}" for finding in findings(record)]
+    for finding in findings(record):
+        told += textwrap.wrap(finding.text, width, initial_indent="! ", subsequent_indent="  ")
     columns = 2 if width >= _TWO_COLUMNS else 1
     most = _MOST_GRAPHS
     if height is not None:

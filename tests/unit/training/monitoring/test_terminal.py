@@ -30,17 +30,17 @@ RECORD = StageRecord(
 def test_it_fits_and_says_how_far_it_is(width: int):
     lines = screen(RECORD, width)
     text = "\n".join(lines)
-    for expected in ("step 100/400", "2 steps/s", "2 min 30 s left", "step-000100.png", "! In 90% of the steps", "█"):
+    for expected in ("step 100/400", "2 steps/s", "2 min 30 s left", "step-000100.png", "! In 90%", "█"):
         assert expected in text
-    assert all(len(line) <= width for line in lines[1:] if not line.startswith(("newest", "!")))
+    assert all(len(line) <= width for line in lines[1:] if not line.startswith("newest"))
 
 
 @pytest.mark.parametrize(("height", "graphs"), [(5, 1), (14, 1), (24, 3), (None, 3)])
 def test_there_are_as_many_graphs_as_find_room(height: int | None, graphs: int):
     lines = screen(RECORD, 60, height)
     assert sum(" was " in line for line in lines) == graphs
-    assert lines[-1].startswith("! In 90%")
-    assert height is None or height < 14 or len(lines) + 2 <= height
+    assert any(line.startswith("! In 90%") for line in lines)
+    assert height is None or height < 14 or len(lines) <= height
 
 
 def test_a_run_that_has_only_begun():
