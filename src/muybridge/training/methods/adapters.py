@@ -39,6 +39,6 @@ class MotionMethod(DenoisingMethod):
         self.training = mode
         return self
 
-    def adapter_off(self) -> AbstractContextManager[None]:
+    def without(self) -> AbstractContextManager[None]:
         """While it is entered, the backbone runs without what the motion modules add."""
         return overridden(self.backbone, motion_strength=0.0)

@@ -89,7 +89,7 @@ class LoraMethod(nn.Module):
         """What the network says, with the LoRA."""
         return self.method.predict(drawn, told)
 
-    def adapter_off(self) -> AbstractContextManager[None]:
+    def without(self) -> AbstractContextManager[None]:
         """While it is entered, the network runs without the LoRA."""
         return self._attached.hidden()
 

@@ -121,16 +121,16 @@ class SparseControlMethod(nn.Module):
         return denoising_loss(self, batch, generator)
 
     def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
-        """Latents of the clips, what both networks are told besides, and which frames are `known`."""
+        """Latents of the clips, what both networks are told besides, and what the SparseCtrl is `shown`."""
         with torch.no_grad():
             latents = self.how.latents(self, batch)
             told = self.how.told(self, batch)
-        return latents, {**told, "known": batch["known"]}
+        return latents, {**told, "shown": condition_of(latents, batch["known"])}
 
     def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
-        """What the U-Net says, with the SparseCtrl beside it that is shown the known frames."""
+        """What the U-Net says, with the SparseCtrl beside it."""
         told = dict(told)
-        shown = condition_of(drawn.clean, told.pop("known"))
+        shown = told.pop("shown")
         residuals = self.control(drawn.noisy, drawn.timesteps, condition=shown, **told)
         return self.backbone(
             drawn.noisy,
@@ -140,7 +140,7 @@ class SparseControlMethod(nn.Module):
             mid_block_additional_residual=residuals.mid_block_residual,
         ).sample
 
-    def adapter_off(self) -> AbstractContextManager[None]:
+    def without(self) -> AbstractContextManager[None]:
         """While it is entered, the U-Net hears nothing of the SparseCtrl."""
         return overridden(self.backbone, down_block_additional_residuals=None, mid_block_additional_residual=None)
 

@@ -7,7 +7,7 @@ than training ever changes it. At fixed ones a change of one per cent can be see
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -35,7 +35,7 @@ Losses = Mapping[int, float]
 class HasAdapter(Protocol):
     """A method whose trained part can be switched off."""
 
-    def adapter_off(self) -> AbstractContextManager[None]:
+    def without(self) -> AbstractContextManager[None]:
         """While it is entered, the network runs as it was before training."""
         ...
 
@@ -87,7 +87,7 @@ class HeldOutLoss:
         values |= _named("gap", rise(training, held_out))
         if isinstance(method, HasAdapter):
             if self._without is None:  # what it is without stays as it is
-                with method.adapter_off():
+                with method.without():
                     self._without = self._losses(method, "held_out_loss", MIDDLE)
             values |= _named("adapter_gap", rise(held_out, self._without))
         shuffled = self._losses(method, "held_out_loss", MIDDLE, shuffled=True)
@@ -170,11 +170,6 @@ def fixed_error(steps: DenoisingSteps, latents: Tensor, noise: Tensor, told: Set
 def rise(low: Losses, high: Losses) -> Losses:
     """By how much the second losses are higher than the first, as a share of these, where both are known."""
     return {timestep: high[timestep] / low[timestep] - 1 for timestep in high if low.get(timestep)}
-
-
-def adapter_off(method: nn.Module) -> AbstractContextManager[None]:
-    """While it is entered, what is trained is switched off, where that can be."""
-    return method.adapter_off() if isinstance(method, HasAdapter) else nullcontext()
 
 
 def _plain_loss(method: nn.Module, batches: Sequence[Batch]) -> float:

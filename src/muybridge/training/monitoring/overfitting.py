@@ -216,7 +216,7 @@ def _train(
         after = _measured(method, batch) if done == settings.steps else dict.fromkeys(before, math.inf)
         without = None
         if isinstance(method, HasAdapter):
-            with method.adapter_off():
+            with method.without():
                 without = _measured(method, batch)
     weights, together = looks.curves()
     return OverfitRecord(before, after, without, weights, together, figures_of_batch(batch["pixels"]), done)

@@ -82,7 +82,7 @@ class SampleSheets:
             with torch.no_grad():
                 made = self._made()
                 if isinstance(method, HasAdapter) and self._without is None:  # it stays the same
-                    with method.adapter_off():
+                    with method.without():
                         self._without = self._made()
         finally:
             method.train(was_training)

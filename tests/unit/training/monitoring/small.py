@@ -63,7 +63,7 @@ class Adapted(Whole):
         return super().predict(drawn, told) + (self.along(drawn.noisy) if self.is_on else 0.0)
 
     @contextmanager
-    def adapter_off(self) -> Iterator[None]:
+    def without(self) -> Iterator[None]:
         self.is_on = False
         yield
         self.is_on = True

@@ -43,7 +43,7 @@ def make_method(kind: str, pipeline: Any) -> tuple[Any, list[nn.Parameter]]:
 def without(kind: str, pipeline: Any, noisy: Tensor, timesteps: Tensor, told: dict[str, Any]) -> Tensor:
     if kind == "motion":
         pipeline.unet.remove_motion_adapter()
-    return pipeline.unet(noisy, timesteps, **{name: value for name, value in told.items() if name != "known"}).sample
+    return pipeline.unet(noisy, timesteps, **{name: value for name, value in told.items() if name != "shown"}).sample
 
 
 @pytest.mark.parametrize("kind", ["lora", "motion", "sparse control"])
@@ -56,7 +56,7 @@ def test_off_is_what_it_was_before(make_pipeline: Any, kind: str):
     latents, told = method.encode(BATCH)
     drawn = method.objective.show(latents, torch.ones_like(latents), torch.tensor([500, 500]))
     on = method.predict(drawn, told)
-    with method.adapter_off():
+    with method.without():
         off = method.predict(drawn, told)
     assert torch.equal(method.predict(drawn, told), on)
     assert not torch.equal(on, off)
