@@ -194,8 +194,8 @@ def _train(
     )
     looks = _Looks(method, settings.max_gradient_norm)
     lessons = list(product(range(NOISES), MIDDLE))
+    method.eval()  # nothing is dropped
     before = _measured(method, batch)
-    method.train()
     done = 0
     latents, told = steps.encode(batch)
     for step in range(settings.steps):
@@ -224,7 +224,6 @@ def _train(
 
 @torch.no_grad()
 def _measured(method: nn.Module, batch: Batch) -> Losses:
-    method.eval()
     return fixed_losses(cast("DenoisingSteps", method), batch, 0, MIDDLE)
 
 
