@@ -66,6 +66,11 @@ for path in Path("runs").iterdir():
     load_run(path)
 """
 
+LOOK_AT_RUNS = """
+import muybridge.cli.training_looks
+import muybridge.training.monitoring.report
+"""
+
 
 PLAN = """
 from muybridge.pipelines.planning import plan_video
@@ -93,7 +98,11 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("code", ["import muybridge", SHOW_HELP, READ_RUN_FILES], ids=["import", "help", "run files"])
+@pytest.mark.parametrize(
+    "code",
+    ["import muybridge", SHOW_HELP, READ_RUN_FILES, LOOK_AT_RUNS],
+    ids=["import", "help", "run files", "looks at runs"],
+)
 def test_does_not_import_torch(code):
     result = run_python(code + "\nimport sys; sys.exit(3 if 'torch' in sys.modules else 0)")
 

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from muybridge.errors import ConfigError
 from muybridge.pipelines.family import LORA_LAYERS, LoraTargets
 from muybridge.training.data import Batch
 from muybridge.training.methods.denoise import DenoisingMethod, ImageDiffusionMethod
+from muybridge.training.objective.diffusion import DiffusionObjective, Drawn
+from muybridge.types import SettingsDict
 
 DiffusionMethod = ImageDiffusionMethod | DenoisingMethod
 
@@ -72,6 +75,23 @@ class LoraMethod(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The method's losses."""
         return self.method(batch, generator)
+
+    @property
+    def objective(self) -> DiffusionObjective:
+        """The method's."""
+        return self.method.objective
+
+    def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
+        """As the method does."""
+        return self.method.encode(batch)
+
+    def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
+        """What the network says, with the LoRA."""
+        return self.method.predict(drawn, told)
+
+    def without(self) -> AbstractContextManager[None]:
+        """While it is entered, the network runs without the LoRA."""
+        return self._attached.hidden()
 
     def save(self, path: str | os.PathLike[str], dialect: Dialect = "diffusers") -> Path:
         """Write the LoRA as it is now, as a `.safetensors` file that `load_lora_weights` of a pipeline reads.

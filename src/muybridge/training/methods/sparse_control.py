@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -13,7 +15,9 @@ from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines.family import Training
 from muybridge.training.data import Batch
-from muybridge.training.objective.diffusion import DiffusionObjective
+from muybridge.training.methods.denoise import denoising_loss, overridden
+from muybridge.training.objective.diffusion import DiffusionObjective, Drawn
+from muybridge.types import SettingsDict
 
 
 def make_keyframe_control(
@@ -114,20 +118,31 @@ class SparseControlMethod(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The objective's loss of the U-Net's prediction over all frames, the known ones among them."""
+        return denoising_loss(self, batch, generator)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
+        """Latents of the clips, what both networks are told besides, and what the SparseCtrl is `shown`."""
         with torch.no_grad():
             latents = self.how.latents(self, batch)
             told = self.how.told(self, batch)
-        drawn = self.objective.draw(latents, generator)
-        shown = condition_of(latents, batch["known"])
+        return latents, {**told, "shown": condition_of(latents, batch["known"])}
+
+    def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
+        """What the U-Net says, with the SparseCtrl beside it."""
+        told = dict(told)
+        shown = told.pop("shown")
         residuals = self.control(drawn.noisy, drawn.timesteps, condition=shown, **told)
-        prediction = self.backbone(
+        return self.backbone(
             drawn.noisy,
             drawn.timesteps,
             **told,
             down_block_additional_residuals=residuals.down_block_residuals,
             mid_block_additional_residual=residuals.mid_block_residual,
         ).sample
-        return self.objective.loss(drawn, prediction)
+
+    def without(self) -> AbstractContextManager[None]:
+        """While it is entered, the U-Net hears nothing of the SparseCtrl."""
+        return overridden(self.backbone, down_block_additional_residuals=None, mid_block_additional_residual=None)
 
 
 def _plain(value: object) -> object:
