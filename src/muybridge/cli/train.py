@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from muybridge.cli.console import errors, output
+from muybridge.cli.flags import Flag, plain_flags, with_flags
 from muybridge.errors import ConfigError, MuybridgeError, NonFiniteError, TrainingError
+from muybridge.types import SettingsDict
 
 _LOOKS, _CLIPS = "Looks at runs", "Your own clips"
-_BASE = "demo/animatediff"
+_FLAGS = (
+    Flag(
+        "clips",
+        "clips",
+        Path,
+        "Train on a folder of clips, with captions in text files beside them; no run file is needed.",
+        "FOLDER",
+        _CLIPS,
+    ),
+    Flag("base", "base", str, "The model to train on; demo/animatediff if not given.", None, _CLIPS),
+    Flag(
+        "method",
+        "method",
+        str,
+        "A LoRA (the default), the motion modules, or a LoRA of these.",
+        "lora|motion|motion-lora",
+        _CLIPS,
+    ),
+    Flag("caption", "caption", str, "Of clips that have none.", None, _CLIPS),
+    Flag("trigger", "trigger", str, "A word to call them by.", None, _CLIPS),
+    Flag("steps", "steps", int, "How many; by the number of clips if not given.", None, _CLIPS, least=1),
+    Flag("dry-run", "dry_run", bool, "Stop after the report on the clips, with an estimate of the time."),
+    Flag("overfit", "overfit", int, "Only find out whether the method can learn so many clips.", "N", least=1),
+    Flag("until", "until", int, "Pause after this step; the same command without it goes on.", "STEP", least=1),
+)
 
 
+@with_flags(_FLAGS)
 def train(
     run_file: Annotated[
         Path | None, typer.Argument(help="A run file, such as runs/lora.yaml.", show_default=False)
@@ -23,47 +50,6 @@ def train(
     ] = None,
     output_folder: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where states, logs and the model go; work/NAME if not given.")
-    ] = None,
-    clips: Annotated[
-        Path | None,
-        typer.Option(
-            help="Train on a folder of clips, with captions in text files beside them; no run file is needed.",
-            rich_help_panel=_CLIPS,
-        ),
-    ] = None,
-    base: Annotated[str, typer.Option(help="With --clips: the model to train on.", rich_help_panel=_CLIPS)] = _BASE,
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="lora|motion|motion-lora",
-            help="With --clips: a LoRA, the motion modules, or a LoRA of these.",
-            rich_help_panel=_CLIPS,
-        ),
-    ] = "lora",
-    caption: Annotated[
-        str | None, typer.Option(help="With --clips: of clips that have none.", rich_help_panel=_CLIPS)
-    ] = None,
-    trigger: Annotated[
-        str | None, typer.Option(help="With --clips: a word to call them by.", rich_help_panel=_CLIPS)
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="With --clips: how many; by the number of clips if not given.", min=1, rich_help_panel=_CLIPS
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Stop after the report on the clips, with an estimate of the time.")
-    ] = False,
-    overfit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Instead: find out in a few minutes whether the method can learn N clips.", min=1, max=16
-        ),
-    ] = None,
-    until: Annotated[
-        int | None,
-        typer.Option(metavar="STEP", help="Pause after this step; the same command without it goes on.", min=1),
     ] = None,
     watched: Annotated[
         Path | None,
@@ -81,53 +67,49 @@ def train(
             "--report", metavar="FOLDER", help="Write report.html of a run, as each run does.", rich_help_panel=_LOOKS
         ),
     ] = None,
+    **given: Any,
 ) -> None:
     """Train a model; the same command continues an interrupted run."""
-    own = {"--base": base != _BASE, "--method": method != "lora", "--caption": caption, "--trigger": trigger}
+    asked = plain_flags(given)
     looks = {"--watch": watched, "--compare": compared, "--report": reported}
-    asked = [name for name, folder in looks.items() if folder is not None]
-    if asked:
-        _check_alone(asked, {"a run file": run_file, "--clips": clips, "--set": settings, "--output": output_folder})
+    if names := [name for name, folder in looks.items() if folder is not None]:
+        flags = {f"--{flag.option}": asked.get(flag.name) for flag in _FLAGS}
+        _check_alone(names, {"a run file": run_file, "--set": settings, "--output": output_folder, **flags})
         _look(watched, compared, reported)
         return
-    if clips is None and (foreign := [name for name, given in {**own, "--steps": steps}.items() if given]):
-        raise ConfigError(f"{foreign[0]} goes with --clips FOLDER; run files say it themselves.")
-    if (clips is None) == (run_file is None):
-        raise ConfigError(
-            "Give a run file, such as runs/lora.yaml, or a folder of clips with --clips; or look at a run with --watch, "
-            "--compare or --report."
-        )
-    if clips is not None:
-        run_file, output_folder = _from_clips(clips, base, method, caption, trigger, steps, output_folder)
-    if run_file is None:
-        return
-    if dry_run:
-        _look_at_data(run_file, settings or [], output_folder)
-    elif overfit is not None:
-        _overfit(run_file, settings or [], overfit)
+    run_file, folder = _run_file(run_file, asked, output_folder)
+    if asked.get("dry_run"):
+        _look_at_data(run_file, settings or [], folder)
+    elif "overfit" in asked:
+        _overfit(run_file, settings or [], asked["overfit"])
     else:
-        _train(run_file, settings or [], output_folder, until)
+        _train(run_file, settings or [], folder, asked.get("until"))
 
 
-def _from_clips(
-    clips: Path,
-    base: str,
-    method: str,
-    caption: str | None,
-    trigger: str | None,
-    steps: int | None,
-    output_folder: Path | None,
-) -> tuple[Path, Path]:
-    """The run file that was written for a folder of clips, and the folder of the run."""
-    from muybridge.training.newcomer import ClipsRun, clip_method, default_folder, write_run_file
+def _run_file(run_file: Path | None, asked: SettingsDict, output_folder: Path | None) -> tuple[Path, Path | None]:
+    """The run file that was given, or the one that is written for a folder of clips; and the folder of the run."""
+    clips = asked.get("clips")
+    about_clips = [flag.option for flag in _FLAGS if flag.panel == _CLIPS and flag.name in asked]
+    if run_file is not None:
+        if about_clips:
+            raise ConfigError(f"--{about_clips[0]} is for training without a run file; {run_file} says it itself.")
+        return run_file, output_folder
+    if clips is None:
+        if about_clips:
+            raise ConfigError(f"--{about_clips[0]} goes with --clips FOLDER; give the folder of the clips.")
+        raise ConfigError(
+            "Missing argument run_file: give one, such as runs/lora.yaml, or a folder of clips with --clips; or look "
+            "at a run with --watch, --compare or --report."
+        )
+    from muybridge.training.newcomer import ClipsRun, default_folder, write_run_file
 
-    asked = ClipsRun(clips, base, clip_method(method), caption, trigger, steps)
-    folder = output_folder or default_folder(clips)
-    run_file, picked = write_run_file(asked, folder)
-    for line in picked:
-        errors.print(line)
-    errors.print(f"as a run file: {run_file}")
-    return run_file, folder
+    named = {name: asked[name] for name in ("base", "method", "caption", "trigger", "steps") if name in asked}
+    wished = ClipsRun(Path(clips), **named)
+    folder = output_folder or default_folder(wished.clips)
+    written, picked = write_run_file(wished, folder)
+    for line in (*picked, f"as a run file: {written}"):
+        errors.print(line, markup=False, highlight=False)
+    return written, folder
 
 
 def _look_at_data(run_file: Path, settings: list[str], output_folder: Path | None) -> None:
@@ -135,15 +117,15 @@ def _look_at_data(run_file: Path, settings: list[str], output_folder: Path | Non
     from muybridge.training.run_file import load_run
 
     folder = output_folder or Path("work") / load_run(run_file, settings).name
-    for line in look_at_data(run_file, settings, folder):
-        output.print(line, markup=False, highlight=False)
+    output.print(look_at_data(run_file, settings, folder), markup=False, highlight=False)
 
 
 def _overfit(run_file: Path, settings: list[str], clips: int) -> None:
     from muybridge.training.dry_run import overfit_run
 
-    def show(step: int, steps: int, loss: float) -> None:
-        errors.print(f"{step}/{steps}  loss {loss:.4f}")
+    def show(done: int, steps: int) -> None:
+        if done % 20 == 0:
+            errors.print(f"{done}/{steps}")
 
     verdict = overfit_run(run_file, settings, clips, show)
     output.print(f"{verdict}", markup=False, highlight=False)

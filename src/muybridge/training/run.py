@@ -65,7 +65,7 @@ def run_training(
     data = training_data(run.data)
     for stage in run.stages:
         stage.check(data)
-        _check_trainer(_config(stage))
+        _check_trainer(trainer_config(stage))
         _check_settings(stage, output / stage.method, is_finished(output, stage))
     _make_folder(output)
     with quiet_loading(), locked_folder(output, "trains"):
@@ -98,7 +98,7 @@ def train_stage(
     torch.manual_seed(stage.seed)
     work = stage.prepare(output, training_data(run.data))
     origin = Origin(digest_of_models(stage.built_on(output)), work.data_digest)
-    trainer = Trainer(work.method, work.batches, _config(stage), output / stage.method, origin)
+    trainer = Trainer(work.method, work.batches, trainer_config(stage), output / stage.method, origin)
 
     def report(step: int, steps: int, metrics: dict[str, float]) -> None:
         if progress is not None and trainer.is_main:
@@ -112,7 +112,8 @@ def train_stage(
             _export(work, exported_part(output, stage.method))
 
 
-def _config(stage: Stage) -> TrainerConfig:
+def trainer_config(stage: Stage) -> TrainerConfig:
+    """What the trainer is told of a stage."""
     return TrainerConfig(**{name: getattr(stage, name) for name in TrainerConfig.__dataclass_fields__})
 
 
