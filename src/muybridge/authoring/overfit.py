@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from torch import Tensor
 
@@ -20,7 +19,9 @@ from muybridge.demo.batches import to_pixels, tokenize
 from muybridge.errors import ConfigError
 from muybridge.motion.integration import integrate_motion
 from muybridge.pipelines import VideoPipeline, load_pipeline
-from muybridge.training.methods.denoise import DiffusionObjective, TrainedNetworks
+from muybridge.training.methods.denoise import TrainedNetworks
+from muybridge.training.objective.diffusion import DiffusionObjective
+from muybridge.training.objective.settings import ObjectiveSettings
 from muybridge.types import SettingsView
 
 OVERFIT = "overfit"
@@ -125,13 +126,12 @@ class _Clip:
             self.latents, self.told = how.latents(networks, batch), how.told(networks, batch)
         self.backbone: Any = pipeline.backbone
         scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
-        self.objective = DiffusionObjective(scheduler, _SHIFT)
+        self.objective = DiffusionObjective(scheduler, ObjectiveSettings.shifted(_SHIFT))
 
     def loss(self, seed: int) -> Tensor:
         """Mean squared error of the prediction for a noisy copy."""
-        timesteps, noisy, target = self.objective.draw(self.latents, torch.Generator().manual_seed(seed))
-        prediction = self.backbone(noisy, timesteps, **self.told).sample
-        return F.mse_loss(prediction, target)
+        drawn = self.objective.draw(self.latents, torch.Generator().manual_seed(seed))
+        return self.objective.loss(drawn, self.backbone(drawn.noisy, drawn.timesteps, **self.told).sample)["loss"]
 
     @torch.no_grad()
     def error(self) -> float:

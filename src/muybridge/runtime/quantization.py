@@ -27,7 +27,7 @@ def quantize(network: nn.Module, scheme: Scheme) -> None:
     Raises:
         ConfigError: torchao is not installed, or no layer is large enough.
     """
-    with _quietly():
+    with quietly():
         try:
             from torchao.quantization import (  # pyright: ignore[reportMissingImports]
                 Float8WeightOnlyConfig,
@@ -57,7 +57,7 @@ def _is_large(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without torchao's notes about kernels for other GPUs than the one here."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

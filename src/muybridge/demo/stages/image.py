@@ -90,12 +90,14 @@ class ImageStage(Stage):
 
         from muybridge.demo import models
         from muybridge.demo.batches import StillBatches
-        from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod
+        from muybridge.training.methods.denoise import ImageDiffusionMethod
+        from muybridge.training.objective.diffusion import DiffusionObjective
+        from muybridge.training.objective.settings import ObjectiveSettings
 
         vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
         text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "text", "text_encoder"))
         unet = models.make_unet()
-        objective = DiffusionObjective(models.make_scheduler(), self.timestep_shift)
+        objective = DiffusionObjective(models.make_scheduler(), ObjectiveSettings.shifted(self.timestep_shift))
         batches = StillBatches(self.batch_size, self.seed, models.make_tokenizer(), self.caption_dropout)
         return StageWork(
             ImageDiffusionMethod(unet, text_encoder, vae, objective),
@@ -137,7 +139,9 @@ class MotionStage(PipelineStage):
         from muybridge.motion.registry import make_config
         from muybridge.pipelines.animatediff.family import TRAINING
         from muybridge.training.methods.adapters import MotionMethod
-        from muybridge.training.methods.denoise import DiffusionObjective, TrainedNetworks
+        from muybridge.training.methods.denoise import TrainedNetworks
+        from muybridge.training.objective.diffusion import DiffusionObjective
+        from muybridge.training.objective.settings import ObjectiveSettings
 
         vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
         text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "image", "text_encoder"))
@@ -145,7 +149,7 @@ class MotionStage(PipelineStage):
         config = make_config(self.motion.kind, self.motion.config)
         adapter = MotionAdapter.for_sites(unet.motion_sites().values(), self.motion.kind, config)
         unet.set_motion_adapter(adapter)
-        objective = DiffusionObjective(models.make_scheduler(), self.timestep_shift)
+        objective = DiffusionObjective(models.make_scheduler(), ObjectiveSettings.shifted(self.timestep_shift))
         batches = ClipBatches(
             self.batch_size,
             self.num_frames,

@@ -103,11 +103,13 @@ class _VideoSettings(PipelineStage):
         from muybridge.demo import models, world
         from muybridge.demo.batches import ConditionedVideoBatches
         from muybridge.pipelines.easyanimate.family import TRAINING
-        from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective, TrainedNetworks
+        from muybridge.training.methods.denoise import DenoisingMethod, TrainedNetworks
+        from muybridge.training.objective.diffusion import DiffusionObjective
+        from muybridge.training.objective.settings import ObjectiveSettings
         from muybridge.vae import AutoencoderKLMagvit
 
         vae = AutoencoderKLMagvit.from_pretrained(exported_part(output, "video-vae", "vae"))
-        objective = DiffusionObjective(models.make_scheduler(), self.timestep_shift)
+        objective = DiffusionObjective(models.make_scheduler(), ObjectiveSettings.shifted(self.timestep_shift))
         batches = ConditionedVideoBatches(
             self.batch_size,
             self.seed,

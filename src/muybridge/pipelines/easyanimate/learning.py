@@ -28,10 +28,14 @@ def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
 
 
 def check(networks: Networks) -> None:
-    """Raises ConfigError where the transformer's channels are not those of noise, mask and masked video."""
+    """Raises ConfigError where the transformer's channels are not those of noise, mask and masked video.
+
+    It may give the variance besides what it predicts.
+    """
     config, channels = networks.backbone.transformer_config, networks.vae.config["latent_channels"]
-    if (config.in_channels, config.out_channels) != (3 * channels, channels):
+    if config.in_channels != 3 * channels or config.out_channels not in (channels, 2 * channels):
         raise ConfigError(
             f"Training with masks needs a transformer of {3 * channels} input and {channels} output channels for this "
-            f"VAE; given {config.in_channels} and {config.out_channels}."
+            f"VAE, or {2 * channels} where the variance is learned too; given {config.in_channels} and "
+            f"{config.out_channels}."
         )

@@ -8,7 +8,8 @@ from torch import nn
 
 from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks, Training
-from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective
+from muybridge.training.methods.denoise import DenoisingMethod
+from muybridge.training.objective.diffusion import DiffusionObjective
 
 
 class MotionMethod(DenoisingMethod):

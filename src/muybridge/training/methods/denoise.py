@@ -6,45 +6,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks, Training
 from muybridge.training.data import Batch
+from muybridge.training.objective.diffusion import DiffusionObjective
 from muybridge.vae import encode_images
-
-
-class DiffusionObjective:
-    """Noise levels, noisy latents and regression targets of a scheduler's training objective."""
-
-    def __init__(self, scheduler: DDIMScheduler, timestep_shift: float = 1.0) -> None:
-        """`timestep_shift` s > 1 draws high noise more often: u becomes s u / (1 + (s - 1) u), u uniform in [0, 1).
-
-        Raises:
-            ConfigError: the scheduler's prediction type is neither "epsilon" nor "v_prediction".
-        """
-        prediction = scheduler.config["prediction_type"]
-        if prediction not in ("epsilon", "v_prediction"):
-            raise ConfigError(f"Training knows the prediction types epsilon and v_prediction; given {prediction!r}.")
-        self.scheduler = scheduler
-        self.timestep_shift = timestep_shift
-
-    def draw(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(timesteps [b], noisy latents, target), one noise level a batch item, noise drawn on the CPU."""
-        shift = self.timestep_shift
-        u = torch.rand(len(latents), generator=generator)
-        u = shift * u / (1 + (shift - 1) * u)
-        last = self.scheduler.config["num_train_timesteps"]
-        timesteps = (u * last).long().clamp_(max=last - 1).to(latents.device)
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        if self.scheduler.config["prediction_type"] == "v_prediction":
-            return timesteps, noisy, self.scheduler.get_velocity(latents, noise, timesteps)
-        return timesteps, noisy, noise
 
 
 class ImageDiffusionMethod(nn.Module):
@@ -81,13 +51,12 @@ class ImageDiffusionMethod(nn.Module):
         return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the prediction."""
+        """The objective's loss of the prediction."""
         with torch.no_grad():
             latents = encode_images(self.vae, batch["pixels"])
-        timesteps, noisy, target = self.objective.draw(latents, generator)
+        drawn = self.objective.draw(latents, generator)
         states = self.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
-        prediction = self.unet(noisy, timesteps, states).sample
-        return {"loss": F.mse_loss(prediction.float(), target)}
+        return self.objective.loss(drawn, self.unet(drawn.noisy, drawn.timesteps, states).sample)
 
 
 @dataclass(frozen=True)
@@ -124,6 +93,9 @@ class DenoisingMethod(nn.Module):
         """
         super().__init__()
         how.check(networks)
+        if objective.settings.learned_range:
+            config = networks.backbone.config
+            objective.check_channels(config["out_channels"], networks.vae.config["latent_channels"])
         self.backbone = networks.backbone
         self.text_encoder = networks.text_encoder
         self.vae = networks.vae.requires_grad_(False)
@@ -137,10 +109,10 @@ class DenoisingMethod(nn.Module):
         return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the prediction; one noise level a clip, independent noise a latent frame."""
+        """The objective's loss of the prediction; one noise level a clip."""
         with torch.no_grad():
             latents = self.how.latents(self, batch)
-        timesteps, noisy, target = self.objective.draw(latents, generator)
-        prediction = self.backbone(noisy, timesteps, **self.how.told(self, batch)).sample
-        # What follows the channels of the latents is the variance, which this loss leaves alone.
-        return {"loss": F.mse_loss(prediction[:, : target.shape[1]].float(), target)}
+        drawn = self.objective.draw(latents, generator)
+        return self.objective.loss(
+            drawn, self.backbone(drawn.noisy, drawn.timesteps, **self.how.told(self, batch)).sample
+        )

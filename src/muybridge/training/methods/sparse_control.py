@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import CLIPTextModel
@@ -14,7 +13,7 @@ from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines.family import Training
 from muybridge.training.data import Batch
-from muybridge.training.methods.denoise import DiffusionObjective
+from muybridge.training.objective.diffusion import DiffusionObjective
 
 
 def make_keyframe_control(
@@ -114,21 +113,21 @@ class SparseControlMethod(nn.Module):
         return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the U-Net's prediction over all frames, the known ones among them."""
+        """The objective's loss of the U-Net's prediction over all frames, the known ones among them."""
         with torch.no_grad():
             latents = self.how.latents(self, batch)
             told = self.how.told(self, batch)
-        timesteps, noisy, target = self.objective.draw(latents, generator)
+        drawn = self.objective.draw(latents, generator)
         shown = condition_of(latents, batch["known"])
-        residuals = self.control(noisy, timesteps, condition=shown, **told)
+        residuals = self.control(drawn.noisy, drawn.timesteps, condition=shown, **told)
         prediction = self.backbone(
-            noisy,
-            timesteps,
+            drawn.noisy,
+            drawn.timesteps,
             **told,
             down_block_additional_residuals=residuals.down_block_residuals,
             mid_block_additional_residual=residuals.mid_block_residual,
         ).sample
-        return {"loss": F.mse_loss(prediction.float(), target)}
+        return self.objective.loss(drawn, prediction)
 
 
 def _plain(value: object) -> object:

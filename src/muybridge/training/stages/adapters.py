@@ -46,12 +46,13 @@ class MotionAdapterStage(PipelineStage):
         """Build what is trained, and its batches."""
         from muybridge.motion.integration import integrate_motion
         from muybridge.training.methods.adapters import MotionMethod
-        from muybridge.training.methods.denoise import DiffusionObjective
+        from muybridge.training.objective.diffusion import DiffusionObjective
+        from muybridge.training.objective.settings import ObjectiveSettings
         from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler
 
         base, how = load_base(self.base)
         adapter = integrate_motion(base, self.motion.kind, mode="replace", config=self.motion.config).adapter
-        objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
+        objective = DiffusionObjective(training_scheduler(base), ObjectiveSettings.shifted(self.timestep_shift))
         method = MotionMethod(networks_of(base), objective, how)
         wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout)
         if how.frames is not None:

@@ -64,14 +64,16 @@ class LoraStage(LastStage):
             ConfigError: layers that the model does not have, or settings for a family that is trained otherwise.
             CheckpointError: the model cannot be loaded.
         """
-        from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective
+        from muybridge.training.methods.denoise import DenoisingMethod
         from muybridge.training.methods.lora import LoraMethod
+        from muybridge.training.objective.diffusion import DiffusionObjective
+        from muybridge.training.objective.settings import ObjectiveSettings
         from muybridge.training.stages.base_model import load_base, networks_of, training_scheduler
 
         base, how = load_base(self.base)
         if how.frames is None and self.num_frames is not None:
             raise ConfigError(f"{self.base} is trained on whole clips; leave num_frames out.")
-        objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
+        objective = DiffusionObjective(training_scheduler(base), ObjectiveSettings.shifted(self.timestep_shift))
         denoising = DenoisingMethod(networks_of(base), objective, how)
         method = LoraMethod(denoising, self.layers, self.rank, self.alpha, self.seed, base.family.lora)
         frames = self.num_frames or how.frames

@@ -48,14 +48,15 @@ class SparseControlStage(PipelineStage):
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches."""
-        from muybridge.training.methods.denoise import DiffusionObjective
         from muybridge.training.methods.sparse_control import SparseControlMethod, make_keyframe_control
+        from muybridge.training.objective.diffusion import DiffusionObjective
+        from muybridge.training.objective.settings import ObjectiveSettings
         from muybridge.training.stages.base_model import training_scheduler
 
         base, how = self._base()
         unet = cast("UNet3DConditionModel", base.backbone)  # as `_base` has found out
         control = make_keyframe_control(unet, self._motion_config(), self.motion_levels)
-        objective = DiffusionObjective(training_scheduler(base), self.timestep_shift)
+        objective = DiffusionObjective(training_scheduler(base), ObjectiveSettings.shifted(self.timestep_shift))
         method = SparseControlMethod(unet, control, base.vae, base.text_encoder, objective, how)
         wanted = ClipsWanted(
             self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames, self.whole_clip_share

@@ -16,7 +16,9 @@ from muybridge.motion import MotionAdapter
 from muybridge.motion.registry import make_config
 from muybridge.pipelines.animatediff.family import TRAINING
 from muybridge.training.methods.adapters import MotionMethod
-from muybridge.training.methods.denoise import DiffusionObjective, ImageDiffusionMethod, TrainedNetworks
+from muybridge.training.methods.denoise import ImageDiffusionMethod, TrainedNetworks
+from muybridge.training.objective.diffusion import DiffusionObjective
+from muybridge.training.objective.settings import ObjectiveSettings
 
 TEXT: dict[str, Any] = {
     "vocab_size": 12,
@@ -111,7 +113,8 @@ def test_the_epsilon_target_is_the_noise():
     objective = DiffusionObjective(scheduler("epsilon"))
     latents = torch.randn(3, 4, 5, 5, generator=generator(1))
 
-    timesteps, noisy, target = objective.draw(latents, generator(2))
+    drawn = objective.draw(latents, generator(2))
+    timesteps, noisy, target = drawn.timesteps, drawn.noisy, drawn.target
 
     alpha = objective.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     assert torch.allclose(noisy, alpha.sqrt() * latents + (1 - alpha).sqrt() * target, atol=1e-5)
@@ -122,7 +125,8 @@ def test_the_v_target_is_the_velocity():
     objective = DiffusionObjective(scheduler("v_prediction"))
     latents = torch.randn(3, 4, 5, 5, generator=generator(1))
 
-    timesteps, noisy, target = objective.draw(latents, generator(2))
+    drawn = objective.draw(latents, generator(2))
+    timesteps, noisy, target = drawn.timesteps, drawn.noisy, drawn.target
 
     alpha = objective.scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noise = (noisy - alpha.sqrt() * latents) / (1 - alpha).sqrt()
@@ -137,7 +141,8 @@ def test_other_targets_are_refused():
 def test_the_shift_moves_noise_levels_up():
     latents = torch.zeros(4000, 1)
     even, shifted = (
-        DiffusionObjective(scheduler(), shift).draw(latents, generator(3))[0].float() for shift in (1.0, 3.0)
+        DiffusionObjective(scheduler(), ObjectiveSettings.shifted(shift)).draw(latents, generator(3)).timesteps.float()
+        for shift in (1.0, 3.0)
     )
 
     assert even.mean() == pytest.approx(500, abs=15)
@@ -149,10 +154,11 @@ def test_the_shift_moves_noise_levels_up():
 
 
 def test_noise_levels_are_one_for_each_clip():
-    timesteps, noisy, target = DiffusionObjective(scheduler()).draw(torch.zeros(2, 4, 3, 8, 8), generator(4))
+    drawn = DiffusionObjective(scheduler()).draw(torch.zeros(2, 4, 3, 8, 8), generator(4))
+    noisy = drawn.noisy
 
-    assert timesteps.shape == (2,)
-    assert noisy.shape == target.shape == (2, 4, 3, 8, 8)
+    assert drawn.timesteps.shape == (2,)
+    assert noisy.shape == drawn.target.shape == (2, 4, 3, 8, 8)
     assert not torch.equal(noisy[:, :, 0], noisy[:, :, 1]), "noise is independent between frames"
 
 

@@ -14,7 +14,9 @@ from muybridge.backbones.dit import Transformer3DModel
 from muybridge.errors import ConfigError
 from muybridge.motion import HybridConfig, MotionAdapter
 from muybridge.pipelines.easyanimate.family import TRAINING
-from muybridge.training.methods.denoise import DenoisingMethod, DiffusionObjective, TrainedNetworks
+from muybridge.training.methods.denoise import DenoisingMethod, TrainedNetworks
+from muybridge.training.objective.diffusion import DiffusionObjective
+from muybridge.training.objective.settings import ObjectiveSettings
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.batches import encode_given, encode_videos
 
@@ -164,7 +166,24 @@ def test_the_loss_falls_on_one_batch():
     assert float(method(batch, generator())["loss"].detach()) < before
 
 
-@pytest.mark.parametrize("changes", [{"in_channels": 4}, {"out_channels": 8}])
+@pytest.mark.parametrize("changes", [{"in_channels": 4}, {"out_channels": 6}])
 def test_a_transformer_of_other_channels_is_refused(changes):
     with pytest.raises(ConfigError, match="12 input and 4 output channels"):
         small_method(**changes)
+
+
+def learning_the_variance(out_channels: int) -> DenoisingMethod:
+    scheduler = DDIMScheduler(prediction_type="epsilon", clip_sample=False)
+    objective = DiffusionObjective(scheduler, ObjectiveSettings(timesteps="logit-normal", learned_range=True))
+    networks = TrainedNetworks(small_transformer(out_channels=out_channels), small_text_encoder(), small_vae())
+    return DenoisingMethod(networks, objective, TRAINING)
+
+
+def test_a_transformer_that_gives_the_variance_is_trained_with_it():
+    terms = learning_the_variance(8)(batch_of(1), generator())
+    assert terms.keys() == {"loss", "mse", "vb"}
+
+
+def test_a_transformer_without_a_variance_is_refused_before_it_is_trained():
+    with pytest.raises(ConfigError, match="learned_range needs a network of 8 output channels"):
+        learning_the_variance(4)

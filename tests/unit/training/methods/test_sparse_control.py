@@ -20,8 +20,8 @@ from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines.animatediff.family import TRAINING
 from muybridge.training.methods.adapters import MotionMethod
-from muybridge.training.methods.denoise import DiffusionObjective
 from muybridge.training.methods.sparse_control import SparseControlMethod, condition_of, make_keyframe_control
+from muybridge.training.objective.diffusion import DiffusionObjective
 from muybridge.training.trainer import Trainer, TrainerConfig
 from muybridge.vae import encode_images
 
