@@ -21,8 +21,8 @@ from muybridge.errors import ConfigError
 from muybridge.files.atomic import check_folder_above, new_file
 from muybridge.types import SettingsDict
 
-Dialect = Literal["diffusers", "kohya", "animatediff"]
-DIALECTS: tuple[Dialect, ...] = ("diffusers", "kohya", "animatediff")
+Dialect = Literal["diffusers", "kohya", "original"]
+DIALECTS: tuple[Dialect, ...] = ("diffusers", "kohya", "original")
 
 _ATTENTION_PROJECTION = re.compile(r"(.*\.(?:attn[12]|attention_blocks\.\d+))\.(to_q|to_k|to_v|to_out)(?:\.0)?")
 _KOHYA_TEXT = {"text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
@@ -41,7 +41,7 @@ def write_lora(
         path: of the file.
         changes: for each part ("backbone", "text_encoder", ...), the changes by name of the layer.
         backbone: what the other programs call the backbone.
-        dialect: "diffusers" for diffusers and peft, "kohya" for kohya's scripts and EasyAnimate, "animatediff" as
+        dialect: "diffusers" for diffusers and peft, "kohya" for kohya's scripts and EasyAnimate, "original" as
             AnimateDiff publishes motion LoRAs and the domain adapter, which has no alphas: they go into the factors.
         metadata: for the header of the file.
 
@@ -81,7 +81,7 @@ def _kohya_entries(
     return tensors, {"format": "pt"}
 
 
-def _animatediff_entries(
+def _original_entries(
     changes: Mapping[str, Mapping[str, LoraChange]], backbone: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
@@ -143,5 +143,5 @@ _Entries = Callable[[Mapping[str, Mapping[str, LoraChange]], str], tuple[dict[st
 _ENTRIES: Mapping[str, _Entries] = {
     "diffusers": _diffusers_entries,
     "kohya": _kohya_entries,
-    "animatediff": _animatediff_entries,
+    "original": _original_entries,
 }

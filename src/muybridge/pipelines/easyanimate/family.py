@@ -46,6 +46,8 @@ FAMILY = Family(
     planning=Planning(skeleton=deferred(f"{_HERE}.planning:skeleton"), stages=deferred(f"{_HERE}.planning:stages")),
     lora=LoraTargets(
         "transformer",
+        version="easyanimate_v3",
+        architecture="easyanimate-v3",
         refusals={
             "official": (
                 "lora_alpha_mode 'official' is AnimateDiff's, which passes alphas over; EasyAnimate's own program "

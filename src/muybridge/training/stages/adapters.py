@@ -134,12 +134,14 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         return folder
 
     def _base(self) -> tuple[VideoPipeline, Training]:
-        from muybridge.training.stages.base_model import load_base, with_noise_of_animatediff
+        from muybridge.training.stages.base_model import load_base
 
         if self.start not in ("fresh", "own"):
             return load_base(self.base, self.start)
         base, how = load_base(self.base, needs_motion=self.start == "own")
-        return (with_noise_of_animatediff(base) if base.backbone.motion_adapter is None else base), how
+        if base.backbone.motion_adapter is None and how.prepare_image_model is not None:
+            how.prepare_image_model(base)
+        return base, how
 
     def _domain_adapter(self, output: Path) -> Path:
         if self.needs:

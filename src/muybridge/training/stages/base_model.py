@@ -15,8 +15,6 @@ from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.pipelines.families import family_of_folder
 from muybridge.pipelines.family import Training, Wishes
 from muybridge.request import ModelChoice
-from muybridge.sampling import make_plain_scheduler
-from muybridge.sampling.schedulers import ANIMATEDIFF_BETAS
 from muybridge.training.data import BatchSource, ClipsWanted, TrainingData
 from muybridge.training.methods.denoise import TrainedNetworks
 
@@ -108,10 +106,3 @@ def clips_for(
         return data.whole_clips(wanted)
     share = how.whole_clip_share if whole_clip_share is None else whole_clip_share
     return data.clips(replace(wanted, num_frames=wanted.num_frames or how.frames, whole_clip_share=share))
-
-
-def with_noise_of_animatediff(base: VideoPipeline) -> VideoPipeline:
-    """An image model with the noise levels that AnimateDiff's motion modules are trained with, and what it predicts."""
-    prediction = base.scheduler.config["prediction_type"]
-    base.scheduler = make_plain_scheduler("ddim", {**ANIMATEDIFF_BETAS, "prediction_type": prediction})
-    return base

@@ -55,8 +55,8 @@ class LoraOutput(DenoisingStage, LastStage):
     """Share of the inputs of every change that are left out in training."""
     dora: bool = False
     """Whether the lengths of the changed rows learn too (DoRA): closer to training all, and a tenth slower or more."""
-    dialect: Literal["diffusers", "kohya", "animatediff"] = "diffusers"
-    """Names in the file, and so the programs that read it besides this one; animatediff has no alphas."""
+    dialect: Literal["diffusers", "kohya", "original"] = "diffusers"
+    """Names in the file, and so the programs that read it besides this one; original is AnimateDiff's own."""
     about: AboutSettings = AboutSettings()
     """What the file says of itself besides."""
 
@@ -165,7 +165,7 @@ class LoraFolder:
     """A LoRA as it is now, to be written as a folder."""
 
     method: LoraMethod
-    dialect: Literal["diffusers", "kohya", "animatediff"]
+    dialect: Literal["diffusers", "kohya", "original"]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def save_pretrained(self, save_directory: Path, /) -> None:

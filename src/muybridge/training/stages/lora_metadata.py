@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from muybridge.training.stages.denoising import DenoisingStage
     from muybridge.training.stages.stage import RunSettings
 
-_VERSIONS = {"unet": ("sd_v1", "stable-diffusion-v1"), "transformer": ("easyanimate_v3", "easyanimate-v3")}
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 _LEGACY_FROM, _LEGACY_BYTES = 0x100000, 0x10000
 """The part of a file that A1111's first hash was of."""
@@ -44,7 +43,7 @@ class AboutSettings(Settings):
 
 def network_metadata(shape: LoraShape, base: VideoPipeline, model: str, layers: str) -> dict[str, str]:
     """What is known of a LoRA where it is trained: its shape, and the model that it is for."""
-    version, architecture = _VERSIONS[base.family.lora.root]
+    targets = base.family.lora
     prediction = base.scheduler.config["prediction_type"]
     kind = "dora" if shape.dora else "lora"
     return {
@@ -52,10 +51,10 @@ def network_metadata(shape: LoraShape, base: VideoPipeline, model: str, layers: 
         "ss_network_dim": str(shape.rank),
         "ss_network_alpha": str(shape.scaled_by),
         "ss_network_args": json.dumps({"layers": layers, "dropout": shape.dropout, "dora": shape.dora}),
-        "ss_base_model_version": version,
+        "ss_base_model_version": targets.version,
         "ss_sd_model_name": Path(model).name,
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{architecture}/{kind}",
+        "modelspec.architecture": f"{targets.architecture}/{kind}",
         "modelspec.implementation": "diffusers",
         "modelspec.prediction_type": _PREDICTIONS.get(prediction, prediction),
     }

@@ -298,7 +298,7 @@ def test_animatediffs_layout_has_no_alphas(tmp_path: Path) -> None:
         for parameter in trained.parameters():
             if parameter.requires_grad:
                 nn.init.normal_(parameter)
-    path = trained.save(tmp_path / "motion.safetensors", "animatediff")
+    path = trained.save(tmp_path / "motion.safetensors", "original")
 
     keys = {key for key in load_file(path) if "to_out" in key}
     site = next(iter(dict(method.backbone.motion_sites())))
@@ -313,4 +313,4 @@ def test_animatediffs_layout_has_no_alphas(tmp_path: Path) -> None:
         torch.testing.assert_close(again.up @ again.down, change.up @ change.down / 4)
 
     with pytest.raises(ConfigError, match="plain LoRAs of attentions in a U-Net only"):
-        LoraMethod(small_method("motion")[0], "linear").save(tmp_path / "no.safetensors", "animatediff")
+        LoraMethod(small_method("motion")[0], "linear").save(tmp_path / "no.safetensors", "original")
