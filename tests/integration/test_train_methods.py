@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from muybridge import load_pipeline
 from muybridge.checkpoints.motion_files import read_motion
-from muybridge.errors import ConfigError
+from muybridge.errors import CheckpointError, ConfigError
 from muybridge.training.run import run_training
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
@@ -117,6 +117,17 @@ def test_sketches_change_what_the_model_makes(tmp_path_factory: pytest.TempPathF
     assert float((plain - drawn).abs().max()) > 1e-4
 
 
+def test_a_transformer_learns_its_motion_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    output = trained(tmp_path_factory, "transformer", *tiny(), "train=transformer_blocks.1.attn_temporal")
+
+    before = load_pipeline("demo/easyanimate").backbone.state_dict()
+    after = load_file(output / "transformer/exported/transformer/diffusion_pytorch_model.safetensors")
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name].float())}
+    assert changed
+    assert all(name.startswith("transformer_blocks.1.attn_temporal.") for name in changed)
+    assert load_pipeline(output / "model").backbone.motion_adapter is not None
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -128,12 +139,20 @@ def test_sketches_change_what_the_model_makes(tmp_path_factory: pytest.TempPathF
         ("domain-adapter", ["base=demo/easyanimate"], "a domain adapter is for models with a U-Net"),
         ("animatediff", ["motion-adapter.start=own"], "leave motion out, or start"),
         ("animatediff", ["motion-adapter.motion.config.trained_frames=null"], "motion.config.trained_frames"),
-        ("animatediff", ["motion-adapter.domain_adapter=null"], "makes two models, by its stages domain-adapter and motion-adapter"),
+        (
+            "animatediff",
+            ["motion-adapter.domain_adapter=null"],
+            "makes two models, by its stages domain-adapter and motion-adapter",
+        ),
+        ("transformer", ["base=demo/animatediff"], "has a U-Net, and this stage is for transformers"),
+        ("transformer", ["train=nowhere"], "matches 'nowhere'; use one of all, motion"),
+        ("transformer", ["train=(all"], "no regular expression"),
+        ("transformer", ["layouts=[original]"], "cannot be written in the original's layout"),
         ("lora", ["train.text_encoder_2={}"], "has no text_encoder_2"),
         ("lora", ["train.backbone.layers=motion"], "both say which layers learn"),
     ],
 )
 def test_what_is_refused(name: str, change: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, CheckpointError), match=message):
         run_training(RUNS / f"{name}.yaml", change, tmp_path / "run")
     assert not list(tmp_path.glob("run/*/training_state.pt"))

@@ -171,6 +171,7 @@ class Training:
         latents: of networks and a batch: its scaled latents `[b, c, f, h, w]`.
         told: likewise: arguments of the backbone besides latents and noise level. Gradients go through the text
             encoder, where that learns too, and through nothing else.
+        text: of that, what follows from the captions alone; None where `told` has to be asked for all of it.
         check: raises ConfigError for networks that cannot be trained.
         prepare_image_model: makes a pipeline of an image model without motion modules ready for fresh ones, as to its
             noise levels; None where image models are not of the family.
@@ -181,6 +182,7 @@ class Training:
     latents: Callable[[Networks, Mapping[str, Tensor]], Tensor]
     told: Callable[[Networks, Mapping[str, Tensor]], SettingsDict]
     check: Callable[[Networks], None] = lambda _: None
+    text: Callable[[Networks, Mapping[str, Tensor]], SettingsDict] | None = None
     prepare_image_model: Callable[[Any], None] | None = None
     frames: int | None = None
     whole_clip_share: float = 0.0

@@ -30,6 +30,7 @@ def _full_size() -> MotionHost:
 TRAINING = Training(
     latents=deferred(f"{_HERE}.learning:latents"),
     told=deferred(f"{_HERE}.learning:told"),
+    text=deferred(f"{_HERE}.learning:text"),
     check=deferred(f"{_HERE}.learning:check"),
     prepare_image_model=deferred(f"{_HERE}.learning:prepare_image_model"),
     frames=8,

@@ -24,8 +24,12 @@ def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
 
 def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
     """Of `input_ids [b, n]` and `frame_positions [f]`."""
-    states = networks.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
-    return {"encoder_hidden_states": states, "frame_positions": batch["frame_positions"]}
+    return {**text(networks, batch), "frame_positions": batch["frame_positions"]}
+
+
+def text(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
+    """Of `input_ids [b, n]`."""
+    return {"encoder_hidden_states": networks.text_encoder(input_ids=batch["input_ids"]).last_hidden_state}
 
 
 def prepare_image_model(pipeline: Any) -> None:

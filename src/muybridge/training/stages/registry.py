@@ -21,6 +21,7 @@ _SHIPPED = (
     "muybridge.training.stages.sparse_control",
     "muybridge.training.stages.lora",
     "muybridge.training.stages.motion_lora",
+    "muybridge.training.stages.transformer",
 )
 """Modules that register something when they are imported. By name, as training itself imports no set of clips."""
 _STAGES: dict[str, type[Stage]] = {}
