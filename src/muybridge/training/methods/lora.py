@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,6 +157,14 @@ class LoraMethod(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return self.method(batch, generator)
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """While the block runs, the networks are what they are without the LoRA."""
+        with ExitStack() as stack:
+            for attached in self._attached.values():
+                stack.enter_context(attached.hidden())
+            yield
 
     def changes(self) -> dict[str, dict[str, LoraChange]]:
         """What the LoRA changes as it is now, by part and name of the layer."""

@@ -22,6 +22,7 @@ _SHIPPED = (
     "muybridge.training.stages.lora",
     "muybridge.training.stages.motion_lora",
     "muybridge.training.stages.transformer",
+    "muybridge.training.stages.distil",
 )
 """Modules that register something when they are imported. By name, as training itself imports no set of clips."""
 _STAGES: dict[str, type[Stage]] = {}
