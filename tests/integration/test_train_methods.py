@@ -14,6 +14,7 @@ from muybridge import load_pipeline
 from muybridge.checkpoints.motion_files import read_motion
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.training.run import run_training
+from muybridge.vae import AutoencoderKLMagvit
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 SMALL = {"num_frames": 2, "num_inference_steps": 2, "seed": 1, "output_type": "latent"}
@@ -128,6 +129,54 @@ def test_a_transformer_learns_its_motion_alone(tmp_path_factory: pytest.TempPath
     assert load_pipeline(output / "model").backbone.motion_adapter is not None
 
 
+def test_a_distilled_model_runs_in_four_steps(tmp_path_factory: pytest.TempPathFactory) -> None:
+    output = trained(tmp_path_factory, "distil", *tiny(), "rank=2", "num_frames=2", "whole_clip_share=0")
+
+    pipeline = load_pipeline("demo/animatediff")
+    pipeline.set_progress_bar_config(disable=True)
+    how = {**SMALL, "scheduler": "lcm", "num_inference_steps": 4, "guidance_scale": 1.0}
+    plain = pipeline("a red circle", **how)
+    pipeline.load_lora_weights(output / "distil.safetensors")
+    changed = pipeline("a red circle", **how)
+
+    assert changed.isfinite().all()
+    assert float((plain - changed).abs().max()) > 1e-4
+
+
+def test_a_transformer_is_distilled_too(tmp_path: Path) -> None:
+    text = (RUNS / "distil.yaml").read_text()
+    run_file = tmp_path / "distil.yaml"
+    run_file.write_text(text.replace("    num_frames: 8\n    whole_clip_share: 0.25\n", ""))
+    settings = ["base=demo/easyanimate", "layers=attn1.to_q", "rank=2", "steps=1"]
+
+    file = run_training(run_file, [*tiny(), *settings], tmp_path / "run")
+
+    assert all(key.startswith("transformer.") for key in load_file(file))
+
+
+def test_a_decoder_is_trained_against_discriminators(tmp_path_factory: pytest.TempPathFactory) -> None:
+    output = trained(tmp_path_factory, "autoencoder", *tiny(), "loss.adversarial.start=1")
+
+    log = (output / "autoencoder/log.jsonl").read_text().splitlines()
+    assert "discriminator_loss" not in log[0]
+    assert "discriminator_loss" in log[1]
+    before = load_pipeline("demo/easyanimate").vae.state_dict()
+    pipeline = load_pipeline("demo/easyanimate", vae=str(output / "vae"))
+    after = pipeline.vae.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
+def test_a_video_vae_begins_as_one_of_pictures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    more = ["base=demo/animatediff", "kind=slice", "train=all", "loss.adversarial=null", "steps=1"]
+    output = trained(tmp_path_factory, "autoencoder", *tiny(), *more)
+
+    vae = AutoencoderKLMagvit.from_pretrained(output / "vae")
+    assert vae.config["slice_compression_vae"]
+    assert vae.config["scaling_factor"] != 1.0
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -148,6 +197,11 @@ def test_a_transformer_learns_its_motion_alone(tmp_path_factory: pytest.TempPath
         ("transformer", ["train=nowhere"], "matches 'nowhere'; use one of all, motion"),
         ("transformer", ["train=(all"], "no regular expression"),
         ("transformer", ["layouts=[original]"], "cannot be written in the original's layout"),
+        ("distil", ["guidance=[0.5,2]"], "two scales of at least 1"),
+        ("distil", ["timestep_shift=2"], "distilled against itself"),
+        ("distil", ["base=demo/easyanimate"], "leave num_frames and whole_clip_share out"),
+        ("autoencoder", ["loss.adversarial.start=2000"], "there are 1000 steps"),
+        ("autoencoder", ["kind=image"], "is of the kind slice, and cannot be trained as image"),
         ("lora", ["train.text_encoder_2={}"], "has no text_encoder_2"),
         ("lora", ["train.backbone.layers=motion"], "both say which layers learn"),
     ],

@@ -23,6 +23,7 @@ _SHIPPED = (
     "muybridge.training.stages.motion_lora",
     "muybridge.training.stages.transformer",
     "muybridge.training.stages.distil",
+    "muybridge.training.stages.autoencoder",
 )
 """Modules that register something when they are imported. By name, as training itself imports no set of clips."""
 _STAGES: dict[str, type[Stage]] = {}
