@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
 from muybridge.training.schedules import ScheduleSettings
-from muybridge.training.stages.stage import Settings
+from muybridge.training.settings import Settings
 
 if TYPE_CHECKING:
     from torch import nn

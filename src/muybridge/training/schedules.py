@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.stages.stage import Settings
+from muybridge.training.settings import Settings
 
 ScheduleName = Literal["plateau", "constant", "linear", "cosine"]
 

@@ -26,6 +26,7 @@ from muybridge.processor import fast_half
 from muybridge.training.data import BatchSource
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.muon import Muon, split_parameters
+from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.stopping import stop_signals
 from muybridge.types import SettingsDict
 
@@ -74,10 +75,7 @@ class TrainerConfig:
 
     def rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step: warm-up, plateau, linear decay."""
-        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        tail = self.steps * (1 - self.decay_from)
-        decay = 1.0 if tail <= 0 else min(1.0, (self.steps - step) / tail)
-        return warmup * decay
+        return ScheduleSettings(warmup_steps=self.warmup_steps, decay_from=self.decay_from).factor(step, self.steps)
 
 
 def settled_precision(asked: str, began_with: str | None) -> str:

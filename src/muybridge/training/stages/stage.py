@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from muybridge.training.settings import Settings
 from muybridge.types import SettingsDict
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "pro
 
 def _yaml_no(value: object) -> object:
     return "no" if value is False else value  # what YAML makes of the word no
-
-
-class Settings(BaseModel):
-    """Settings as a run file has them: all of them known, and numbers finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunSettings(Settings):
