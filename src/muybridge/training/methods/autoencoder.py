@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from diffusers import AutoencoderKL
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from muybridge.training.data import Batch, BatchSource
-from muybridge.training.losses.vae import VAELoss
+from muybridge.training.methods.vae import JudgedVAEMethod
 from muybridge.vae import AutoencoderKLMagvit
 
 
@@ -30,8 +26,8 @@ class NumberedSteps:
         return {**self.source(index), "step": torch.tensor(index // self.batches_per_step)}
 
 
-class AutoencoderMethod(nn.Module):
-    """A VAE and, where its loss has some, the discriminators beside it.
+class AutoencoderMethod(JudgedVAEMethod):
+    """A VAE on clips and, where its loss has some, the discriminators beside it.
 
     The discriminators are trained by the same optimizer in the same step: the gradient of each term reaches only what
     is to learn from it. So their state is that of any parameter, and nothing of a run is kept elsewhere.
@@ -40,23 +36,10 @@ class AutoencoderMethod(nn.Module):
     number.
     """
 
-    def __init__(self, vae: AutoencoderKL | AutoencoderKLMagvit, loss: VAELoss, decoder_only: bool = False) -> None:
-        """Train `vae`, or what of it decodes: then latents mean what they meant."""
-        super().__init__()
-        self.vae = vae
-        self.criterion = loss
-        if decoder_only:
-            vae.requires_grad_(False)
-            for part in (vae.decoder, vae.post_quant_conv):
-                if isinstance(part, nn.Module):
-                    part.requires_grad_(True)
-
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of the VAE and of the discriminators, and its terms."""
+        self.begin_step(int(batch["step"]))
         pixels = batch["pixels"]
-        shown = pixels.transpose(1, 2) if isinstance(self.vae, AutoencoderKLMagvit) else pixels.flatten(0, 1)
-        posterior: DiagonalGaussianDistribution = self.vae.encode(shown).latent_dist  # type: ignore[union-attr]
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-        decoded = cast("DecoderOutput", self.vae.decode(posterior.mean + posterior.std * noise)).sample
-        last_layer = self.vae.decoder.conv_out.get_parameter("weight")
-        return self.criterion(shown, decoded, posterior, last_layer, int(batch["step"]))
+        if not isinstance(self.vae, AutoencoderKLMagvit):
+            pixels = pixels.flatten(0, 1)
+        return super().forward({**batch, "pixels": pixels}, generator)

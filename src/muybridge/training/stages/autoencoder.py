@@ -68,8 +68,6 @@ class AutoencoderStage(LastStage):
             CheckpointError: the model or a file of the loss cannot be loaded.
         """
         from muybridge.pipelines import load_pipeline
-        from muybridge.training.losses.perceptual import make_perceptual
-        from muybridge.training.losses.vae import VAELoss
         from muybridge.training.methods.autoencoder import AutoencoderMethod, NumberedSteps
 
         base = load_pipeline(self.base)
@@ -77,15 +75,15 @@ class AutoencoderStage(LastStage):
         is_new = vae is not base.vae
         wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, 0.0, self.num_frames)
         clips = data.clips(wanted)
-        loss = VAELoss(self.loss, make_perceptual(self.loss.perceptual, vae))
-        method = AutoencoderMethod(vae.train(), loss, self.train == "decoder")
+        method = AutoencoderMethod(vae.train(), self.loss, self.train == "decoder")
 
         def trained_parts() -> dict[str, SavablePart]:
             if is_new:
                 _scale(vae, clips)
             return {"vae": vae}
 
-        return StageWork(method, NumberedSteps(clips, self.processes), trained_parts)
+        per_step = self.processes * getattr(self, "accumulate", 1)
+        return StageWork(method, NumberedSteps(clips, per_step), trained_parts)
 
     def publish(self, run: RunSettings, output: Path) -> Path:
         """Copy the folder of the VAE to `output/vae`; one that is there is replaced."""

@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
 from muybridge.training.data import ClipsWanted, TrainingData
+from muybridge.training.settings import Settings
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.lora_metadata import AboutSettings, network_metadata, publish_lora, run_metadata
 from muybridge.training.stages.registry import register_stage
-from muybridge.training.stages.stage import LastStage, RunSettings, Settings, StageWork, exported_part
+from muybridge.training.stages.stage import LastStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

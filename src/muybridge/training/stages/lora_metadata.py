@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from muybridge.training.stages.stage import Settings
+from muybridge.training.settings import Settings
 
 if TYPE_CHECKING:
     from muybridge.pipelines import VideoPipeline

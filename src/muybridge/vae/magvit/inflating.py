@@ -12,7 +12,7 @@ from muybridge.vae.magvit.model import AutoencoderKLMagvit
 from muybridge.weights.loading import load_strictly
 
 _SLICE: SettingsDict = {"slice_compression_vae": True, "mini_batch_encoder": 8, "mini_batch_decoder": 2}
-_MAGVIT: SettingsDict = {"slice_compression_vae": False, "mini_batch_encoder": 9, "mini_batch_decoder": 3}
+_MAGVIT: SettingsDict = {"slice_compression_vae": False, "mini_batch_encoder": None, "mini_batch_decoder": None}
 _NAMES_OF_IMAGE_VAE = {
     ".resnets.": ".convs.",
     ".conv_shortcut.": ".shortcut.",
