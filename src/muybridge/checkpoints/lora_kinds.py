@@ -13,7 +13,6 @@ _OTHER_KINDS = (
     (r"\.(a|b)[12]\.(weight|bias)$|\.bm\.weight$", "GLoRA"),
     (r"\.on_input$|[._]ia3_", "IA3"),
     (r"\.lora_mid\.", "LoCon with a core between its factors"),
-    (r"\.dora_scale$|[._]lora_magnitude_vector", "DoRA"),
     (r"\.(w|b)_norm$", "weights of norms"),
     (r"\.diff(_b)?$", "whole differences of weights"),
     (r"[._]vera_lambda_", "VeRA"),

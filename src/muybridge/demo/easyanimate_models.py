@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from diffusers import AutoencoderKL
-from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
@@ -21,7 +18,7 @@ from muybridge.motion import MotionAdapter
 from muybridge.motion.hybrid import HYBRID_PRESETS
 from muybridge.types import SettingsDict
 from muybridge.vae import AutoencoderKLMagvit
-from muybridge.weights.loading import load_strictly
+from muybridge.vae.magvit.inflating import inflated_vae
 
 
 def make_video_vae(image_vae: AutoencoderKL) -> AutoencoderKLMagvit:
@@ -33,45 +30,7 @@ def make_video_vae(image_vae: AutoencoderKL) -> AutoencoderKLMagvit:
     Raises:
         CheckpointError: `image_vae` is of another architecture than `models.make_vae` gives.
     """
-    channels = tuple(image_vae.config["block_out_channels"])
-    vae = AutoencoderKLMagvit(
-        down_block_types=("SpatialTemporalDownBlock3D",) * len(channels),
-        up_block_types=("SpatialTemporalUpBlock3D",) * len(channels),
-        block_out_channels=channels,
-        layers_per_block=image_vae.config["layers_per_block"],
-        latent_channels=image_vae.config["latent_channels"],
-        norm_num_groups=image_vae.config["norm_num_groups"],
-        slice_compression_vae=True,
-        mini_batch_encoder=8,
-        mini_batch_decoder=2,
-        scaling_factor=1.0,
-    )
-    load_strictly(vae, _inflated(image_vae.state_dict(), vae.state_dict()), "the image VAE")
-    return vae
-
-
-_NAMES_OF_IMAGE_VAE = {
-    ".resnets.": ".convs.",
-    ".conv_shortcut.": ".shortcut.",
-    ".downsamplers.0.": ".downsampler.",
-    ".upsamplers.0.": ".upsampler.",
-    ".to_out.0.": ".to_out.",
-}
-
-
-def _inflated(images: Mapping[str, Tensor], videos: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for the names and shapes of `videos`."""
-    result: dict[str, Tensor] = {}
-    for key, value in images.items():
-        name = key
-        for old, new in _NAMES_OF_IMAGE_VAE.items():
-            name = name.replace(old, new)
-        result[name] = value
-        wanted = videos.get(name)
-        if wanted is not None and wanted.ndim == 5 and value.ndim == 4:
-            kernel = result[name] = value.new_zeros(*value.shape[:2], wanted.shape[2], *value.shape[2:])
-            kernel[:, :, wanted.shape[2] // 2] = value
-    return result
+    return inflated_vae(image_vae)
 
 
 def make_text_encoder(tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:

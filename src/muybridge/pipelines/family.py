@@ -134,11 +134,15 @@ class LoraTargets:
 
     Attributes:
         root: what other programs call the backbone.
+        version: what the header of a file says it is for, in the words of kohya's scripts.
+        architecture: likewise, in those of the model spec.
         layers: names that run files have for the layers which learn, and the pattern of each.
         refusals: ways to read alphas that do not exist in this family, and why.
     """
 
     root: Literal["unet", "transformer"] = "unet"
+    version: str = "sd_v1"
+    architecture: str = "stable-diffusion-v1"
     layers: Mapping[str, str] = field(default_factory=lambda: LORA_LAYERS)
     refusals: Mapping[str, str] = field(default_factory=dict)
 
@@ -170,7 +174,10 @@ class Training:
         latents: of networks and a batch: its scaled latents `[b, c, f, h, w]`.
         told: likewise: arguments of the backbone besides latents and noise level. Gradients go through the text
             encoder, where that learns too, and through nothing else.
+        text: of that, what follows from the captions alone; None where `told` has to be asked for all of it.
         check: raises ConfigError for networks that cannot be trained.
+        prepare_image_model: makes a pipeline of an image model without motion modules ready for fresh ones, as to its
+            noise levels; None where image models are not of the family.
         frames: of a clip at a time where a run file does not say; None for families that see whole clips only.
         whole_clip_share: share of the batches with whole clips where a run file does not say.
     """
@@ -178,6 +185,8 @@ class Training:
     latents: Callable[[Networks, Mapping[str, Tensor]], Tensor]
     told: Callable[[Networks, Mapping[str, Tensor]], SettingsDict]
     check: Callable[[Networks], None] = lambda _: None
+    text: Callable[[Networks, Mapping[str, Tensor]], SettingsDict] | None = None
+    prepare_image_model: Callable[[Any], None] | None = None
     frames: int | None = None
     whole_clip_share: float = 0.0
 

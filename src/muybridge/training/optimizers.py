@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -174,19 +174,24 @@ def make_optimizer(
     Args:
         settings: of the optimizer.
         method: must be on the device that it is trained on.
-        learning_rate: the peak rate; for prodigy a factor of what it finds.
+        learning_rate: the peak rate; for prodigy a factor of what it finds. A method with `rate_factors`, shares of the
+            rates by the beginning of the parameters' names, has rates of its own for these parameters.
         other_learning_rate: beside muon, of what is no hidden matrix; the others do not look at it.
 
     Raises:
-        ConfigError: nothing is trainable, the library is not installed, or a rate that prodigy cannot begin with.
+        ConfigError: nothing is trainable, the library is not installed, or rates that prodigy cannot begin with.
     """
     from muybridge.training.muon import split_parameters
 
     matrices, others = split_parameters(method)
     if not matrices and not others:
         raise ConfigError("Nothing to train: every parameter of the method is frozen.")
+    factors = _factors(method)
     if settings.name == "muon":
-        return TrainingOptimizer(_muon(settings, matrices, others, (learning_rate, other_learning_rate)))
+        rates = (learning_rate, other_learning_rate)
+        return TrainingOptimizer(_muon(settings, matrices, others, rates, factors))
+    if settings.name == "prodigy" and factors:
+        raise ConfigError("prodigy finds one learning rate for all; leave the rates of parts out, or take adamw.")
     low, high = _PRODIGY_RATES
     if settings.name == "prodigy" and not low <= learning_rate <= high:
         raise ConfigError(
@@ -195,7 +200,7 @@ def make_optimizer(
         )
     trainable = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimizer = _class_of(settings.name)(
-        trainable,
+        _grouped(trainable, learning_rate, factors),
         lr=learning_rate,
         betas=settings.betas or (0.9, 0.999),
         eps=settings.epsilon,
@@ -212,6 +217,7 @@ def _muon(
     matrices: list[nn.Parameter],
     others: list[nn.Parameter],
     rates: tuple[float, float],
+    factors: Mapping[int, float],
 ) -> list[Optimizer]:
     from torch.optim import AdamW
 
@@ -220,11 +226,37 @@ def _muon(
     momentum = 0.95 if settings.momentum is None else settings.momentum
     optimizers: list[Optimizer] = []
     if matrices:
-        optimizers.append(Muon(matrices, lr=rates[0], momentum=momentum, weight_decay=_decay(settings)))
+        grouped = _grouped(matrices, rates[0], factors)
+        optimizers.append(Muon(grouped, lr=rates[0], momentum=momentum, weight_decay=_decay(settings)))
     if others:
         betas = settings.betas or (0.9, 0.95)
-        optimizers.append(AdamW(others, lr=rates[1], betas=betas, eps=settings.epsilon, weight_decay=_decay(settings)))
+        grouped = _grouped(others, rates[1], factors)
+        decay = _decay(settings)
+        optimizers.append(AdamW(grouped, lr=rates[1], betas=betas, eps=settings.epsilon, weight_decay=decay))
     return optimizers
+
+
+def _factors(method: nn.Module) -> dict[int, float]:
+    """Shares of the rates by the identity of parameters, of those that have one."""
+    wanted: Mapping[str, float] = getattr(method, "rate_factors", {})
+    return {
+        id(parameter): factor
+        for name, parameter in method.named_parameters()
+        for prefix, factor in wanted.items()
+        if name.startswith(prefix) and parameter.requires_grad
+    }
+
+
+def _grouped(
+    parameters: list[nn.Parameter], rate: float, factors: Mapping[int, float]
+) -> list[nn.Parameter] | list[SettingsDict]:
+    """Parameters by their rate; as they are where it is one for all."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(factors.get(id(parameter), 1.0), []).append(parameter)
+    if groups.keys() == {1.0}:
+        return parameters
+    return [{"params": group, "lr": rate * factor} for factor, group in groups.items()]
 
 
 def _decay(settings: OptimizerSettings) -> float:

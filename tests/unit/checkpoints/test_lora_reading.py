@@ -103,7 +103,6 @@ GOOD = pair(f"lora_unet_{LAYER}", ".lora_down", ".lora_up")
         (GOOD | {"lora_unet_x.hada_w1_a": DOWN}, "holds LoHa .*hada_w1_a"),
         (GOOD | {"lora_unet_x.lokr_w1": DOWN}, "holds LoKr"),
         (GOOD | {"lora_unet_x.lora_mid.weight": DOWN}, "LoCon"),
-        (GOOD | {"lora_unet_x.dora_scale": DOWN}, "holds DoRA"),
         (GOOD | {"lora_unet_x.diff_b": DOWN}, "differences"),
         (GOOD | {"lora_unet_x.w_norm": DOWN, "lora_unet_y.oft_diag": UP}, r"holds weights of norms and OFT \(.*w_norm"),
         (

@@ -170,3 +170,22 @@ def test_schedule_free_refuses_a_schedule() -> None:
     with pytest.raises(ConfigError, match="given the schedule cosine"):
         settings("schedule-free").check(ScheduleSettings(name="cosine"))
     settings("schedule-free").check(ScheduleSettings(name="constant"))
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_parts_have_rates_of_their_own(name: Any) -> None:
+    class Method(nn.Module):
+        rate_factors = {"text.": 0.5}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.text, self.backbone = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    method = Method()
+    optimizer = make_optimizer(OptimizerSettings(name=name), method, 0.1, 0.1)
+    optimizer.set_rate(0.5)
+
+    groups = [group for each in optimizer.optimizers for group in each.param_groups]
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert rates[id(method.text.weight)] == rates[id(method.text.bias)] == 0.025
+    assert rates[id(method.backbone.weight)] == rates[id(method.backbone.bias)] == 0.05

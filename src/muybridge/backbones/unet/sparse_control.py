@@ -34,6 +34,9 @@ from muybridge.weights.loading import load_folder, load_strictly
 
 ConditionKind = Literal["rgb", "scribble"]
 """Pictures as latents of the VAE, or drawings (white lines on black) as pixels."""
+_EMBEDDING_WIDTHS = (16, 32, 96, 256)
+_EMBEDDING_FACTORS = (2, 4, 8)
+"""By how much the first two of these widths make drawings smaller, the first three, and all."""
 
 
 @dataclass
@@ -66,7 +69,7 @@ class SparseControlModel(MotionHost):
         in_channels: int = 4,
         conditioning_channels: int = 4,
         use_simplified_condition_embedding: bool = True,
-        conditioning_embedding_out_channels: Sequence[int] = (16, 32, 96, 256),
+        conditioning_embedding_out_channels: Sequence[int] = _EMBEDDING_WIDTHS,
         down_block_types: Sequence[str] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
         layers_per_block: int = 2,
@@ -120,6 +123,7 @@ class SparseControlModel(MotionHost):
         unet: UNet3DConditionModel | UNet2DConditionModel,
         kind: ConditionKind = "rgb",
         motion: TemporalConfig | None = None,
+        spatial_factor: int = 8,
     ) -> SparseControlModel:
         """A fresh one to train, in float32, whose output is zero: copies of the U-Net's layers, and new motion modules.
 
@@ -127,6 +131,7 @@ class SparseControlModel(MotionHost):
             unet: the image model; its own motion modules are not taken over.
             kind: what the condition is.
             motion: settings of the motion modules; by default one attention of 8 heads, as published.
+            spatial_factor: of the VAE, a power of 2 up to 8: by how much drawings are larger than latents.
 
         Raises:
             ConfigError: a U-Net with features that are not supported.
@@ -137,7 +142,11 @@ class SparseControlModel(MotionHost):
             raise ConfigError("SparseCtrl is not made for U-Nets of SDXL's kind; use one of Stable Diffusion 1.5's.")
         own = {name: unet.config[name] for name in cls._get_init_keys(cls) & unet.config.keys() - {"motion_adapter"}}
         if kind == "scribble":
+            if spatial_factor not in _EMBEDDING_FACTORS:
+                raise ConfigError(f"Drawings are larger than latents by one of {_EMBEDDING_FACTORS}; {spatial_factor}.")
+            widths = _EMBEDDING_WIDTHS[: _EMBEDDING_FACTORS.index(spatial_factor) + 2]
             own |= {"conditioning_channels": 3, "use_simplified_condition_embedding": False}
+            own |= {"conditioning_embedding_out_channels": widths}
         else:
             own |= {"conditioning_channels": unet.config["out_channels"]}
         model = cls(**own)

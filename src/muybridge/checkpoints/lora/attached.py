@@ -130,13 +130,30 @@ class AttachedLoras:
         self._places = [place for place in self._places if place.layer.lora_A]
         _maybe_remove_and_reapply_group_offloading(self.network)
 
-    def train(self, name: str) -> list[nn.Parameter]:
-        """Make one LoRA's factors trainable; `weigh` freezes them again."""
-        holders = [holder for place in self._places for holder in (place.layer.lora_A, place.layer.lora_B)]
-        factors = [holder[name].get_parameter("weight") for holder in holders if name in holder]
+    def train(self, name: str, dropout: float = 0.0) -> list[nn.Parameter]:
+        """Make one LoRA's factors trainable; `weigh` freezes them again.
+
+        Args:
+            name: of the LoRA.
+            dropout: share of its inputs that are left out while its layers are in training mode.
+        """
+        factors: list[nn.Parameter] = []
+        for place in self._places:
+            layer = place.layer
+            for holder in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+                if name in holder:
+                    factors.append(holder[name].get_parameter("weight"))
+            if dropout and name in layer.lora_A:
+                layer.lora_dropout[name] = nn.Dropout(dropout)
         for factor in factors:
             factor.requires_grad_(True)
         return factors
+
+    def begin_training(self, mode: bool = True) -> None:
+        """Switch the LoRA layers, of which nothing but dropout behaves otherwise in training mode."""
+        for place in self._places:
+            place.wrapped.training = mode
+            place.layer.lora_dropout.train(mode)
 
     def stray(self, sites: Collection[str], adapter: nn.Module) -> list[str]:
         """LoRA layers in motion modules (at `sites`) that are not of `adapter`."""
@@ -201,7 +218,9 @@ class AttachedLoras:
     def changes(self, name: str) -> dict[str, LoraChange]:
         """What a LoRA changes, by name of the layer, without its weight."""
         return {
-            place.name: LoraChange(*_factors(place.layer, name), place.layer.lora_alpha[name])
+            place.name: LoraChange(
+                *_factors(place.layer, name), place.layer.lora_alpha[name], _magnitude(place.layer, name)
+            )
             for place in self._places
             if name in place.layer.lora_A
         }
@@ -237,6 +256,7 @@ def _config(changes: Mapping[str, LoraChange]) -> LoraConfig:
         rank_pattern=_patterns(ranks, rank),
         alpha_pattern=_patterns(alphas, alpha),
         inference_mode=True,
+        use_dora=any(change.magnitude is not None for change in changes.values()),
     )
 
 
@@ -258,12 +278,23 @@ def _fill(place: _Place, name: str, change: LoraChange) -> None:
     dtype = weight.dtype if weight.dtype in _DTYPES else torch.bfloat16
     for holder, factor in ((place.layer.lora_A, change.down), (place.layer.lora_B, change.up)):
         holder[name].weight = nn.Parameter(factor.to(weight.device, dtype, copy=True), requires_grad=False)
+    if change.magnitude is not None:
+        # Where peft expects it: beside factors of a convolution with the axes of its output.
+        shape = (1, -1, *(1,) * (weight.ndim - 2)) if weight.ndim > 2 else (-1,)
+        value = change.magnitude.to(weight.device, dtype, copy=True).reshape(shape)
+        place.layer.lora_magnitude_vector[name].weight = nn.Parameter(value, requires_grad=False)
     place.wrapped.train(place.base.training)
 
 
 def _factors(layer: LoraLayer, name: str) -> tuple[Tensor, Tensor]:
     down, up = (holder[name].get_parameter("weight") for holder in (layer.lora_A, layer.lora_B))
     return down.detach(), up.detach()
+
+
+def _magnitude(layer: LoraLayer, name: str) -> Tensor | None:
+    if name not in layer.lora_magnitude_vector:
+        return None
+    return layer.lora_magnitude_vector[name].get_parameter("weight").detach().flatten()
 
 
 @torch.no_grad()
@@ -273,5 +304,12 @@ def _changed(weight: Tensor, layer: LoraLayer) -> Tensor:
     for name in layer.active_adapters:
         if name in layer.lora_A:
             down, up = (factor.to(weight.device, dtype).flatten(1) for factor in _factors(layer, name))
-            total.view(len(up), -1).addmm_(up, down, alpha=layer.scaling[name])
+            magnitude = _magnitude(layer, name)
+            if magnitude is None:
+                total.view(len(up), -1).addmm_(up, down, alpha=layer.scaling[name])
+            else:
+                own = weight.to(dtype).flatten(1)
+                changed = own.addmm(up, down, alpha=layer.scaling[name])
+                rows = (magnitude.to(changed) / changed.norm(dim=1)).unsqueeze(1)
+                total += (rows * changed - own).view_as(total)
     return total.to(weight.dtype)

@@ -32,11 +32,15 @@ _MID_MODULE = re.compile(r"^mid_block_motion_modules_")
 
 @dataclass(frozen=True)
 class LoraChange:
-    """How one layer's weight changes: by `alpha / rank * up @ down`; factors have the layer's own number of axes."""
+    """How one layer's weight changes: by `alpha / rank * up @ down`; factors have the layer's own number of axes.
+
+    With a `magnitude` `[out]` it is a DoRA: the rows of the changed weight are brought to these lengths.
+    """
 
     down: Tensor
     up: Tensor
     alpha: float
+    magnitude: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -107,7 +111,8 @@ def _fitted(pair: LoraPair, layer: AdaptableLayer, alpha_mode: AlphaMode) -> Lor
         return None
     alpha = float(rank) if pair.alpha is None or alpha_mode == "official" else pair.alpha
     ones = (1,) * (len(shape) - 2)
-    return LoraChange(pair.down.reshape(rank, *shape[1:]), pair.up.reshape(shape[0], rank, *ones), alpha)
+    down, up = pair.down.reshape(rank, *shape[1:]), pair.up.reshape(shape[0], rank, *ones)
+    return LoraChange(down, up, alpha, pair.magnitude)
 
 
 def _describe_misfit(

@@ -48,6 +48,7 @@ _ROLES = (
     ("down", re.compile(r"(?:\.lora_down|\.lora_A(?:\.[^.]+)?|[._]lora(?:_linear_layer)?\.down)\.weight$")),
     ("up", re.compile(r"(?:\.lora_up|\.lora_B(?:\.[^.]+)?|[._]lora(?:_linear_layer)?\.up)\.weight$")),
     ("alpha", re.compile(r"(?:_lora)?\.alpha$")),
+    ("magnitude", re.compile(r"\.(?:dora_scale|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?)$")),
 )
 
 
@@ -62,6 +63,7 @@ class LoraPair:
         down: `[rank, in]`, of a convolution `[rank, in, kernel, kernel]`.
         up: `[out, rank]`, of a convolution `[out, rank, 1, 1]`.
         alpha: what the change is to be multiplied with, times rank; None is the rank.
+        magnitude: of DoRA, how long each row of the changed weight is, `[out]`; None for a plain LoRA.
     """
 
     key: str
@@ -70,6 +72,7 @@ class LoraPair:
     down: Tensor
     up: Tensor
     alpha: float | None
+    magnitude: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -150,7 +153,20 @@ def _pair(path: Path, layer: str, factors: Mapping[str, Tensor], settings: Mappi
         value = _alpha_from_settings(settings.get(prefix.rstrip(".")), name, down.shape[0])
     else:
         value = float(alpha)
-    return LoraPair(layer, part, flat_name(name), down, up, value)
+    return LoraPair(layer, part, flat_name(name), down, up, value, _magnitude(path, layer, factors))
+
+
+def _magnitude(path: Path, layer: str, factors: Mapping[str, Tensor]) -> Tensor | None:
+    magnitude = factors.get("magnitude")
+    if magnitude is None:
+        return None
+    rows = factors["up"].shape[0]
+    if magnitude.numel() != rows or (magnitude.ndim == 2 and magnitude.shape[0] != rows):
+        raise CheckpointError(
+            f"{path} has a DoRA magnitude of {list(magnitude.shape)} for {layer}, whose weight has {rows} rows; those "
+            "of columns are not supported."
+        )
+    return magnitude.reshape(rows)
 
 
 def _place(layer: str) -> tuple[str, str | None, str]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +21,10 @@ from muybridge.errors import ConfigError
 from muybridge.files.atomic import check_folder_above, new_file
 from muybridge.types import SettingsDict
 
-Dialect = Literal["diffusers", "kohya"]
-DIALECTS: tuple[Dialect, ...] = ("diffusers", "kohya")
+Dialect = Literal["diffusers", "kohya", "original"]
+DIALECTS: tuple[Dialect, ...] = ("diffusers", "kohya", "original")
 
+_ATTENTION_PROJECTION = re.compile(r"(.*\.(?:attn[12]|attention_blocks\.\d+))\.(to_q|to_k|to_v|to_out)(?:\.0)?")
 _KOHYA_TEXT = {"text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
 
 
@@ -32,6 +33,7 @@ def write_lora(
     changes: Mapping[str, Mapping[str, LoraChange]],
     backbone: Literal["unet", "transformer"],
     dialect: Dialect,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a `.safetensors` file.
 
@@ -39,10 +41,12 @@ def write_lora(
         path: of the file.
         changes: for each part ("backbone", "text_encoder", ...), the changes by name of the layer.
         backbone: what the other programs call the backbone.
-        dialect: "diffusers" for diffusers and peft, "kohya" for kohya's scripts, AnimateDiff and EasyAnimate.
+        dialect: "diffusers" for diffusers and peft, "kohya" for kohya's scripts and EasyAnimate, "original" as
+            AnimateDiff publishes motion LoRAs and the domain adapter, which has no alphas: they go into the factors.
+        metadata: for the header of the file.
 
     Raises:
-        ConfigError: another ending of the file's name, or an unknown dialect.
+        ConfigError: another ending of the file's name, an unknown dialect, or one that cannot express the changes.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -51,8 +55,8 @@ def write_lora(
     if dialect not in DIALECTS:
         raise ConfigError(f"dialect must be one of {DIALECTS}; given {dialect!r}.")
     check_folder_above(path)
-    make = _diffusers_entries if dialect == "diffusers" else _kohya_entries
-    tensors, header = make(changes, backbone)
+    tensors, header = _ENTRIES[dialect](changes, backbone)
+    header = {**(metadata or {}), **header}
     with new_file(path) as temporary:
         save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, temporary, header)
     return path
@@ -72,6 +76,26 @@ def _kohya_entries(
             tensors[f"{spelled}.lora_down.weight"] = change.down
             tensors[f"{spelled}.lora_up.weight"] = change.up
             tensors[f"{spelled}.alpha"] = torch.tensor(change.alpha, dtype=torch.float32)
+            if change.magnitude is not None:
+                tensors[f"{spelled}.dora_scale"] = change.magnitude.reshape(-1, 1)
+    return tensors, {"format": "pt"}
+
+
+def _original_entries(
+    changes: Mapping[str, Mapping[str, LoraChange]], backbone: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    tensors: dict[str, Tensor] = {}
+    for part, layers in changes.items():
+        for name, change in layers.items():
+            match = _ATTENTION_PROJECTION.fullmatch(_respelled(name, ORIGINAL_SPELLING))
+            if part != "backbone" or backbone != "unet" or match is None or change.magnitude is not None:
+                raise ConfigError(
+                    f"AnimateDiff's layout has plain LoRAs of attentions in a U-Net only, and this one changes {name} "
+                    f"of the {part}. Write it in the dialect diffusers or kohya."
+                )
+            spelled = f"{match[1]}.processor.{match[2]}_lora"
+            tensors[f"{spelled}.down.weight"] = change.down
+            tensors[f"{spelled}.up.weight"] = change.up * (change.alpha / change.rank)
     return tensors, {"format": "pt"}
 
 
@@ -86,9 +110,12 @@ def _diffusers_entries(
         for name, change in spelled.items():
             tensors[f"{prefix}.{name}.lora_A.weight"] = change.down
             tensors[f"{prefix}.{name}.lora_B.weight"] = change.up
+            if change.magnitude is not None:
+                tensors[f"{prefix}.{name}.lora_magnitude_vector"] = change.magnitude
         settings |= {f"{prefix}.{field}": value for field, value in _peft_settings(spelled).items()}
     # Without settings, alpha is the rank; older programs know no others.
-    if all(change.alpha == change.rank for layers in changes.values() for change in layers.values()):
+    every = [change for layers in changes.values() for change in layers.values()]
+    if all(change.alpha == change.rank for change in every):
         return tensors, {"format": "pt"}
     return tensors, {"format": "pt", METADATA_KEY: json.dumps(settings)}
 
@@ -102,6 +129,7 @@ def _peft_settings(layers: Mapping[str, LoraChange]) -> SettingsDict:
         "rank_pattern": {f"^{name}": change.rank for name, change in layers.items() if change.rank != rank},
         "alpha_pattern": {f"^{name}": change.alpha for name, change in layers.items() if change.alpha != alpha},
         "target_modules": list(layers),
+        **({"use_dora": True} if any(change.magnitude is not None for change in layers.values()) else {}),
     }
 
 
@@ -109,3 +137,11 @@ def _respelled(name: str, *rules: tuple[str, str]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+_Entries = Callable[[Mapping[str, Mapping[str, LoraChange]], str], tuple[dict[str, Tensor], dict[str, str]]]
+_ENTRIES: Mapping[str, _Entries] = {
+    "diffusers": _diffusers_entries,
+    "kohya": _kohya_entries,
+    "original": _original_entries,
+}

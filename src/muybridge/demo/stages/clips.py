@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from muybridge.errors import ConfigError
 from muybridge.training.data import BatchSource, ClipsWanted
 from muybridge.training.stages.registry import register_data
 
@@ -38,9 +39,8 @@ class DemoWorld:
     def taught_clips(self, wanted: ClipsWanted, taught: str | None) -> BatchSource:
         """Clips that all show one motion or colour."""
         from muybridge.demo.lora_batches import TaughtClips
-        from muybridge.demo.render import CLIP_FRAMES
 
-        frames = wanted.num_frames or CLIP_FRAMES
+        frames = _frames_of(wanted)
         return TaughtClips(wanted.batch_size, wanted.seed, wanted.tokenizer, taught, frames, wanted.caption_dropout)
 
     def check_taught(self, taught: str | None) -> None:
@@ -51,14 +51,20 @@ class DemoWorld:
 
 
 def _stretches(wanted: ClipsWanted) -> tuple[int, int, int, PreTrainedTokenizerBase, float, float]:
-    from muybridge.demo.render import CLIP_FRAMES
-
-    frames = wanted.num_frames or CLIP_FRAMES
     return (
         wanted.batch_size,
-        frames,
+        _frames_of(wanted),
         wanted.seed,
         wanted.tokenizer,
         wanted.caption_dropout,
         wanted.whole_clip_share,
     )
+
+
+def _frames_of(wanted: ClipsWanted) -> int:
+    from muybridge.demo.render import CLIP_FRAMES
+
+    frames = wanted.num_frames or CLIP_FRAMES
+    if frames > CLIP_FRAMES:
+        raise ConfigError(f"num_frames: a clip of the toy world has {CLIP_FRAMES} frames; given {frames}.")
+    return frames

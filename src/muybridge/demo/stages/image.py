@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from muybridge.training.data import TrainingData
+from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import (
     MotionSettings,
@@ -73,7 +74,7 @@ class TextStage(Stage):
 
 
 @register_stage
-class ImageStage(Stage):
+class ImageStage(DenoisingStage):
     """Train the U-Net and the text encoder on stills."""
 
     needs: ClassVar[tuple[str, ...]] = ("vae", "text")
@@ -81,7 +82,6 @@ class ImageStage(Stage):
 
     method: Literal["image"]
     timestep_shift: float = Field(default=2.0, ge=1)
-    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches."""
@@ -91,13 +91,11 @@ class ImageStage(Stage):
         from muybridge.demo import models
         from muybridge.demo.batches import StillBatches
         from muybridge.training.methods.denoise import ImageDiffusionMethod
-        from muybridge.training.objective.diffusion import DiffusionObjective
-        from muybridge.training.objective.settings import ObjectiveSettings
 
         vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
         text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "text", "text_encoder"))
         unet = models.make_unet()
-        objective = DiffusionObjective(models.make_scheduler(), ObjectiveSettings.shifted(self.timestep_shift))
+        objective = self.make_objective(models.make_scheduler())
         batches = StillBatches(self.batch_size, self.seed, models.make_tokenizer(), self.caption_dropout)
         return StageWork(
             ImageDiffusionMethod(unet, text_encoder, vae, objective),
@@ -107,7 +105,7 @@ class ImageStage(Stage):
 
 
 @register_stage
-class MotionStage(PipelineStage):
+class MotionStage(DenoisingStage, PipelineStage):
     """Train motion modules on clips; everything else is frozen."""
 
     needs: ClassVar[tuple[str, ...]] = ("vae", "image")
@@ -117,8 +115,6 @@ class MotionStage(PipelineStage):
     num_frames: int = Field(default=8, ge=1, le=16)
     whole_clip_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the batches with all 16 frames of fewer clips."""
-    timestep_shift: float = Field(default=3.0, ge=1)
-    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
     motion: MotionSettings = MotionSettings()
 
     def check(self, data: TrainingData) -> None:
@@ -140,8 +136,6 @@ class MotionStage(PipelineStage):
         from muybridge.pipelines.animatediff.family import TRAINING
         from muybridge.training.methods.adapters import MotionMethod
         from muybridge.training.methods.denoise import TrainedNetworks
-        from muybridge.training.objective.diffusion import DiffusionObjective
-        from muybridge.training.objective.settings import ObjectiveSettings
 
         vae = AutoencoderKL.from_pretrained(exported_part(output, "vae", "vae"))
         text_encoder = CLIPTextModel.from_pretrained(exported_part(output, "image", "text_encoder"))
@@ -149,7 +143,7 @@ class MotionStage(PipelineStage):
         config = make_config(self.motion.kind, self.motion.config)
         adapter = MotionAdapter.for_sites(unet.motion_sites().values(), self.motion.kind, config)
         unet.set_motion_adapter(adapter)
-        objective = DiffusionObjective(models.make_scheduler(), ObjectiveSettings.shifted(self.timestep_shift))
+        objective = self.make_objective(models.make_scheduler())
         batches = ClipBatches(
             self.batch_size,
             self.num_frames,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from muybridge.training.data import TrainingData
+from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import (
     PipelineStage,
@@ -78,7 +79,7 @@ class VideoTextStage(Stage):
         return StageWork(method, batches, lambda: {"text_encoder": text_encoder})
 
 
-class _VideoSettings(PipelineStage):
+class _VideoSettings(DenoisingStage, PipelineStage):
     """What the stages of the video transformer share.
 
     The size of a batch counts clips; a batch of stills has four times as many.
@@ -91,7 +92,6 @@ class _VideoSettings(PipelineStage):
     last_still_share: float = Field(default=0.25, ge=0, le=1)
     timestep_shift: float = Field(default=2.0, gt=0)
     """Above 1 high noise is drawn more often, below 1 low noise."""
-    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
     oversample: dict[str, Annotated[int, Field(strict=True)]] = Field(default_factory=dict)
     """Shapes, colours and motions that come more often than others, and how many times as often."""
 
@@ -104,12 +104,10 @@ class _VideoSettings(PipelineStage):
         from muybridge.demo.batches import ConditionedVideoBatches
         from muybridge.pipelines.easyanimate.family import TRAINING
         from muybridge.training.methods.denoise import DenoisingMethod, TrainedNetworks
-        from muybridge.training.objective.diffusion import DiffusionObjective
-        from muybridge.training.objective.settings import ObjectiveSettings
         from muybridge.vae import AutoencoderKLMagvit
 
         vae = AutoencoderKLMagvit.from_pretrained(exported_part(output, "video-vae", "vae"))
-        objective = DiffusionObjective(models.make_scheduler(), ObjectiveSettings.shifted(self.timestep_shift))
+        objective = self.make_objective(models.make_scheduler())
         batches = ConditionedVideoBatches(
             self.batch_size,
             self.seed,

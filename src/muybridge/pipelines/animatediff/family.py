@@ -30,7 +30,9 @@ def _full_size() -> MotionHost:
 TRAINING = Training(
     latents=deferred(f"{_HERE}.learning:latents"),
     told=deferred(f"{_HERE}.learning:told"),
+    text=deferred(f"{_HERE}.learning:text"),
     check=deferred(f"{_HERE}.learning:check"),
+    prepare_image_model=deferred(f"{_HERE}.learning:prepare_image_model"),
     frames=8,
     whole_clip_share=0.25,
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from muybridge.backbones.unet.config import UNetConfig
 from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks
+from muybridge.sampling import make_plain_scheduler
+from muybridge.sampling.schedulers import ANIMATEDIFF_BETAS
 from muybridge.types import SettingsDict
 from muybridge.vae import encode_images
 
@@ -23,8 +26,18 @@ def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
 
 def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
     """Of `input_ids [b, n]` and `frame_positions [f]`."""
-    states = networks.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
-    return {"encoder_hidden_states": states, "frame_positions": batch["frame_positions"]}
+    return {**text(networks, batch), "frame_positions": batch["frame_positions"]}
+
+
+def text(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
+    """Of `input_ids [b, n]`."""
+    return {"encoder_hidden_states": networks.text_encoder(input_ids=batch["input_ids"]).last_hidden_state}
+
+
+def prepare_image_model(pipeline: Any) -> None:
+    """Give it the noise levels that motion modules are trained with; what it predicts stays."""
+    prediction = pipeline.scheduler.config["prediction_type"]
+    pipeline.scheduler = make_plain_scheduler("ddim", {**ANIMATEDIFF_BETAS, "prediction_type": prediction})
 
 
 def check(networks: Networks) -> None:

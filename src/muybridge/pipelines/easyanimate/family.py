@@ -29,6 +29,7 @@ def _full_size() -> MotionHost:
 TRAINING = Training(
     latents=deferred(f"{_HERE}.learning:latents"),
     told=deferred(f"{_HERE}.learning:told"),
+    text=deferred(f"{_HERE}.learning:text"),
     check=deferred(f"{_HERE}.learning:check"),
 )
 
@@ -46,6 +47,8 @@ FAMILY = Family(
     planning=Planning(skeleton=deferred(f"{_HERE}.planning:skeleton"), stages=deferred(f"{_HERE}.planning:stages")),
     lora=LoraTargets(
         "transformer",
+        version="easyanimate_v3",
+        architecture="easyanimate-v3",
         refusals={
             "official": (
                 "lora_alpha_mode 'official' is AnimateDiff's, which passes alphas over; EasyAnimate's own program "

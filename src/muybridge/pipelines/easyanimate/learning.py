@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from muybridge.conditioning.clip_picture import embed_picture
 from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks
 from muybridge.types import SettingsDict
-from muybridge.vae.magvit.batches import encode_given, encode_videos
+from muybridge.vae.magvit.batches import encode_given, encode_masked, encode_videos
 
 
 def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
@@ -21,12 +24,47 @@ def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
-    """Of `input_ids` and `attention_mask [b, n]`, `pixels`, and `unknown [b, f]`, true for frames to be made."""
+    """Of captions, and of what is given of the clips; see `text` and `conditions`."""
     with torch.no_grad():
-        given = encode_given(networks.vae, batch["pixels"], batch["unknown"])
+        given = conditions(networks, batch)
+    return {**text(networks, batch), **given}
+
+
+def text(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
+    """Of `input_ids` and `attention_mask [b, n]`."""
     mask = batch["attention_mask"]
     states = networks.text_encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-    return {"encoder_hidden_states": states, "encoder_attention_mask": mask, "inpaint_latents": given}
+    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+
+
+def conditions(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
+    """Of `pixels`, and `unknown [b, f]` or `[b, f, h, w]`, true for what is to be made.
+
+    Where the model is told of a picture, also of `picture [b]`, the frame that it is, and `picture_counts [b]`. Samples
+    that `nothing_given [b]` is true for are told nothing of mask and masked video.
+    """
+    unknown = batch["unknown"]
+    encode = encode_given if unknown.ndim == 2 else encode_masked
+    given = encode(networks.vae, batch["pixels"], unknown)
+    if "nothing_given" in batch:
+        given = given * ~batch["nothing_given"][:, None, None, None, None]
+    return {"inpaint_latents": given, **_picture(networks, batch)}
+
+
+def _picture(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
+    encoder: Any = getattr(networks, "image_encoder", None)
+    processor: Any = getattr(networks, "image_processor", None)
+    config = networks.backbone.transformer_config
+    if encoder is None or processor is None or config.clip_channels is None or "picture" not in batch:
+        return {}
+    frames = batch["pixels"][torch.arange(len(batch["pixels"])), batch["picture"]]
+    pictures = ((frames + 1) * 127.5).round().clamp(0, 255).byte().movedim(1, -1).cpu().numpy()
+    states = torch.cat([embed_picture(processor, encoder, Image.fromarray(picture)) for picture in pictures])
+    counts = batch["picture_counts"].to(states)
+    return {
+        "clip_encoder_hidden_states": states,
+        "clip_attention_mask": counts[:, None].expand(-1, config.clip_tokens),
+    }
 
 
 def check(networks: Networks) -> None:

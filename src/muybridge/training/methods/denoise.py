@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -110,11 +110,15 @@ class TrainedNetworks:
         backbone: the denoising network, with its motion adapter attached.
         text_encoder: of the captions.
         vae: of the clips.
+        image_encoder: CLIP of a picture that stands for the clip, where the model is told of one.
+        image_processor: what that wants of its pictures.
     """
 
     backbone: nn.Module
     text_encoder: nn.Module
     vae: nn.Module
+    image_encoder: nn.Module | None = None
+    image_processor: Any = None
 
 
 class DenoisingMethod(nn.Module):
@@ -142,6 +146,9 @@ class DenoisingMethod(nn.Module):
         self.backbone = networks.backbone
         self.text_encoder = networks.text_encoder
         self.vae = networks.vae.requires_grad_(False)
+        encoder = getattr(networks, "image_encoder", None)
+        self.image_encoder = None if encoder is None else encoder.requires_grad_(False)
+        self.image_processor = getattr(networks, "image_processor", None)
         self.objective = objective
         self.how = how
 
@@ -149,6 +156,8 @@ class DenoisingMethod(nn.Module):
         """Switch what is trained; the VAE stays in evaluation mode."""
         super().train(mode)
         self.vae.eval()
+        if self.image_encoder is not None:
+            self.image_encoder.eval()
         return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class ObjectiveSettings(Settings):
 
     timesteps: Literal["uniform", "shifted", "logit-normal"] = "uniform"
     """How noise levels are drawn, one a clip; logit-normal is EasyAnimate's, which draws the middle ones most often."""
-    timestep_shift: float | None = Field(default=None, ge=1)
+    timestep_shift: float | None = Field(default=None, gt=0)
     """Of `shifted`, 3 if not given: s > 1 draws high noise more often, as u becomes s u / (1 + (s - 1) u)."""
     noise_offset: float = Field(default=0.0, ge=0)
     """Share of a further draw that is one number for a channel, the same in all frames; teaches brightness."""

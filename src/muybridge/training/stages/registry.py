@@ -20,6 +20,10 @@ _SHIPPED = (
     "muybridge.demo.stages.video",
     "muybridge.training.stages.adapters",
     "muybridge.training.stages.sparse_control",
+    "muybridge.training.stages.motion_lora",
+    "muybridge.training.stages.transformer",
+    "muybridge.training.stages.distil",
+    "muybridge.training.stages.autoencoder",
     "muybridge.training.stages.lora",
 )
 """Modules that register something when they are imported. By name, as training itself imports no set of clips."""

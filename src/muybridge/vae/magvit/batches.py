@@ -42,3 +42,19 @@ def encode_given(vae: AutoencoderKLMagvit, pixels: Tensor, unknown: Tensor) -> T
     video_latents[seen] = encoded[1:]
     latents = torch.cat((mask_latents, video_latents), dim=1)
     return latents.unflatten(0, (len(pixels), -1)).transpose(1, 2).flatten(2, 3)
+
+
+def encode_masked(vae: AutoencoderKLMagvit, pixels: Tensor, unknown: Tensor) -> Tensor:
+    """As `encode_given`, for masks `bool [b, f, h, w]` that differ within a frame.
+
+    Args:
+        vae: of either kind.
+        pixels: `[b, f, 3, h, w]` in [-1, 1].
+        unknown: true where something is to be made.
+
+    Returns:
+        `[b, 2 c, n, h / s, w / s]`.
+    """
+    mask = unknown[:, :, None].expand_as(pixels)
+    masked = torch.where(mask, torch.full_like(pixels, -1.0), pixels)
+    return torch.cat((encode_videos(vae, mask.to(pixels)), encode_videos(vae, masked)), dim=1)

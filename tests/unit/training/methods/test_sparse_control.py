@@ -14,13 +14,18 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from muybridge.backbones.unet import UNet3DConditionModel
-from muybridge.backbones.unet.sparse_control import SparseControlModel
-from muybridge.conditioning.sparse import keyframe_condition
+from muybridge.conditioning.sparse import keyframe_condition, sketch_condition
 from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines.animatediff.family import TRAINING
 from muybridge.training.methods.adapters import MotionMethod
-from muybridge.training.methods.sparse_control import SparseControlMethod, condition_of, make_keyframe_control
+from muybridge.training.methods.sparse_control import (
+    KnownFrames,
+    SparseControlMethod,
+    condition_of,
+    make_keyframe_control,
+    sketches_of,
+)
 from muybridge.training.objective.diffusion import DiffusionObjective
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.trainer import Trainer, TrainerConfig
@@ -235,7 +240,63 @@ def test_a_control_that_does_not_fit_is_refused():
     method = small_method()
     rest = (method.vae, method.text_encoder, method.objective, method.how)
 
-    with pytest.raises(ConfigError, match="for drawings"):
-        SparseControlMethod(method.backbone, SparseControlModel.from_unet(method.backbone, "scribble", CONFIG), *rest)
     with pytest.raises(ConfigError, match=r"\[32, 64\].*\[64, 64\]"):
         SparseControlMethod(small_unet((64, 64)), method.control, *rest)
+
+
+def sketching_method() -> SparseControlMethod:
+    unet = small_unet()
+    objective = DiffusionObjective(DDIMScheduler(prediction_type="v_prediction", clip_sample=False))
+    control = make_keyframe_control(unet, CONFIG, kind="scribble", spatial_factor=2)
+    return SparseControlMethod(unet, control, small_vae(), small_text_encoder(), objective, TRAINING)
+
+
+def test_one_for_sketches_learns_from_drawings_of_the_frames():
+    method, batch = sketching_method(), batch_of()
+    assert method.control.kind == "scribble"
+
+    drawn = {**batch, "sketches": sketches_of(batch["pixels"])}
+    with torch.no_grad():
+        assert float(method(drawn, generator())["loss"]) == float(method(batch, generator())["loss"])
+    losses = train(method, batch, 5, seed_of=lambda _: 1)
+
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        black = {**batch, "sketches": torch.zeros_like(batch["pixels"])}
+        assert float(method(black, generator())["loss"]) != float(method(drawn, generator())["loss"])
+
+
+def test_sketches_are_shown_as_in_generation():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 5, 16, 16, 3), np.uint8)
+    known = torch.zeros(1, 5, dtype=torch.bool)
+    known[0, [1, 4]] = True
+    sketches = torch.from_numpy(frames).movedim(-1, -3).float().div(255).transpose(1, 2)
+
+    pictures = {index: Image.fromarray(frames[0, index]) for index in (1, 4)}
+    assert torch.equal(condition_of(sketches, known), sketch_condition(pictures, 5, 16, 16))
+
+
+def test_sketches_have_lines_where_brightness_changes():
+    pixels = torch.full((2, 3, 12, 12), -0.5)
+    pixels[0, :, :, 6:] = 0.7
+
+    lines = sketches_of(pixels)
+
+    assert lines.shape == pixels.shape
+    assert float(lines[0, :, :, 5:7].min()) == 1
+    assert float(lines[0, :, :, :4].max()) == 0
+    assert float(lines[1].max()) == 0, "there is nothing to draw"
+    assert torch.equal(sketches_of(pixels[None])[0], lines)
+
+
+def test_known_frames_are_drawn_by_the_number_of_the_batch():
+    batches = KnownFrames(lambda _: batch_of(8), seed=1)
+
+    drawn = [batches(index)["known"] for index in range(100)]
+
+    rows = [tuple(row.nonzero()[:, 0].tolist()) for known in drawn for row in known]
+    assert 0.32 < sum(row == (0,) for row in rows) / len(rows) < 0.58
+    assert 0.13 < sum(row == (0, 7) for row in rows) / len(rows) < 0.3
+    assert {len(row) for row in rows} == {1, 2, 3, 4}
+    assert torch.equal(batches(7)["known"], drawn[7])
+    assert KnownFrames(lambda _: batch_of(1), seed=1)(0)["known"].all()

@@ -1,0 +1,145 @@
+"""What a consistency model is trained against: itself, a step of its teacher further on the way from noise.
+
+Source: Luo et al., "LCM-LoRA" (2023), as diffusers' and EasyAnimate's scripts have it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from muybridge.errors import ConfigError
+
+_SIGMA_DATA = 0.5
+_TIMESTEP_SCALING = 10.0
+"""The `lcm` scheduler's, so that a student is run as it was trained."""
+
+
+@dataclass(frozen=True)
+class Distilling:
+    """How a teacher is distilled.
+
+    Attributes:
+        solver_steps: DDIM steps from noise to nothing, of which the student learns to skip all but a few.
+        guidance: scales of classifier-free guidance between which the teacher's is drawn, and which the student then
+            needs no more.
+        huber: of a pseudo-Huber loss; None for the mean square.
+    """
+
+    solver_steps: int = 50
+    guidance: tuple[float, float] = (6.0, 16.0)
+    huber: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        low, high = self.guidance
+        if self.solver_steps < 2 or not 1 <= low <= high < float("inf"):
+            raise ConfigError(
+                "Distilling needs solver_steps of at least 2, and guidance as two scales of at least 1, the smaller "
+                f"first; given {self.solver_steps} and {list(self.guidance)}."
+            )
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A step on the way from noise, one for each sample.
+
+    Attributes:
+        noisy: latents `[b, c, (f,) h, w]` where it begins.
+        start: timestep of that, int64 `[b]`.
+        end: timestep where it ends, likewise.
+        signal_at_end: share of the variance there that is signal, float64 `[b]`.
+        guidance: scale of the teacher's, `[b]`.
+    """
+
+    noisy: Tensor
+    start: Tensor
+    end: Tensor
+    signal_at_end: Tensor
+    guidance: Tensor
+
+
+class ConsistencyObjective:
+    """Stretches, the teacher's steps over them, and how the student is judged."""
+
+    def __init__(self, scheduler: DDIMScheduler, settings: Distilling | None = None) -> None:
+        """Noise levels and prediction type are the scheduler's.
+
+        Raises:
+            ConfigError: the prediction type is neither "epsilon" nor "v_prediction", or more solver steps than levels.
+        """
+        prediction = scheduler.config["prediction_type"]
+        if prediction not in ("epsilon", "v_prediction"):
+            raise ConfigError(f"Distilling knows the prediction types epsilon and v_prediction; given {prediction!r}.")
+        self.settings = settings or Distilling()
+        self._velocity = prediction == "v_prediction"
+        self.alphas = scheduler.alphas_cumprod
+        levels = scheduler.config["num_train_timesteps"]
+        if self.settings.solver_steps > levels:
+            raise ConfigError(f"This model has {levels} noise levels; given {self.settings.solver_steps} solver_steps.")
+        self.stride = levels // self.settings.solver_steps
+        self._steps = torch.arange(1, self.settings.solver_steps + 1) * self.stride - 1
+        before = torch.cat((torch.zeros(1, dtype=torch.long), self._steps[:-1]))
+        self._signals_at_end = self.alphas[before].double()
+
+    def draw(self, latents: Tensor, generator: torch.Generator) -> Stretch:
+        """A stretch for each sample, drawn on the CPU."""
+        count = len(latents)
+        index = torch.randint(len(self._steps), (count,), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        low, high = self.settings.guidance
+        guidance = (low + (high - low) * torch.rand(count, generator=generator)).to(latents)
+        return self.stretch(latents, noise, index, guidance)
+
+    def stretch(self, latents: Tensor, noise: Tensor, index: Tensor, guidance: Tensor) -> Stretch:
+        """Of given draws; `index` counts the solver's steps from the least noise on."""
+        start = self._steps[index]
+        signal, rest = self._levels(start, latents)
+        end = (start - self.stride).clamp(min=0)
+        device = latents.device
+        noisy = signal * latents + rest * noise
+        return Stretch(noisy, start.to(device), end.to(device), self._signals_at_end[index].to(device), guidance)
+
+    def step(self, stretch: Stretch, conditional: Tensor, unconditional: Tensor) -> Tensor:
+        """Where the teacher, which said this with the caption and without, arrives by one step of DDIM."""
+        scale = _expand(stretch.guidance, conditional)
+        output = unconditional + scale * (conditional - unconditional)
+        clean, noise = self._clean_and_noise(output, stretch.start, stretch.noisy)
+        signal = _expand(stretch.signal_at_end, clean)
+        return signal.sqrt() * clean.double() + (1 - signal).sqrt() * noise.double()
+
+    def consistent(self, output: Tensor, timesteps: Tensor, noisy: Tensor) -> Tensor:
+        """The clean latents that a student means; at the least noise they are what it was shown."""
+        clean, _ = self._clean_and_noise(output, timesteps, noisy)
+        scaled = (timesteps * _TIMESTEP_SCALING).to(clean.dtype)
+        kept = _SIGMA_DATA**2 / (scaled.square() + _SIGMA_DATA**2)
+        made = scaled / (scaled.square() + _SIGMA_DATA**2).sqrt()
+        return _expand(kept, clean) * noisy + _expand(made, clean) * clean
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """How far the student is from itself, a step further on."""
+        difference = prediction.float() - target.float()
+        if self.settings.huber is None:
+            return difference.square().mean()
+        return ((difference.square() + self.settings.huber**2).sqrt() - self.settings.huber).mean()
+
+    def _clean_and_noise(self, output: Tensor, timesteps: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        signal, rest = self._levels(timesteps.cpu(), noisy)
+        if self._velocity:
+            return signal * noisy - rest * output, signal * output + rest * noisy
+        return (noisy - rest * output) / signal, output
+
+    def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alphas = _expand(self.alphas[timesteps].to(like), like)
+        return alphas.sqrt(), (1 - alphas).sqrt()
+
+
+def _expand(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *(1,) * (like.ndim - 1))

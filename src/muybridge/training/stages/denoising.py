@@ -1,0 +1,45 @@
+"""What stages have in common that train a denoising network, or something beside one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+
+from muybridge.errors import ConfigError
+from muybridge.training.objective.settings import ObjectiveSettings
+from muybridge.training.stages.stage import Stage
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+    from muybridge.training.objective.diffusion import DiffusionObjective
+
+
+class DenoisingStage(Stage):
+    """A stage with a denoising objective."""
+
+    objective: ObjectiveSettings | None = None
+    """All that can be said of it; in place of `timestep_shift`."""
+    timestep_shift: float = Field(default=3.0, ge=1)
+    """Above 1 high noise is drawn more often: the short way to say nothing else of the objective."""
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        if self.objective is not None and "timestep_shift" in self.model_fields_set:
+            raise ConfigError(
+                "timestep_shift and objective both say how noise levels are drawn; leave timestep_shift out, and say "
+                "objective: {timesteps: shifted, timestep_shift: 3.0}."
+            )
+        return self
+
+    def make_objective(self, scheduler: DDIMScheduler) -> DiffusionObjective:
+        """The objective for a model with these noise levels.
+
+        Raises:
+            ConfigError: settings that are not for what the model predicts.
+        """
+        from muybridge.training.objective.diffusion import DiffusionObjective
+
+        return DiffusionObjective(scheduler, self.objective or ObjectiveSettings.shifted(self.timestep_shift))

@@ -1,0 +1,78 @@
+"""The stage that distils a model that exists to a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from muybridge.errors import ConfigError
+from muybridge.training.data import TrainingData
+from muybridge.training.stages.lora import LoraOutput, denoising_method
+from muybridge.training.stages.registry import register_stage
+from muybridge.training.stages.stage import StageWork
+
+
+@register_stage
+class DistilStage(LoraOutput):
+    """Train a LoRA with which a model makes videos in 4 to 8 steps without guidance (a latent consistency model).
+
+    Videos are then made with the scheduler `lcm` and a guidance of 1.
+    """
+
+    method: Literal["distil"]
+    rank: int = Field(default=64, ge=1)
+    layers: str = "linear"
+    """Which layers learn: motion, spatial, linear, or a regular expression; see `methods.lora.LORA_LAYERS`."""
+    solver_steps: int = Field(default=50, ge=2)
+    """Steps of the model as it is, of which the student learns to skip most."""
+    guidance: tuple[float, float] = (6.0, 16.0)
+    """Scales of guidance between which the teacher's is drawn; the student's videos look as with one of them."""
+    huber: float | None = Field(default=None, gt=0)
+    """Of a pseudo-Huber loss, such as 0.001; by default the mean square."""
+    num_frames: int | None = Field(default=None, ge=1)
+    """Frames of a clip at a time, where the family is trained so; its usual number if not given."""
+    whole_clip_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the batches with whole clips, fewer of them, likewise."""
+    caption_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _has_no_other_objective(self) -> Self:
+        if given := sorted(self.model_fields_set & {"objective", "timestep_shift"}):
+            raise ConfigError(
+                f"A model is distilled against itself, at noise levels of its solver; leave {' and '.join(given)} out."
+            )
+        low, high = self.guidance
+        if not 1 <= low <= high:
+            raise ConfigError(f"guidance is two scales of at least 1, the smaller first; given {list(self.guidance)}.")
+        return self
+
+    def check(self, data: TrainingData) -> None:
+        """The pattern of layers, and whether the model is there."""
+        from muybridge.training.methods.lora import layer_pattern
+
+        layer_pattern(self.layers)
+        super().check(data)
+
+    def prepare(self, output: Path, data: TrainingData) -> StageWork:
+        """Build what is trained, and its batches.
+
+        Raises:
+            ConfigError: layers that the model does not have, or settings for a family that is trained otherwise.
+            CheckpointError: the model cannot be loaded.
+        """
+        from muybridge.training.empty_captions import WithEmptyCaption
+        from muybridge.training.methods.consistency import ConsistencyMethod
+        from muybridge.training.methods.lora import LoraMethod
+        from muybridge.training.objective.consistency import ConsistencyObjective, Distilling
+        from muybridge.training.stages.base_model import clips_for, load_base, training_scheduler, wanted_clips
+
+        base, how = load_base(self.base)
+        lora = LoraMethod(denoising_method(self, base, how), self.layers, self.shape(), base.family.lora)
+        settings = Distilling(self.solver_steps, self.guidance, self.huber)
+        method = ConsistencyMethod(lora, ConsistencyObjective(training_scheduler(base), settings))
+        wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames)
+        clips = clips_for(data, wanted, how, self.base, self.whole_clip_share)
+        folder = self.folder_of(lora, base, self.layers)
+        return StageWork(method, WithEmptyCaption(clips, base.tokenizer), lambda: {"lora": folder})

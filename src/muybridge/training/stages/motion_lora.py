@@ -1,0 +1,109 @@
+"""Stages that train the LoRAs that AnimateDiff publishes: of motion modules, and the domain adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from muybridge.errors import ConfigError
+from muybridge.training.camera_moves import CameraMove
+from muybridge.training.data import BatchSource, ClipsWanted, TrainingData
+from muybridge.training.stages.lora import LoraOutput, denoising_method
+from muybridge.training.stages.registry import register_stage
+from muybridge.training.stages.stage import StageWork
+
+
+@register_stage
+class MotionLoraStage(LoraOutput):
+    """Train a LoRA of the self-attentions of the motion modules, on clips that share a motion, or a camera move."""
+
+    method: Literal["motion-lora"]
+    rank: int = Field(default=64, ge=1)
+    dialect: Literal["diffusers", "kohya", "original"] = "original"
+    camera: CameraMove | None = None
+    """What a camera does over the first frames of the clips, which takes the place of their own motion; a roll turns
+    what is shown the way that it is named after, and what is panned to the right goes left."""
+    camera_extent: tuple[float, float] = (0.15, 0.4)
+    """How far the camera goes in a clip, as shares of the side between which it is drawn."""
+    taught: str | None = None
+    """What all clips show and no caption says, where the set of clips can choose them so."""
+    num_frames: int | None = Field(default=None, ge=2)
+    """Frames of a clip at a time, where the family is trained so; its usual number if not given."""
+
+    @model_validator(mode="after")
+    def _camera_goes_somewhere(self) -> Self:
+        if self.camera is None and "camera_extent" in self.model_fields_set:
+            raise ConfigError("camera_extent is of a camera move; say camera too, such as zoom-in, or leave it out.")
+        low, high = self.camera_extent
+        if not 0 < low <= high < 1:
+            raise ConfigError(
+                "camera_extent is two shares of the side, the smaller first, above 0 and below 1; given "
+                f"{list(self.camera_extent)}."
+            )
+        return self
+
+    def check(self, data: TrainingData) -> None:
+        """What is taught, and whether the model is there."""
+        data.check_taught(self.taught)
+        super().check(data)
+
+    def prepare(self, output: Path, data: TrainingData) -> StageWork:
+        """Build what is trained, and its batches.
+
+        Raises:
+            ConfigError: a model without motion modules, or one that is trained on whole clips with num_frames.
+            CheckpointError: the model cannot be loaded.
+        """
+        from muybridge.training.methods.lora import LoraMethod
+        from muybridge.training.stages.base_model import load_base, wanted_clips
+
+        base, how = load_base(self.base)
+        if how.frames is None and self.num_frames is not None:
+            raise ConfigError(f"{self.base} is trained on whole clips; leave num_frames out.")
+        method = LoraMethod(denoising_method(self, base, how), "motion", self.shape(), base.family.lora)
+        cached_by = how if self.camera is None else None
+        wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames or how.frames, cached_by)
+        folder = self.folder_of(method, base, "motion")
+        return StageWork(method, self._clips(data, wanted), lambda: {"lora": folder})
+
+    def _clips(self, data: TrainingData, wanted: ClipsWanted) -> BatchSource:
+        clips = data.taught_clips(wanted, self.taught)
+        if self.camera is None:
+            return clips
+        from muybridge.training.camera import CameraClips
+
+        return CameraClips(clips, self.camera, self.camera_extent, self.seed)
+
+
+@register_stage
+class DomainAdapterStage(LoraOutput):
+    """Train a LoRA of the image layers on single frames: how the clips look, so that motion need not learn it.
+
+    As in AnimateDiff's version 3: the motion modules are trained with it in place, and videos made without it, or with
+    less of it. The model's own motion modules take no part.
+    """
+
+    method: Literal["domain-adapter"]
+    rank: int = Field(default=128, ge=1)
+    dialect: Literal["diffusers", "kohya", "original"] = "original"
+
+    def prepare(self, output: Path, data: TrainingData) -> StageWork:
+        """Build what is trained, and its batches.
+
+        Raises:
+            ConfigError: a model with a transformer.
+            CheckpointError: the model cannot be loaded.
+        """
+        from muybridge.training.methods.lora import LoraMethod
+        from muybridge.training.stages.base_model import load_base, require_unet, wanted_clips
+
+        base, how = load_base(self.base, needs_motion=False)
+        require_unet(base, self.base, "a domain adapter")
+        base.remove_motion_adapter()
+        method = LoraMethod(denoising_method(self, base, how), "spatial", self.shape(), base.family.lora)
+        wanted = wanted_clips(base, self, self.caption_dropout, cached_by=how)
+        folder = self.folder_of(method, base, "spatial")
+        return StageWork(method, data.clips(replace(wanted, num_frames=1)), lambda: {"lora": folder})
