@@ -52,6 +52,27 @@ class Dataset:
     plan: BucketPlan
     refusals: tuple[Refusal, ...]
 
+    def split(self, share: float) -> tuple[Dataset, Dataset | None]:
+        """Without a share of the clips, one at least, and these; by their content, so that names do not matter.
+
+        There is no second one for a share of 0.
+
+        Raises:
+            TrainingError: fewer than two clips.
+        """
+        if share == 0:
+            return self, None
+        clips = sorted(self.plan.clips, key=lambda clip: clip.record.id)
+        if len(clips) < 2:
+            raise TrainingError("Of one clip none can be held out; leave data.held_out out, or add clips.")
+        held = {clip.record.id for clip in clips[: max(1, round(len(clips) * share))]}
+        return self._with(lambda clip: clip.record.id not in held), self._with(lambda clip: clip.record.id in held)
+
+    def _with(self, keep: Callable[[Clip], bool]) -> Dataset:
+        chosen = {shape: tuple(filter(keep, clips)) for shape, clips in self.plan.buckets.items()}
+        buckets = {shape: clips for shape, clips in chosen.items() if clips}
+        return replace(self, plan=replace(self.plan, buckets=buckets))
+
     def order(self, batch_size: int, seed: int) -> BatchOrder:
         """Which clips make up which batch.
 

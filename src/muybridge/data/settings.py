@@ -71,6 +71,8 @@ class DataSettings(_Strict):
     allow_high_range: bool = False
     max_damaged: float = Field(default=0.1, ge=0, le=1)
     """Share of the files that may be damaged before the run stops."""
+    held_out: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the clips, one at least, that are not trained on, to measure what is learned and not remembered."""
     cache: str | None = None
     """A folder for latents, so that each clip is encoded once; it then has one draw of start, crop and mirror."""
     every_frame: bool = False

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from muybridge.data.dataset import Dataset, open_dataset
-from muybridge.data.report import DatasetReport
+from muybridge.data.dataset import open_dataset
+from muybridge.data.report import DatasetReport, write_report
 from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError, InputFileError
+from muybridge.files.atomic import output_error
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
 from muybridge.training.data import Batch, BatchSource, ClipsWanted
 from muybridge.training.latent_cache import CachedClips
@@ -20,6 +22,19 @@ _KNOWN = {"start": 0.4, "both ends": 0.2, "anywhere": 0.4}
 """How often a clip is given with what of it, for a SparseCtrl."""
 _EVERY_SECOND = 0.7
 """How often a stretch has every second frame, where there is room for it."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Batches without dropped captions, to measure on.
+
+    Attributes:
+        trained: of clips that are trained on.
+        held_out: of others; None where there are none.
+    """
+
+    trained: DatasetBatches | None
+    held_out: DatasetBatches | None
 
 
 class ClipSets:
@@ -33,6 +48,8 @@ class ClipSets:
         self.settings = settings
         self.report: DatasetReport | None = None
         """Of the batches that were asked for last."""
+        self.looks: Looks | None = None
+        """Batches to measure on, of those that were asked for last."""
 
     def check_sources(self) -> None:
         """Raises ConfigError where a set is not there at all."""
@@ -82,15 +99,45 @@ class ClipSets:
             dataset = open_dataset(settings)
         except InputFileError as error:
             raise ConfigError(f"The clips to train on cannot be read: {error}") from error
+        trained, held_out = dataset.split(settings.held_out)
         batches = DatasetBatches(
-            dataset, wanted.tokenizer, BatchSettings(wanted.batch_size, wanted.seed, wanted.caption_dropout)
+            trained, wanted.tokenizer, BatchSettings(wanted.batch_size, wanted.seed, wanted.caption_dropout)
         )
-        self.report = DatasetReport(dataset, batches.order, 1)
+        self.report = DatasetReport(trained, batches.order, 1)
+        whole = BatchSettings(wanted.batch_size, wanted.seed, caption_dropout=0.0, workers=0)
+        self.looks = Looks(
+            *(None if each is None else DatasetBatches(each, wanted.tokenizer, whole) for each in (trained, held_out))
+        )
         return batches
 
-    def opened(self) -> Dataset | None:
-        """What was found, once batches have been asked for."""
-        return None if self.report is None else self.report.dataset
+    def digest(self) -> str | None:
+        """Of the clips and captions that batches are made of, once they have been asked for."""
+        if self.report is None:
+            return None
+        found = hashlib.sha256(self.settings.model_dump_json(exclude={"cache", "max_damaged"}).encode())
+        for clip in sorted(self.report.dataset.plan.clips, key=lambda clip: clip.record.id):
+            found.update(f"{clip.record.id} {clip.shape} {clip.record.text}\n".encode("utf-8", "surrogateescape"))
+        return found.hexdigest()
+
+
+def report_on_data(report: DatasetReport, steps: int, folder: Path) -> DatasetReport:
+    """Write what is known of the clips to `data.txt`, `data.json` and `data.png` in the folder of a run.
+
+    Args:
+        report: of the batches.
+        steps: that they are for.
+        folder: of the run; made if it is not there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    whole = DatasetReport(report.dataset, report.order, steps)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    write_report(whole, folder)
+    return whole
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 
 from muybridge.checkpoints.quiet_loading import quiet_loading
-from muybridge.data.report import DatasetReport, write_report
 from muybridge.errors import ConfigError
 from muybridge.runtime.peak import peak_memory
-from muybridge.training.clip_sets import ClipSets
+from muybridge.training.clip_sets import ClipSets, report_on_data
 from muybridge.training.monitoring.overfitting import OverfitSettings, OverfitVerdict, overfit
 from muybridge.training.run import trainer_config
 from muybridge.training.run_file import TrainingRun, load_run
@@ -42,18 +41,14 @@ def look_at_data(run_file: Path, overrides: list[str], output: Path) -> str:
     stage = run.stages[0]
     data = training_data(run.data)
     if not isinstance(data, ClipSets):
-        raise ConfigError(
-            f"{run_file} trains on {run.data}, which is made up as it goes; there are no clips to look at."
-        )
+        raise ConfigError(f"{run_file} trains on {run.data}, which is drawn as it goes; there are no clips to look at.")
     stage.check(data)
     with quiet_loading():
         torch.manual_seed(stage.seed)
         work = stage.prepare(output, data)
         if data.report is None:
             raise ConfigError(f"The stage {stage.method!r} takes no clips.")
-        report = DatasetReport(data.report.dataset, data.report.order, stage.steps)
-        output.mkdir(parents=True, exist_ok=True)
-        write_report(report, output)
+        report = report_on_data(data.report, stage.steps, output)
         return f"{report}\n\n{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
 
 

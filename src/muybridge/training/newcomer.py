@@ -16,6 +16,9 @@ from muybridge.types import SettingsDict
 
 ClipMethod = Literal["lora", "motion", "motion-lora"]
 CLIP_METHODS: tuple[ClipMethod, ...] = get_args(ClipMethod)
+_LOOKS = 4
+_SAMPLES = 2
+_ENOUGH, _HELD_OUT = 10, 0.1
 _STEPS = (100, 3000)
 """Fewest and most steps that are chosen."""
 
@@ -76,10 +79,10 @@ _PUBLISHED_SCALE = _Scale(
     1,
     60,
     {
-        "optimizer": {"name": "adamw"},
+        "optimizer": "adamw",
         "learning_rate": 1.0e-4,
-        "warmup_steps": 50,
-        "schedule": {"name": "cosine"},
+        "schedule": {"name": "cosine", "warmup_steps": 50},
+        "objective": {"timesteps": "uniform"},
         "ema_decay": 0.99,
         "log_every": 10,
     },
@@ -103,10 +106,12 @@ def run_document(asked: ClipsRun) -> tuple[SettingsDict, list[str]]:
     steps = asked.steps or _steps(len(records), scale)
     source = {"path": str(asked.clips), "caption": asked.caption, "trigger": asked.trigger}
     stage = {**_stage(asked.method, scale.rank), "base": asked.base, "steps": steps, "batch_size": scale.batch_size}
+    stage |= {**scale.settings, "evaluation": {"every": max(1, steps // _LOOKS), "prompts": _prompts(asked, records)}}
+    held_out = {"held_out": _HELD_OUT} if len(records) >= _ENOUGH else {}
     document = {
         "name": _name(asked.clips),
-        "data": {"sources": [{key: value for key, value in source.items() if value is not None}]},
-        "stages": [{**stage, **scale.settings}],
+        "data": {"sources": [{key: value for key, value in source.items() if value is not None}], **held_out},
+        "stages": [stage],
     }
     seen = steps * scale.batch_size / len(records)
     picked = [
@@ -114,6 +119,8 @@ def run_document(asked: ClipsRun) -> tuple[SettingsDict, list[str]]:
         _WORDS[asked.method].format(rank=scale.rank),
         f"{steps} steps of {scale.batch_size}: each clip is seen about {seen:.0f} times",
     ]
+    if held_out:
+        picked.append(f"{max(1, round(_HELD_OUT * len(records)))} clips are held out, to measure what is learned")
     if asked.trigger is not None:
         picked.append(f"prompts call it by {asked.trigger!r}")
     return document, picked
@@ -188,6 +195,12 @@ def _check_captions(asked: ClipsRun, records: tuple[Record, ...]) -> None:
             "into a text file of its name, give one caption for all with --caption, or a word to call them by with "
             "--trigger."
         )
+
+
+def _prompts(asked: ClipsRun, records: tuple[Record, ...]) -> list[str]:
+    """Of the samples that show how far it is: the first captions that differ."""
+    captions = (", ".join(filter(None, (asked.trigger, each.text or asked.caption))) for each in records)
+    return list(dict.fromkeys(captions))[:_SAMPLES]
 
 
 def _steps(clips: int, scale: _Scale) -> int:

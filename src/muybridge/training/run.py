@@ -18,6 +18,7 @@ from muybridge.files.folder_lock import locked_folder
 from muybridge.files.json_settings import read_json_object
 from muybridge.files.new_folder import replaced_folder
 from muybridge.training.checkpoints import has_checkpoint
+from muybridge.training.clip_sets import ClipSets, report_on_data
 from muybridge.training.config import CHANGEABLE_SETTINGS, changed_settings, settled_precision, with_schedule
 from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.placement import check_sharding
@@ -27,6 +28,7 @@ from muybridge.training.stages.stage import Stage, StageWork, exported_part
 from muybridge.training.stopping import stop_signals
 from muybridge.training.trackers import chosen_trackers
 from muybridge.training.trainer import Trainer, TrainerConfig
+from muybridge.training.watching import observers_of
 from muybridge.types import SettingsDict
 
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
@@ -96,15 +98,19 @@ def train_stage(
     """
     stage = _with_precision(stage, output / stage.method)
     torch.manual_seed(stage.seed)
-    work = stage.prepare(output, training_data(run.data))
-    origin = Origin(digest_of_models(stage.built_on(output)), work.data_digest)
+    data = training_data(run.data)
+    work = stage.prepare(output, data)
+    digest = data.digest() if isinstance(data, ClipSets) else work.data_digest
+    origin = Origin(digest_of_models(stage.built_on(output)), digest)
     trainer = Trainer(work.method, work.batches, trainer_config(stage), output / stage.method, origin)
 
     def report(step: int, steps: int, metrics: dict[str, float]) -> None:
         if progress is not None and trainer.is_main:
             progress(stage.method, step, steps, metrics)
 
-    trainer.fit(report, until=until)
+    if trainer.is_main and isinstance(data, ClipSets) and data.report is not None:
+        report_on_data(data.report, stage.steps, output / stage.method)
+    trainer.fit(report, observers_of(stage, work, data, output), until)
     if trainer.step < stage.steps:
         return
     with trainer.evaluated():

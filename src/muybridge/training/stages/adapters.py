@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -91,7 +91,7 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         base, how = self._base()
         if self.start == "fresh":
             integrate_motion(base, self.motion.kind, mode="replace", config=self.motion.config)
-        adapter = base.backbone.motion_adapter
+        adapter: Any = base.backbone.motion_adapter
         if adapter is None:
             raise ConfigError(f"{self.base} has no motion modules to begin with; leave start out for fresh ones.")
         if self.domain_adapter is not None:
@@ -99,7 +99,7 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         method = MotionMethod(networks_of(base), self.make_objective(training_scheduler(base)), how)
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames, cached_by=how)
         batches = clips_for(data, wanted, how, self.base, self.whole_clip_share)
-        return StageWork(method, batches, lambda: {"motion_adapter": adapter})
+        return StageWork(method, batches, lambda: {"motion_adapter": adapter}, pipeline=base)
 
     def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained on, with the motion modules that came of it.

@@ -141,7 +141,7 @@ class LoraStage(LoraOutput):
         frames = self.num_frames or how.frames
         wanted = wanted_clips(base, self, self.caption_dropout, frames, cached_by=how)
         folder = self.folder_of(method, base, parts.backbone or "")
-        return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder})
+        return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder}, pipeline=base)
 
     def lora_parts(self) -> LoraParts:
         """What the LoRA changes."""

@@ -54,6 +54,21 @@ class MotionSettings(Settings):
     config: SettingsDict = Field(default_factory=dict)
 
 
+class EvaluationSettings(Settings):
+    """What is measured while a stage is trained; it changes nothing of that."""
+
+    every: int | None = Field(default=None, ge=1)
+    """Steps between two looks; there are none if not given."""
+    prompts: tuple[str, ...] = ()
+    """Of samples: each look makes a sheet of them."""
+    seed: int = Field(default=0, ge=0)
+    """Of the samples' noise."""
+    batches: int = Field(default=2, ge=1)
+    """Of held-out clips (`data.held_out`), and as many of others, on which the loss at fixed noise is measured."""
+    noises: int = Field(default=2, ge=1)
+    """For each of them."""
+
+
 class SavablePart(Protocol):
     """A model of diffusers or transformers."""
 
@@ -70,12 +85,14 @@ class StageWork:
         batches: on what.
         trained_parts: gives the parts of the pipeline by name, with the weights that `method` holds now.
         data_digest: of what the batches are made of, if there is one; a run does not go on with another.
+        pipeline: of the networks that are trained, to make samples with; None where there is none.
     """
 
     method: nn.Module
     batches: BatchSource
     trained_parts: Callable[[], dict[str, SavablePart]]
     data_digest: str | None = None
+    pipeline: VideoPipeline | None = None
 
 
 class Stage(Settings, ABC):
@@ -132,6 +149,8 @@ class Stage(Settings, ABC):
     """Tools that watch the training; their reports go to the folder `debug` of the stage."""
     debug_steps: int = Field(default=10, ge=1, exclude=True)
     """How many steps they look at, from where the run starts or goes on; the anomaly guard looks at all."""
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), exclude=True)
+    """Losses at fixed noise, samples, and sizes of updates, now and then."""
 
     @model_validator(mode="before")
     @classmethod

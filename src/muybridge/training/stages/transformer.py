@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -65,7 +65,7 @@ class TransformerStage(DenoisingStage, PipelineStage):
         from muybridge.training.stages.base_model import clips_for, networks_of, training_scheduler, wanted_clips
 
         base, how = self._base()
-        transformer: Transformer3DModel = base.backbone
+        transformer = cast("Transformer3DModel", base.backbone)  # as `_base` has found out
         if self.layouts:
             published_config(transformer)
         scheduler = training_scheduler(base)
@@ -75,7 +75,7 @@ class TransformerStage(DenoisingStage, PipelineStage):
         clips = clips_for(data, wanted, how, self.base)
         if self.known == "drawn":
             clips = InpaintingClips(clips, self.seed, self.picture_dropout, self.untold_share)
-        return StageWork(method, clips, lambda: {"transformer": transformer})
+        return StageWork(method, clips, lambda: {"transformer": transformer}, pipeline=base)
 
     def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained on, with the transformer that came of it.
