@@ -1,8 +1,8 @@
-"""Writes the clips of this folder: shapes that slide to the lower right, which the shipped models do not know.
+"""Writes the clips of this folder: shapes that bounce, which the shipped models do not know.
 
     python examples/clips/make_clips.py work/clips
 
-Each clip has its caption beside it, in a text file of the same name. The word "sliding" is new to the models.
+Each clip has its caption beside it, in a text file of the same name. The word "bouncing" is new to the models.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from muybridge.demo import render, world
 from muybridge.video import Video
 
 CLIPS = 16
-FAR = 0.16
-"""How far a shape is from the middle at either end, as a share of the frame, to the right and down alike."""
+HEIGHT, BOUNCES = 0.3, 2
+"""How high a shape jumps, as a share of the frame, and how often in a clip."""
 
 
 def make_clip(scene: world.Scene, rng: np.random.Generator) -> np.ndarray:
-    """One clip, `uint8 [16, 64, 64, 3]`: the shape stands still in each frame, and each frame has it further on."""
+    """One clip, `uint8 [16, 64, 64, 3]`: the shape stands still in each frame, and each frame has it elsewhere."""
     frames = render.CLIP_FRAMES
-    start = 0.5 + rng.uniform(-0.05, 0.05, 2)
-    way = np.linspace(-FAR, FAR, frames)[:, None]
-    place = render.Placement((start + way).astype(np.float32), np.zeros(frames, np.float32))
+    height = HEIGHT * np.abs(np.sin(np.pi * BOUNCES * np.arange(frames) / frames))
+    x, floor = 0.5 + rng.uniform(-0.15, 0.15), 0.68 + rng.uniform(-0.04, 0.04)
+    place = render.Placement(
+        np.stack([np.full(frames, x), floor - height], axis=1).astype(np.float32), np.zeros(frames, np.float32)
+    )
     return render.render([scene] * frames, np.zeros((frames, 1), int), place)[:, 0]
 
 
@@ -43,9 +45,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for number, scene in enumerate(scenes()):
-        path = folder / f"sliding-{number:02d}.mp4"
+        path = folder / f"bouncing-{number:02d}.mp4"
         Video(make_clip(scene, rng), render.FRAMES_PER_SECOND).save(path)
-        caption = f"a {scene.colour} {scene.shape} sliding on a {scene.background} background"
+        caption = f"a {scene.colour} {scene.shape} bouncing on a {scene.background} background"
         path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
 
 

@@ -165,28 +165,37 @@ def _train(run_file: Path, settings: list[str], output_folder: Path | None, unti
     from muybridge.training.run import run_training
 
     progress = TrainingProgress(errors)
+    before = _lengths_of_logs(folder)
     try:
         model = run_training(run_file, settings, folder, progress, until)
     except (KeyboardInterrupt, TrainingError, NonFiniteError) as stop:
         progress.close()
-        _report(folder)
+        _report(folder, before)
         if isinstance(stop, KeyboardInterrupt):
             errors.print("the same command continues from here")
         raise
     finally:
         progress.close()
-    _report(folder)
+    _report(folder, before)
     if model is None:
         errors.print(f"paused at step {until}; the same command without --until continues from here")
     else:
         output.print(f"{model}")
 
 
-def _report(folder: Path) -> None:
-    """Write the report of a run, and say where; that it cannot be written is no reason to fail."""
+def _report(folder: Path, before: dict[Path, int]) -> None:
+    """Write the report of a run if it went on, and say where; that it cannot be written is no reason to fail."""
     from muybridge.training.monitoring.report import write_report
 
+    if _lengths_of_logs(folder) == before:
+        return
     try:
         errors.print(f"report: {write_report(folder)}")
     except MuybridgeError as error:
         errors.print(f"no report: {error}")
+
+
+def _lengths_of_logs(folder: Path) -> dict[Path, int]:
+    from muybridge.training.monitoring.record import LOG_FILE
+
+    return {path: path.stat().st_size for path in folder.glob(f"*/{LOG_FILE}")}

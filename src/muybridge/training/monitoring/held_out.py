@@ -173,7 +173,8 @@ def rise(low: Losses, high: Losses) -> Losses:
 
 
 def _plain_loss(method: nn.Module, batches: Sequence[Batch]) -> float:
-    losses = [method(batch, torch.Generator().manual_seed(index))["loss"] for index, batch in enumerate(batches)]
+    with torch.enable_grad():  # a loss may weigh its terms by their gradients
+        losses = [method(batch, torch.Generator().manual_seed(i))["loss"].detach() for i, batch in enumerate(batches)]
     return float(torch.stack(losses).mean())
 
 

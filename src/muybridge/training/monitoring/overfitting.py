@@ -30,6 +30,7 @@ from muybridge.training.monitoring.held_out import (
     scaled_timestep,
 )
 from muybridge.training.optimizers import OptimizerSettings, TrainingOptimizer, make_optimizer
+from muybridge.types import SettingsDict
 
 if TYPE_CHECKING:
     from muybridge.training.stages.stage import StageWork
@@ -154,7 +155,7 @@ def judge(record: OverfitRecord, least_fall: float) -> OverfitVerdict:
     if passed:
         return OverfitVerdict(True, fall, least_fall, gap, tuple(stuck))
     causes = [*stuck, *_about_rate(record, finite), *_about_clips(record)]
-    return OverfitVerdict(False, fall, least_fall, gap, tuple(causes or [_floor(record, fall)]))
+    return OverfitVerdict(False, fall, least_fall, gap, tuple(causes or [_otherwise(record, fall, fall > least_fall)]))
 
 
 def _about_rate(record: OverfitRecord, finite: bool) -> list[Finding]:
@@ -172,7 +173,10 @@ def _about_clips(record: OverfitRecord) -> list[Finding]:
     return [Finding("identical-frames", text)]
 
 
-def _floor(record: OverfitRecord, fall: float) -> Finding:
+def _otherwise(record: OverfitRecord, fall: float, fell: bool) -> Finding:
+    if fell:
+        text = "The loss fell, but not because of the adapter: switched off it is no higher. Look at what is trained."
+        return Finding("no-difference", text)
     if fall > _SLOW:
         text = f"It learns, but slowly, and nothing is wrong with it: give it more than {record.steps} steps."
         return Finding("slow-learning", text)
@@ -201,10 +205,7 @@ def _train(
     for step in range(settings.steps):
         if any(isinstance(value, Tensor) and value.requires_grad for value in told.values()):
             latents, told = steps.encode(batch)  # the text encoder learns too
-        number, timestep = lessons[step % len(lessons)]
-        own = torch.full((len(latents),), scaled_timestep(steps, timestep), device=latents.device)
-        drawn = steps.objective.show(latents, fixed_noise(steps, latents, 0, number), own)
-        loss = steps.objective.loss(drawn, steps.predict(drawn, told))["loss"]
+        loss = _loss(steps, latents, told, *lessons[step % len(lessons)])
         if not torch.isfinite(loss):
             break
         loss.backward()
@@ -220,6 +221,12 @@ def _train(
                 without = _measured(method, batch)
     weights, together = looks.curves()
     return OverfitRecord(before, after, without, weights, together, figures_of_batch(batch["pixels"]), done)
+
+
+def _loss(steps: DenoisingSteps, latents: Tensor, told: SettingsDict, number: int, timestep: int) -> Tensor:
+    own = torch.full((len(latents),), scaled_timestep(steps, timestep), device=latents.device)
+    drawn = steps.objective.show(latents, fixed_noise(steps, latents, 0, number), own)
+    return steps.objective.loss(drawn, steps.predict(drawn, told))["loss"]
 
 
 @torch.no_grad()

@@ -86,7 +86,9 @@ def test_what_is_no_denoising_network_has_one_value(tmp_path: Path):
     class Other(nn.Linear):
         def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:  # type: ignore[override]
             noise = torch.randn(1, generator=generator)
-            return {"loss": super().forward(batch["pixels"]).square().mean() + noise.square().sum()}
+            loss = super().forward(batch["pixels"]).square().mean() + noise.square().sum()
+            (weighed_by,) = torch.autograd.grad(loss, self.weight, retain_graph=True)
+            return {"loss": loss + weighed_by.norm()}
 
     values = HeldOutLoss(batches(1), batches(1), every=1).observe(Trainer(Other(8, 1), tmp_path), 0)
     assert values.keys() == {"held_out_loss/all", "training_loss/all"}

@@ -83,7 +83,9 @@ def test_reasons_stand_in_the_order_to_look_at_them(changes: dict[str, Any], kin
 
 
 def test_an_adapter_that_makes_no_difference_does_not_pass():
-    assert not judge(replace(LEARNED, without=LEARNED.after), 0.3).passed
+    verdict = judge(replace(LEARNED, without=LEARNED.after), 0.3)
+    assert not verdict.passed
+    assert [reason.kind for reason in verdict.reasons] == ["no-difference"]
 
 
 SETTINGS = OverfitSettings(
