@@ -176,8 +176,11 @@ def _stage(method: ClipMethod, rank: int) -> SettingsDict:
 
 
 def _records(clips: Path) -> tuple[Record, ...]:
+    place = clips.expanduser()
+    if place.is_dir() and not any(each.is_file() for each in place.rglob("*")):
+        raise ConfigError(f"There is nothing to train on in {clips}: the folder is empty.")
     try:
-        found = read_dataset(clips.expanduser())
+        found = read_dataset(place)
     except InputFileError as error:
         raise ConfigError(f"{clips} cannot be read: {error}") from error
     if not found.records:
