@@ -80,12 +80,13 @@ def clips(index: int) -> dict[str, Any]:
 
 
 def transformer_method(lora: bool = False) -> nn.Module:
+    from tests.tiny_models import make_easyanimate
+
     from muybridge.pipelines.easyanimate.family import TRAINING
     from muybridge.training.methods.denoise import DenoisingMethod
     from muybridge.training.methods.lora import LoraMethod
     from muybridge.training.objective.diffusion import DiffusionObjective
     from muybridge.training.stages.base_model import networks_of, training_scheduler
-    from tests.tiny_models import make_easyanimate
 
     pipeline = make_easyanimate()
     method = DenoisingMethod(networks_of(pipeline), DiffusionObjective(training_scheduler(pipeline)), TRAINING)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training_processes import PlainMethod, samples
 
 from muybridge.training.checkpoints import Checkpoint, Checkpoints
 from muybridge.training.config import TrainerConfig
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.state import WHOLE_FILE
 from muybridge.training.trainer import Trainer
-from tests.training_processes import PlainMethod, samples
 
 # A checkpoint after each step, so that most of the time is spent saving.
 CONFIG = TrainerConfig(

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from tests.training_processes import WEIGHTS_FILE, train
 
 REPOSITORY = Path(__file__).resolve().parents[2]

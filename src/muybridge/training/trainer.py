@@ -434,6 +434,7 @@ class Trainer:
                 f"{self.folder}: {error}. Delete its newest checkpoint to go on from another."
             ) from error
         facts = begun.facts
+        self._origin = self._origin.completed(facts)
         self._done = _Progress(facts["step"], facts["seconds"], facts.get("clipped", 0), facts.get("metrics", {}))
         if self.is_main:
             logger.info("continuing %s from step %d", self.folder, self.step)
