@@ -332,7 +332,9 @@ class Trainer:
                 guard.step = f"training step {self.step}"
                 for part in range(self.config.accumulate):
                     index = self._index(part)
-                    self._forward(self.method, self._batch(index), self._generator(index))["loss"].backward()
+                    loss = self._forward(self.method, self._batch(index), self._generator(index))["loss"]
+                    if self.accelerator.num_processes == 1:  # gradients of several would wait for each other
+                        loss.backward()
         except NonFiniteError as error:
             return f". {str(error).splitlines()[0]}"
         return ""
