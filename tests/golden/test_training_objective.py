@@ -82,7 +82,7 @@ def test_signal_to_noise_equals_the_public_trainer(golden: Any, name: str) -> No
 
 def test_what_is_drawn_equals_easyanimate(golden: Any) -> None:
     tensors, _ = golden("train_easyanimate_v3_objective")
-    settings = ObjectiveSettings(timesteps="logit-normal", shared_noise=0.5, noise_sharing="easyanimate")
+    settings = ObjectiveSettings(timesteps="logit-normal", shared_noise=0.5, noise_sharing="mixing")
 
     timesteps = draw_timesteps(settings, 64, 1000, torch.Generator().manual_seed(4100))
     assert torch.equal(timesteps, tensors["outputs/timesteps_drawn"].long())

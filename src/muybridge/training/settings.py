@@ -1,4 +1,4 @@
-"""What all settings of a run file have in common."""
+"""What every block of a run file is."""
 
 from __future__ import annotations
 

@@ -34,6 +34,9 @@ class Lpips(nn.Module):
     The weights say how wide the network is. They are frozen.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, features: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> None:
         """Take what is needed out of the files.
 

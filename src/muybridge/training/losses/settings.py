@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.stages.stage import Settings
+from muybridge.training.settings import Settings
 
 
 class PerceptualSettings(Settings):

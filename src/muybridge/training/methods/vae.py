@@ -9,6 +9,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from muybridge.training.data import Batch
+from muybridge.training.losses.perceptual import make_perceptual
+from muybridge.training.losses.settings import VAELossSettings
+from muybridge.training.losses.vae import VAELoss
 from muybridge.vae import AutoencoderKLMagvit
 
 
@@ -36,16 +39,55 @@ class VAEMethod(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Loss, and the PSNR in dB of the batch (of pictures in [0, 1])."""
-        pixels = batch["pixels"]
-        if pixels.ndim == 5:
-            pixels = pixels.transpose(1, 2)
-        posterior: Any = cast("Any", self.vae.encode(pixels)).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-        decoded = cast("Any", self.vae.decode(posterior.mean + posterior.std * noise)).sample.float()
+        pixels, posterior, decoded = _reconstruct(self.vae, batch, generator)
         mean, variance, log_variance = (x.float() for x in (posterior.mean, posterior.var, posterior.logvar))
         divergence = 0.5 * (mean.square() + variance - 1 - log_variance).mean()
         metrics = pixel_metrics(decoded - pixels, self.gradient_weight)
         return {**metrics, "loss": metrics["loss"] + self.kl_weight * divergence}
+
+
+class JudgedVAEMethod(nn.Module):
+    """A VAE against pixels, perceived likeness and discriminators, as EasyAnimate trained its own.
+
+    Batches: as those of `VAEMethod`. Discriminators, where `settings` have some, learn in the same step.
+    """
+
+    def __init__(
+        self, vae: AutoencoderKL | AutoencoderKLMagvit, settings: VAELossSettings, decoder_only: bool = False
+    ) -> None:
+        """Train all of `vae`, or what of it decodes, so that latents mean what they meant.
+
+        Raises:
+            CheckpointError: a file of the perceptual loss is missing, damaged, or another network.
+        """
+        super().__init__()
+        self.loss = VAELoss(settings, make_perceptual(settings.perceptual, vae))
+        self.vae = vae.requires_grad_(not decoder_only)
+        for part in (vae.decoder, vae.post_quant_conv):
+            if part is not None:
+                part.requires_grad_(True)
+        self.step = 0
+
+    def begin_step(self, step: int) -> None:
+        """Say which step of the run comes next; discriminators have a first one."""
+        self.step = step
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss, its terms, and the PSNR in dB of the batch (of pictures in [0, 1])."""
+        pixels, posterior, decoded = _reconstruct(self.vae, batch, generator)
+        return self.loss(pixels, decoded, posterior, self.vae.decoder.conv_out.weight, self.step)
+
+
+def _reconstruct(
+    vae: AutoencoderKL | AutoencoderKLMagvit, batch: Batch, generator: torch.Generator
+) -> tuple[Tensor, Any, Tensor]:
+    """Pixels, channels before frames; the posterior of their latents; and what a draw of it is decoded to."""
+    pixels = batch["pixels"]
+    if pixels.ndim == 5:
+        pixels = pixels.transpose(1, 2)
+    posterior: Any = cast("Any", vae.encode(pixels)).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+    return pixels, posterior, cast("Any", vae.decode(posterior.mean + posterior.std * noise)).sample.float()
 
 
 def pixel_metrics(error: Tensor, gradient_weight: float) -> dict[str, Tensor]:

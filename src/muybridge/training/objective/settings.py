@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.stages.stage import Settings
+from muybridge.training.settings import Settings
 
 
 class ObjectiveSettings(Settings):
@@ -25,8 +25,8 @@ class ObjectiveSettings(Settings):
     """Share of a further draw that is one number for a channel, the same in all frames; teaches brightness."""
     shared_noise: float = Field(default=0.0, ge=0, lt=1)
     """How much of the noise of a frame comes from the frame before."""
-    noise_sharing: Literal["preserving", "easyanimate"] = "preserving"
-    """How it does; preserving keeps the variance at 1, which EasyAnimate's own way loses."""
+    noise_sharing: Literal["preserving", "mixing"] = "preserving"
+    """How it does; preserving keeps the variance at 1, which mixing, as EasyAnimate was trained, loses."""
     min_snr: float | None = Field(default=None, gt=0)
     """Gamma of min-SNR weights (Hang et al., 2023), usually 5; by default noise levels count alike."""
     snr_loss: bool = False

@@ -12,7 +12,9 @@ from tests.unit.training.methods.test_denoise import small_vae as picture_vae
 from tests.unit.training.methods.test_denoise_video import batch_of as video_batch
 from tests.unit.training.methods.test_denoise_video import small_vae as video_vae
 
-from muybridge.training.methods.vae import VAEMethod
+from muybridge.training.losses.settings import VAELossSettings
+from muybridge.training.methods.vae import JudgedVAEMethod, VAEMethod
+from muybridge.training.optimizers import OptimizerSettings, make_optimizer
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +111,43 @@ def test_gradients_are_the_same_in_half_precision():
         if name.endswith("weight") and exact.ndim == 5 and float(exact.norm()) > 1e-4:
             similarity = F.cosine_similarity(exact.flatten(), gradients[1][name].flatten(), dim=0)
             assert float(similarity) > 0.95, name
+
+
+def judged(make_vae: Any, start: int = 2, **others: Any) -> JudgedVAEMethod:
+    settings = VAELossSettings.model_validate({"adversarial": {"start": start, "width": 32}})
+    return JudgedVAEMethod(make_vae(), settings, **others)
+
+
+def test_a_vae_and_its_judges_learn_in_one_step() -> None:
+    method = judged(video_vae, start=1).train()
+    pixels = F.interpolate(video_batch(8)["pixels"][0], size=(32, 32))[None]  # large enough for patches
+    optimizer = make_optimizer(OptimizerSettings(name="adamw", weight_decay=0), method, 1e-3, 1e-3)
+    moved: list[dict[str, bool]] = []
+    terms: list[set[str]] = []
+    for step in range(2):
+        before = {name: value.detach().clone() for name, value in method.named_parameters()}
+        method.begin_step(step)
+        output = method({"pixels": pixels}, generator())
+        output["loss"].backward()
+        optimizer.step()
+        moved.append({name: not torch.equal(value, before[name]) for name, value in method.named_parameters()})
+        terms.append(set(output))
+
+    learned = [{name for name, has in step.items() if has} for step in moved]
+    judges = {name for name in moved[0] if name.startswith("loss.discriminators")}
+    weights = {name for name in judges if name.endswith("weight")}  # of the last biases, real and made cancel out
+    frozen = {name for name in moved[0] if name.startswith("loss.perceptual")}
+    assert frozen
+    assert not learned[0] & (judges | frozen)
+    assert learned[1] >= weights
+    assert not learned[1] & frozen
+    assert any(name.startswith("vae.encoder") for name in learned[0])
+    assert terms[1] - terms[0] >= {"adversarial", "adversarial_weight", "discriminator_loss"}
+
+
+@pytest.mark.parametrize(("make_vae", "batch"), [(picture_vae, image_batch()), (video_vae, video_batch(8))])
+def test_a_decoder_alone_learns_to_read_what_latents_meant(make_vae: Any, batch: Any) -> None:
+    method = judged(make_vae, decoder_only=True)
+    method(batch, generator())["loss"].backward()
+    learning = {name.split(".")[1] for name, value in method.named_parameters() if value.grad is not None}
+    assert learning == {"decoder", "post_quant_conv"}

@@ -42,7 +42,7 @@ def latents(shape: torch.Size = VIDEO) -> Tensor:
         ({"motion_sub_loss": 0.25, "snr_loss": True}, "motion_sub_loss"),
         ({"timestep_shift": 3}, "timesteps: shifted"),
         ({"timesteps": "logit-normal", "timestep_shift": 3}, "given timesteps: logit-normal"),
-        ({"noise_sharing": "easyanimate"}, "shared_noise"),
+        ({"noise_sharing": "mixing"}, "shared_noise"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], says: str) -> None:
