@@ -37,7 +37,7 @@ def test_tensorboard_is_told(tmp_path: Path) -> None:
     start_trackers(accelerator, "run", {"schedule": {"name": "plateau"}})
     accelerator.log({"loss": 1.0}, step=1)
     finish_trackers(accelerator)
-    assert list(tmp_path.rglob("events.out.tfevents.*"))
+    assert list((tmp_path / "trackers" / "run").glob("events.out.tfevents.*"))
 
 
 def test_without_trackers_nothing_is_written(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def test_groups_have_norms_of_gradients_and_updates() -> None:
         named[name].grad = torch.full((4,), 3.0)
     watch = UpdateWatch(named)
     with torch.no_grad():
-        named["net.up.0.a.weight"] += 0.5
-        named["net.zero"] += 1
+        named["net.up.0.a.weight"].add_(0.5)
+        named["net.zero"].add_(1)
     sizes = watch.sizes(0.25)
     assert list(sizes) == ["up.0", "down", "net.zero"]
     assert sizes["up.0"].gradient_norm == pytest.approx(6)
