@@ -105,7 +105,7 @@ def unet_method() -> nn.Module:
     from muybridge.training.objective.diffusion import DiffusionObjective
 
     torch.manual_seed(0)
-    text = {"vocab_size": 12, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    text: dict[str, Any] = {"vocab_size": 12, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     vae: dict[str, Any] = {
         "block_out_channels": (8,),
         "down_block_types": ("DownEncoderBlock2D",),

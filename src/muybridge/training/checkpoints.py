@@ -151,7 +151,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def write_manifest(folder: Path, facts: SettingsDict) -> None:
-    """Describe the files of a folder, and see them and their description on the disk.
+    """Describe the files of a folder, and see what they hold on the disk.
 
     Raises:
         OSError: it cannot be written.
@@ -168,8 +168,6 @@ def write_manifest(folder: Path, facts: SettingsDict) -> None:
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    for inner in {folder, *(path.parent for path in folder.rglob("*"))}:
-        _flush_folder(inner)
 
 
 def read_manifest(folder: Path) -> SettingsDict:

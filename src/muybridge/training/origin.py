@@ -30,6 +30,10 @@ class Origin:
         """For a checkpoint."""
         return asdict(self)
 
+    def completed(self, record: SettingsDict) -> Origin:
+        """With what the record knows besides."""
+        return Origin(self.base or record.get("base"), self.data or record.get("data"))
+
     def changed_since(self, record: SettingsDict) -> str | None:
         """Which of the two is another one than it was, in words; None if neither is, as far as is known."""
         for name, words in (("base", "the model it builds on has changed"), ("data", "the clips have changed")):

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
-from accelerate.utils import InitProcessGroupKwargs, LoggerType
+from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfiguration
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -22,6 +22,8 @@ from muybridge.training.optimizers import OptimizerName
 from muybridge.training.recomputation import blocks_of, compile_blocks, recompute
 from muybridge.training.shards import whole
 
+TRACKERS_FOLDER = "trackers"
+"""In the folder of a run, for those that write files."""
 SHARDABLE_OPTIMIZERS: tuple[OptimizerName, ...] = ("muon", "adamw")
 _LONGEST_WAIT = timedelta(hours=4)  # while one process makes samples, the others wait for it
 
@@ -33,7 +35,7 @@ def make_accelerator(trackers: list[str | LoggerType | GeneralTracker], folder: 
         mixed_precision="no",
         cpu=not torch.cuda.is_available(),
         log_with=trackers or None,
-        project_dir=folder,
+        project_config=ProjectConfiguration(folder, f"{folder}/{TRACKERS_FOLDER}"),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
 

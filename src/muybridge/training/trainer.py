@@ -332,7 +332,9 @@ class Trainer:
                 guard.step = f"training step {self.step}"
                 for part in range(self.config.accumulate):
                     index = self._index(part)
-                    self._forward(self.method, self._batch(index), self._generator(index))["loss"].backward()
+                    loss = self._forward(self.method, self._batch(index), self._generator(index))["loss"]
+                    if self.accelerator.num_processes == 1:  # gradients of several would wait for each other
+                        loss.backward()
         except NonFiniteError as error:
             return f". {str(error).splitlines()[0]}"
         return ""
@@ -434,6 +436,7 @@ class Trainer:
                 f"{self.folder}: {error}. Delete its newest checkpoint to go on from another."
             ) from error
         facts = begun.facts
+        self._origin = self._origin.completed(facts)
         self._done = _Progress(facts["step"], facts["seconds"], facts.get("clipped", 0), facts.get("metrics", {}))
         if self.is_main:
             logger.info("continuing %s from step %d", self.folder, self.step)

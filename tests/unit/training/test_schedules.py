@@ -15,14 +15,15 @@ def factors(name: ScheduleName, warmup_steps: int, steps: int = 20) -> list[floa
     return [schedule.factor(step, steps) for step in range(steps)]
 
 
-def test_the_default_rises_stays_and_falls() -> None:
-    schedule = ScheduleSettings(warmup_steps=10, decay_from=0.6)
-    values = [schedule.factor(step, 100) for step in range(101)]
-    assert values[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert values[10:61] == pytest.approx([1.0] * 51)
-    assert values[80] == pytest.approx(0.5)
-    assert values[100] == 0
-    assert [ScheduleSettings(warmup_steps=0, decay_from=1.0).factor(step, 5) for step in range(5)] == [1.0] * 5
+@pytest.mark.parametrize("warmup_steps", [0, 1, 7, 100])
+@pytest.mark.parametrize("decay_from", [0.0, 0.3, 0.5, 1.0])
+def test_the_default_is_a_plateau_that_falls_to_its_end(warmup_steps: int, decay_from: float) -> None:
+    schedule = ScheduleSettings(warmup_steps=warmup_steps, decay_from=decay_from)
+    tail = 30 * (1 - decay_from)
+    for step in range(30):
+        warm = min(1.0, (step + 1) / max(1, warmup_steps))
+        fallen = min(1.0, (30 - step) / tail) if tail > 0 else 1.0
+        assert schedule.factor(step, 30) == warm * fallen
 
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine"])

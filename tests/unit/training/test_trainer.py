@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from muybridge.processor import multiplies
 from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Checkpoint, Checkpoints
+from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.state import WHOLE_FILE
 from muybridge.training.trainer import LOG_FILE, Trainer, TrainerConfig
@@ -66,7 +68,7 @@ def state_in(folder: Path) -> dict[str, Any]:
     def read(found: Checkpoint) -> dict[str, Any]:
         return found.facts | torch.load(found.folder / WHOLE_FILE, weights_only=True)
 
-    return Checkpoints(folder).newest(read)
+    return Checkpoints(folder).newest(read) or {}
 
 
 def log_in(folder: Path) -> list[dict[str, float]]:
@@ -334,3 +336,168 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 def test_nothing_trainable_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="frozen"):
         trainer(tmp_path, method=Regression().requires_grad_(False))
+
+
+class Exact(Regression):
+    """Without noise, so that a batch is as good as its parts."""
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        error = self.layers(batch["inputs"]) - batch["inputs"][:, :2].flip(1)
+        return {"loss": error.float().square().mean(), "rows": torch.tensor(float(len(error)))}
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    def joined(index: int) -> dict[str, Tensor]:
+        return {"inputs": torch.cat([samples(3 * index + part)["inputs"] for part in range(3)])}
+
+    large = Trainer(Exact(), joined, CONFIG, tmp_path / "large")
+    parts = Trainer(Exact(), samples, replace(CONFIG, accumulate=3), tmp_path / "parts")
+    large.fit()
+    parts.fit()
+
+    for one, other in zip(large.method.parameters(), parts.method.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+    for one, other in zip(log_in(tmp_path / "large"), log_in(tmp_path / "parts"), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+        assert (one["rows"], other["rows"]) == (48, 16)
+
+
+def test_float16_scales_the_loss_and_goes_on(tmp_path):
+    config = replace(CONFIG, mixed_precision="fp16")
+    trainer(tmp_path / "whole", config).fit()
+    trainer(tmp_path / "parts", config).fit(until=5)
+    trainer(tmp_path / "parts", config).fit()
+
+    whole, parts = state_in(tmp_path / "whole"), state_in(tmp_path / "parts")
+    assert whole["scaler"] == parts["scaler"]
+    assert equal(whole["parameters"], parts["parameters"])
+    assert log_in(tmp_path / "whole")[-1]["loss"] < log_in(tmp_path / "whole")[0]["loss"]
+
+
+def test_a_step_of_float16_that_overflows_is_left_out(tmp_path):
+    class Overflowing(Regression):
+        def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+            values = super().forward(batch, generator)
+            first = next(self.layers.parameters())
+            large = 3e37 if self.calls == 1 else 0
+            return values | {"loss": values["loss"] + (first - first.detach()).sum() * large}
+
+    run = trainer(tmp_path, replace(CONFIG, steps=1, mixed_precision="fp16"), Overflowing())
+    before = [p.detach().clone() for p in run.method.parameters()]
+    run.fit()
+    assert all(torch.equal(p, old) for p, old in zip(run.method.parameters(), before, strict=True))
+    assert state_in(tmp_path)["scaler"]["scale"] == 32768.0
+    method = Overflowing()
+    method.calls = 1
+    again = trainer(tmp_path, replace(CONFIG, steps=2, mixed_precision="fp16"), method)
+    again.fit()
+    assert not torch.equal(next(iter(again.method.parameters())), before[0])
+
+
+def test_without_an_average_the_weights_are_handed_out(tmp_path):
+    run = trainer(tmp_path, replace(CONFIG, ema_decay=0.0))
+    run.fit()
+    live = [p.detach().clone() for p in run.method.parameters()]
+    with run.evaluated():
+        assert all(torch.equal(p, old) for p, old in zip(run.method.parameters(), live, strict=True))
+    assert state_in(tmp_path)["ema"]["average"] == {}
+
+
+def test_the_place_of_the_average_may_change(tmp_path):
+    trainer(tmp_path / "whole").fit()
+    trainer(tmp_path / "parts", replace(CONFIG, ema_device="cpu")).fit(until=6)
+    trainer(tmp_path / "parts").fit()
+    assert equal(state_in(tmp_path / "whole")["ema"], state_in(tmp_path / "parts")["ema"])
+
+
+def test_a_pause_is_no_other_run(tmp_path):
+    trainer(tmp_path / "whole").fit()
+    for until in (3, 3, 7, 99):
+        trainer(tmp_path / "parts").fit(until=until)
+    whole, parts = state_in(tmp_path / "whole"), state_in(tmp_path / "parts")
+    assert equal(whole["parameters"], parts["parameters"])
+    assert whole["metrics"] == parts["metrics"]
+
+
+def test_what_is_no_tensor_is_handed_on_and_named_when_the_loss_is_no_number(tmp_path):
+    def named(index: int) -> dict[str, Any]:
+        return samples(index) | {"ids": [f"clip {index}"], "files": [f"{index}.mp4", "b.mp4"]}
+
+    run = Trainer(Regression(poisoned_from=3), named, replace(CONFIG, accumulate=2), tmp_path)
+    message = (
+        r"Step 1: loss nan, .* in batch 2 \(ids clip 2; files 2.mp4, b.mp4\) and batch 3 \(ids clip 3; .*\). "
+        r"Values became NaN in Regression, forward, training step 1"
+    )
+    with pytest.raises(TrainingError, match=message):
+        run.fit()
+
+
+def test_a_rate_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="learning_rate must be above 0, as nothing is learned"):
+        trainer(tmp_path, replace(CONFIG, learning_rate=0.0))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    def second(*_: object) -> None:
+        with pytest.raises(OutputError, match="Another program trains"):
+            trainer(tmp_path).fit()
+
+    trainer(tmp_path, replace(CONFIG, log_every=12)).fit(second)
+
+
+def test_a_base_that_has_changed_is_refused(tmp_path):
+    (tmp_path / "base").write_bytes(b"a")
+    first = Origin(digest_of_models([tmp_path / "base"]), "clips")
+    run = tmp_path / "run"
+    Trainer(Regression(), samples, CONFIG, run, first).fit(until=2)
+    Trainer(Regression(), samples, CONFIG, run, replace(first, data=None)).fit(until=3)
+    (tmp_path / "base").write_bytes(b"b")
+    with pytest.raises(ConfigError, match="the model it builds on has changed since it began"):
+        Trainer(Regression(), samples, CONFIG, run, replace(first, base=digest_of_models([tmp_path / "base"])))
+    with pytest.raises(ConfigError, match="the clips have changed"):
+        Trainer(Regression(), samples, CONFIG, run, replace(first, data="others"))
+
+
+def test_a_broken_checkpoint_costs_the_steps_since_the_one_before(tmp_path, caplog):
+    trainer(tmp_path / "whole").fit()
+    trainer(tmp_path / "parts").fit(until=4)
+    trainer(tmp_path / "parts").fit(until=8)
+    state = tmp_path / "parts" / CHECKPOINTS_FOLDER / "step-8" / WHOLE_FILE
+    state.write_bytes(state.read_bytes()[:-100])
+
+    again = trainer(tmp_path / "parts")
+    assert again.step == 4
+    assert "going on from step-4" in caplog.text
+    again.fit()
+
+    assert equal(state_in(tmp_path / "whole")["parameters"], state_in(tmp_path / "parts")["parameters"])
+    assert [line["step"] for line in log_in(tmp_path / "parts")] == list(range(1, 13))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
+    trainer(tmp_path).fit(until=4)
+    before = contents(tmp_path / CHECKPOINTS_FOLDER)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run = trainer(tmp_path)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+        with pytest.raises(OutputError, match="The one of step 4 is kept"):
+            run.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert contents(tmp_path / CHECKPOINTS_FOLDER) == before
+
+
+def test_deepspeed_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"sharding deepspeed: .*fsdp2"):
+        trainer(tmp_path, replace(CONFIG, sharding="deepspeed"))
+
+
+def test_what_does_not_go_with_shared_out_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="fp16"):
+        trainer(tmp_path, replace(CONFIG, sharding="fsdp2", mixed_precision="fp16"))
+    assert trainer(tmp_path, replace(CONFIG, sharding="fsdp2")).step == 0  # one process has all of them
