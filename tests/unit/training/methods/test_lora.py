@@ -263,8 +263,7 @@ def test_dropout_follows_from_the_step() -> None:
         assert float(method(batch, torch.Generator().manual_seed(1))["loss"]) == loss(1)
 
 
-@pytest.mark.parametrize("dialect", ["diffusers", "kohya"])
-@pytest.mark.parametrize("layers", ["spatial", "linear"])
+@pytest.mark.parametrize(("dialect", "layers"), [("diffusers", "linear"), ("kohya", "spatial")])
 def test_dora_learns_and_comes_back(dialect: Any, layers: str, tmp_path: Path) -> None:
     method, batch = small_method("motion")
     with torch.no_grad():
