@@ -121,7 +121,7 @@ def test_a_transformer_learns_too(tmp_path: Path) -> None:
     [
         ("taught=dancing", "a motion or a colour; given 'dancing'"),
         ("layers=(attn", "is no regular expression"),
-        ("layers=nowhere", "matches 'nowhere'; use one of motion, spatial, linear"),
+        ("layers=nowhere", "matches 'nowhere'; use one of motion, spatial, attention, linear"),
         ("rank=0", "rank"),
         ("default_steps=4", "has no default_steps of its own"),
         ("base=demo/easyanimate", "leave num_frames out"),

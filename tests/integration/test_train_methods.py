@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import diffusers
@@ -11,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from muybridge import load_pipeline
+from muybridge.checkpoints.locate import locate_model
 from muybridge.checkpoints.motion_files import read_motion
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.training.run import run_training
@@ -73,6 +76,7 @@ def test_the_domain_adapter_is_in_the_published_layout_and_frozen(animatediff: P
     pipeline.load_lora_weights(animatediff / "animatediff-domain-adapter.safetensors", weight=0.5)
 
 
+@pytest.mark.slow
 def test_modules_go_on_from_a_file_or_from_the_models_own(animatediff: Path, tmp_path: Path) -> None:
     run_file = RUNS / "custom-motion.yaml"
     text = run_file.read_text()
@@ -90,6 +94,28 @@ def test_modules_go_on_from_a_file_or_from_the_models_own(animatediff: Path, tmp
         name = "down_blocks.0.motion_modules.0.proj_out.weight"
         after = load_file(output / "motion-adapter/exported/motion_adapter/diffusion_pytorch_model.safetensors")
         torch.testing.assert_close(after[name], before.state_dict()[name].float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_an_image_model_learns_to_move(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(locate_model("demo/animatediff"), tmp_path / "stills"))
+    for name in ("motion_adapter", "keyframe_control"):
+        shutil.rmtree(folder / name)
+    unet = json.loads((folder / "unet/config.json").read_text())
+    unet |= {"_class_name": "UNet2DConditionModel"}
+    (folder / "unet/config.json").write_text(json.dumps({k: v for k, v in unet.items() if k != "motion_adapter"}))
+    index = json.loads((folder / "model_index.json").read_text())
+    parts = {name: index[name] for name in ("scheduler", "text_encoder", "vae")}
+    parts |= {"tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"]}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts}))
+    settings = [*tiny("domain-adapter", "motion-adapter"), "motion-adapter.num_frames=2", "domain-adapter.rank=2"]
+    bases = [f"{stage}.base={folder}" for stage in ("domain-adapter", "motion-adapter")]
+
+    run_training(RUNS / "animatediff.yaml", [*settings, *bases], tmp_path / "run")
+
+    pipeline = load_pipeline(tmp_path / "run/model")
+    assert pipeline.scheduler.config["beta_schedule"] == "linear"
+    assert pipeline.backbone.motion_adapter is not None
 
 
 def test_a_motion_lora_is_in_the_published_layout_and_says_what_it_is(motion_lora: Path) -> None:
@@ -130,7 +156,9 @@ def test_a_transformer_learns_its_motion_alone(tmp_path_factory: pytest.TempPath
 
 
 def test_a_distilled_model_runs_in_four_steps(tmp_path_factory: pytest.TempPathFactory) -> None:
-    output = trained(tmp_path_factory, "distil", *tiny(), "rank=2", "num_frames=2", "whole_clip_share=0")
+    output = trained(
+        tmp_path_factory, "distil", *tiny(), "rank=2", "layers=spatial", "num_frames=2", "whole_clip_share=0"
+    )
 
     pipeline = load_pipeline("demo/animatediff")
     pipeline.set_progress_bar_config(disable=True)
@@ -155,7 +183,7 @@ def test_a_transformer_is_distilled_too(tmp_path: Path) -> None:
 
 
 def test_a_decoder_is_trained_against_discriminators(tmp_path_factory: pytest.TempPathFactory) -> None:
-    output = trained(tmp_path_factory, "autoencoder", *tiny(), "loss.adversarial.start=1")
+    output = trained(tmp_path_factory, "autoencoder", *tiny(), "loss.adversarial.start=1", "num_frames=1")
 
     log = (output / "autoencoder/log.jsonl").read_text().splitlines()
     assert "discriminator_loss" not in log[0]
@@ -168,6 +196,7 @@ def test_a_decoder_is_trained_against_discriminators(tmp_path_factory: pytest.Te
     assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
 
 
+@pytest.mark.slow
 def test_a_video_vae_begins_as_one_of_pictures(tmp_path_factory: pytest.TempPathFactory) -> None:
     more = ["base=demo/animatediff", "kind=slice", "train=all", "loss.adversarial=null", "steps=1"]
     output = trained(tmp_path_factory, "autoencoder", *tiny(), *more)

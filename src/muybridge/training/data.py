@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from muybridge.training.latent_cache import ClipEncoder
-
 Batch = dict[str, "Tensor"]
 """Tensors by name; a method says which it takes."""
 
@@ -40,6 +38,18 @@ class UsualClip:
     multiple: int
 
 
+class LatentMaker(Protocol):
+    """Turns pixels into latents, the same ones as long as its digest is the same."""
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Of `pixels [b, f, 3, h, w]` in [-1, 1], on the CPU: `[b, c, f, h, w]`, float32."""
+        ...
+
+    def digest(self) -> str:
+        """Of all that latents depend on besides the pixels."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClipsWanted:
     """What a stage asks of a set of captioned clips.
@@ -62,7 +72,7 @@ class ClipsWanted:
     num_frames: int | None = None
     whole_clip_share: float = 0.0
     usual: UsualClip | None = None
-    encoder: ClipEncoder | None = None
+    encoder: LatentMaker | None = None
 
 
 class TrainingData(Protocol):

@@ -18,7 +18,7 @@ from muybridge.errors import OutputError
 from muybridge.files.atomic import new_file
 from muybridge.pipelines.family import Networks, Training
 from muybridge.training.clip_data import DatasetBatches, to_pixels
-from muybridge.training.data import Batch
+from muybridge.training.data import Batch, LatentMaker
 
 _FORMAT = 1
 _KEY, _LATENTS = "key", "latents"
@@ -61,7 +61,7 @@ class CachedClips:
     The folder may be deleted at any time. Batches have `pixels` for their shape only: they are all zeros.
     """
 
-    def __init__(self, batches: DatasetBatches, encoder: ClipEncoder, folder: Path) -> None:
+    def __init__(self, batches: DatasetBatches, encoder: LatentMaker, folder: Path) -> None:
         """Of the clips of `batches`; the folder is made when the first entry is written."""
         self.batches = batches
         self.encoder = encoder

@@ -60,7 +60,7 @@ _FIXED_MOTION: dict[str, tuple[object, ...]] = {
     "remove_time_embedding_in_photo": (False,),
 }
 _REACH = {"Temporal_Self": "temporal", "Global_Self": "global"}
-_SHARED = (
+SHARED_SETTINGS = (
     "num_attention_heads",
     "attention_head_dim",
     "in_channels",
@@ -72,6 +72,7 @@ _SHARED = (
     "norm_eps",
     "enable_uvit",
 )
+"""Settings of the same name and meaning here and there."""
 _CLIP_CHANNELS = 768  # of CLIP ViT-L/14, which every published model with image conditions uses
 
 
@@ -89,9 +90,9 @@ def published_keywords(config: SettingsView) -> SettingsDict:
         ConfigError: a feature that is not supported here, or a setting missing.
     """
     _refuse_foreign(config, _FIXED)
-    if missing := [name for name in _SHARED if config.get(name) is None]:
+    if missing := [name for name in SHARED_SETTINGS if config.get(name) is None]:
         raise ConfigError(f"The transformer's config.json lacks {', '.join(missing)}.")
-    keywords = {name: config[name] for name in _SHARED}
+    keywords = {name: config[name] for name in SHARED_SETTINGS}
     keywords["latent_channels"] = config["out_channels"] // 2  # the other half is the variance
     has_images = config["in_channels"] > keywords["latent_channels"]
     keywords["clip_channels"] = _CLIP_CHANNELS if has_images else None

@@ -10,25 +10,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from muybridge.backbones.dit.model import Transformer3DModel
-from muybridge.backbones.dit.published import published_keywords
+from muybridge.backbones.dit.published import SHARED_SETTINGS, published_keywords
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.files.new_folder import replaced_folder
 from muybridge.motion import hybrid_preset
 from muybridge.motion.hybrid import HybridConfig
 from muybridge.types import SettingsDict
 
-_SHARED = (
-    "num_attention_heads",
-    "attention_head_dim",
-    "in_channels",
-    "out_channels",
-    "num_layers",
-    "sample_size",
-    "patch_size",
-    "caption_channels",
-    "norm_eps",
-    "enable_uvit",
-)
 _FIXED: SettingsDict = {
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
@@ -60,7 +48,7 @@ def published_config(model: Transformer3DModel) -> SettingsDict:
     Raises:
         CheckpointError: settings or motion modules that the original does not have.
     """
-    config = {name: model.config[name] for name in _SHARED}
+    config = {name: model.config[name] for name in SHARED_SETTINGS}
     width = config["num_attention_heads"] * config["attention_head_dim"]
     config |= {"cross_attention_dim": width, **_FIXED, **_motion(_motion_configs(model))}
     try:

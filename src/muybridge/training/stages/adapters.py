@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from muybridge.training.stages.registry import method_of, register_stage
 from muybridge.training.stages.stage import MotionSettings, PipelineStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
+    from muybridge.motion import MotionHost
     from muybridge.pipelines import VideoPipeline
     from muybridge.pipelines.family import Training
 
@@ -84,14 +85,15 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
             ConfigError: a model without motion modules of its own to begin with, or settings for another family.
             CheckpointError: the model, the modules or the domain adapter cannot be loaded.
         """
-        from muybridge.motion.integration import integrate_motion
+        from muybridge.motion.integration import find_host, integrate_motion
         from muybridge.training.methods.adapters import MotionMethod
         from muybridge.training.stages.base_model import clips_for, networks_of, training_scheduler, wanted_clips
 
         base, how = self._base()
         if self.start == "fresh":
             integrate_motion(base, self.motion.kind, mode="replace", config=self.motion.config)
-        adapter: Any = base.backbone.motion_adapter
+        host: MotionHost = find_host(base)
+        adapter = host.motion_adapter
         if adapter is None:
             raise ConfigError(f"{self.base} has no motion modules to begin with; leave start out for fresh ones.")
         if self.domain_adapter is not None:

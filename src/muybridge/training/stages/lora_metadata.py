@@ -56,7 +56,7 @@ def network_metadata(shape: LoraShape, base: VideoPipeline, model: str, layers: 
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{targets.architecture}/{kind}",
         "modelspec.implementation": "diffusers",
-        "modelspec.prediction_type": _PREDICTIONS.get(prediction, prediction),
+        "modelspec.prediction_type": _PREDICTIONS.get(prediction, str(prediction)),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -64,8 +64,7 @@ class TransformerStage(DenoisingStage, PipelineStage):
         from muybridge.training.objective.diffusion import DiffusionObjective
         from muybridge.training.stages.base_model import clips_for, networks_of, training_scheduler, wanted_clips
 
-        base, how = self._base()
-        transformer = cast("Transformer3DModel", base.backbone)  # as `_base` has found out
+        base, how, transformer = self._base()
         if self.layouts:
             published_config(transformer)
         scheduler = training_scheduler(base)
@@ -84,7 +83,7 @@ class TransformerStage(DenoisingStage, PipelineStage):
         """
         from muybridge.backbones.dit import Transformer3DModel
 
-        base, _ = self._base()
+        base, _, _ = self._base()
         trained = Transformer3DModel.from_pretrained(exported_part(output, self.method, "transformer"))
         base.register_modules(transformer=trained)
         base.register_to_config(**run.given_defaults)
@@ -101,17 +100,18 @@ class TransformerStage(DenoisingStage, PipelineStage):
             write_published(trained, output / f"{run.name}-original")
         return folder
 
-    def _base(self) -> tuple[VideoPipeline, Training]:
+    def _base(self) -> tuple[VideoPipeline, Training, Transformer3DModel]:
         from muybridge.backbones.dit import Transformer3DModel
         from muybridge.training.stages.base_model import load_base
 
         base, how = load_base(self.base)
-        if not isinstance(base.backbone, Transformer3DModel):
+        transformer = base.backbone
+        if not isinstance(transformer, Transformer3DModel):
             raise ConfigError(
                 f"{self.base} has a U-Net, and this stage is for transformers; give base another, or train motion "
                 "modules (motion-adapter) or a LoRA (lora) of this one."
             )
-        return base, how
+        return base, how, transformer
 
     def _objective(self, transformer: Transformer3DModel, prediction: str) -> ObjectiveSettings:
         """As said, or as the published transformers were trained, where this one gives a variance as they do."""

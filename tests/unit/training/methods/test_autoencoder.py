@@ -50,15 +50,27 @@ def test_the_decoder_alone_leaves_latents_as_they_are() -> None:
 
 
 def test_a_run_that_goes_on_is_the_same_with_discriminators(tmp_path: Path) -> None:
-    def trained(folder: Path, *stops: int) -> dict[str, Tensor]:
-        for steps in stops:
-            torch.manual_seed(0)
-            method = AutoencoderMethod(picture_vae(), LATE)
-            config = TrainerConfig(steps=steps, warmup_steps=0, decay_from=1.0, mixed_precision="no", log_every=1)
-            Trainer(method, NumberedSteps(clips, 1), config, folder).fit()
+    def trained(folder: Path, stop: int | None = None) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        method = AutoencoderMethod(picture_vae(), LATE)
+        trainer = Trainer(
+            method, NumberedSteps(clips, 1), TrainerConfig(steps=4, mixed_precision="no", log_every=1), folder
+        )
+
+        def progress(step: int, *_: object) -> None:
+            if step == stop:
+                raise KeyboardInterrupt
+
+        if stop is None:
+            trainer.fit()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit(progress)
         return {name: p.detach().clone() for name, p in method.named_parameters() if p.requires_grad}
 
-    whole, parts = trained(tmp_path / "whole", 4), trained(tmp_path / "parts", 3, 4)
+    whole = trained(tmp_path / "whole")
+    trained(tmp_path / "parts", stop=3)
+    parts = trained(tmp_path / "parts")
 
     assert any("discriminators" in name for name in whole)
     assert all(torch.equal(parts[name], whole[name]) for name in whole)

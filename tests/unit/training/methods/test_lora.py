@@ -204,8 +204,8 @@ def test_shapes_that_are_refused(shape: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ("(to_q", r"'\(to_q' is no regular expression .*; use one, or one of motion, spatial, linear"),
-        ("nowhere", "matches 'nowhere'; use one of motion, spatial, linear"),
+        ("(to_q", r"'\(to_q' is no regular expression .*; use one, or one of motion, spatial, attention, linear"),
+        ("nowhere", "matches 'nowhere'; use one of motion, spatial, attention, linear"),
         (LoraParts(text={"text_encoder_2": "attention"}), "has no text_encoder_2"),
         (LoraParts(text={"text_encoder": "(q"}), "one of attention, linear"),
         (LoraParts(backbone=None), "must change something"),
@@ -263,8 +263,7 @@ def test_dropout_follows_from_the_step() -> None:
         assert float(method(batch, torch.Generator().manual_seed(1))["loss"]) == loss(1)
 
 
-@pytest.mark.parametrize("dialect", ["diffusers", "kohya"])
-@pytest.mark.parametrize("layers", ["spatial", "linear"])
+@pytest.mark.parametrize(("dialect", "layers"), [("diffusers", "linear"), ("kohya", "spatial")])
 def test_dora_learns_and_comes_back(dialect: Any, layers: str, tmp_path: Path) -> None:
     method, batch = small_method("motion")
     with torch.no_grad():
