@@ -84,13 +84,13 @@ def transformer_method(lora: bool = False) -> nn.Module:
 
     from muybridge.pipelines.easyanimate.family import TRAINING
     from muybridge.training.methods.denoise import DenoisingMethod
-    from muybridge.training.methods.lora import LoraMethod
+    from muybridge.training.methods.lora import LoraMethod, LoraParts, LoraShape
     from muybridge.training.objective.diffusion import DiffusionObjective
     from muybridge.training.stages.base_model import networks_of, training_scheduler
 
     pipeline = make_easyanimate()
     method = DenoisingMethod(networks_of(pipeline), DiffusionObjective(training_scheduler(pipeline)), TRAINING)
-    return LoraMethod(method, "linear", rank=2) if lora else method
+    return LoraMethod(method, LoraParts("linear"), LoraShape(rank=2)) if lora else method
 
 
 def unet_method() -> nn.Module:

@@ -18,7 +18,7 @@ Batch = dict[str, "Tensor"]
 class BatchSource(Protocol):
     """Training data as a function: the same index always gives the same batch."""
 
-    def __call__(self, index: int) -> Batch:
+    def __call__(self, index: int, /) -> Batch:
         """Make batch number `index`, on the CPU."""
         ...
 

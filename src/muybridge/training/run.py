@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import overload
 
 import torch
 from pydantic_core import to_jsonable_python
@@ -34,6 +35,18 @@ from muybridge.types import SettingsDict
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, steps done, steps in all, smoothed metrics)."""
 SETTINGS_FILE = "settings.json"
+
+
+@overload
+def run_training(
+    run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None = None, until: None = None
+) -> Path: ...
+
+
+@overload
+def run_training(
+    run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None, until: int | None
+) -> Path | None: ...
 
 
 def run_training(

@@ -82,7 +82,8 @@ def test_exact_tiles_in_half_precision() -> None:
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_statistics_of_tiles_are_those_of_the_whole(offset: float) -> None:
     x = torch.randn(2, 8, 3, 11, 13, generator=torch.Generator().manual_seed(0)) + offset
-    mean, reciprocal_std = make(**V3).encoder.down_blocks[0].convs[0].norm1.statistics(x, 5)
+    norm: Any = make(**V3).encoder.get_submodule("down_blocks.0.convs.0.norm1")
+    mean, reciprocal_std = norm.statistics(x, 5)
     groups = x.double().reshape(2, 4, -1)
     assert torch.allclose(mean.double(), groups.mean(-1), rtol=1e-6)
     expected = (groups.var(-1, correction=0) + 1e-6).rsqrt()
@@ -109,7 +110,8 @@ def test_large_pictures_in_half_precision_are_tiled_by_themselves(
     dtype: torch.dtype, size: tuple[int, int], is_large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model, "_LARGE", 8 * 12)
-    vae = make(**V3).to(dtype)
+    vae: Any = make(**V3)
+    vae.to(dtype)
     found = round_trip(vae, video(*size).to(dtype))
     vae.enable_tiling(Tiling.EXACT if is_large and dtype is torch.bfloat16 else Tiling.OFF)
     expected = round_trip(vae, video(*size).to(dtype))

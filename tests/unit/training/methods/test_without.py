@@ -13,7 +13,7 @@ from muybridge.motion import TemporalConfig
 from muybridge.pipelines.animatediff.family import TRAINING
 from muybridge.training.methods.adapters import MotionMethod
 from muybridge.training.methods.denoise import DenoisingMethod, TrainedNetworks
-from muybridge.training.methods.lora import LoraMethod
+from muybridge.training.methods.lora import LoraMethod, LoraParts, LoraShape
 from muybridge.training.methods.sparse_control import SparseControlMethod, make_keyframe_control
 from muybridge.training.objective.diffusion import DiffusionObjective
 
@@ -36,7 +36,7 @@ def make_method(kind: str, pipeline: Any) -> tuple[Any, list[nn.Parameter]]:
         method = SparseControlMethod(pipeline.unet, control, pipeline.vae, pipeline.text_encoder, objective, TRAINING)
         zeros = [p for p in control.parameters() if p.ndim == 4 and not p.any() and p.requires_grad]
         return method, zeros
-    method = LoraMethod(DenoisingMethod(networks, objective, TRAINING), "spatial", rank=2)
+    method = LoraMethod(DenoisingMethod(networks, objective, TRAINING), LoraParts("spatial"), LoraShape(rank=2))
     return method, [weight for name, weight in method.named_parameters() if "lora_B" in name]
 
 
