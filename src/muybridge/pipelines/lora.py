@@ -232,8 +232,8 @@ class LoraHost(DiffusionPipeline):
         Args:
             path: of the file, which is replaced if there is one.
             adapter_name: which; may be left out where only one is loaded.
-            dialect: "diffusers", which peft reads too, "kohya", which kohya's scripts and EasyAnimate read, or "original",
-                as AnimateDiff publishes LoRAs of attentions.
+            dialect: "diffusers", which peft reads too, "kohya", which kohya's scripts and EasyAnimate read, or
+                "original", as AnimateDiff publishes LoRAs of attentions.
 
         Raises:
             ConfigError: no such LoRA, none named of several, another ending than `.safetensors`, an unknown dialect.
