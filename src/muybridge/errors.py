@@ -22,7 +22,16 @@ class OutputError(MuybridgeError):
 
 
 class InputFileError(MuybridgeError):
-    """A picture, video or settings file that cannot be read."""
+    """A picture, video or settings file that cannot be read.
+
+    Attributes:
+        fault: what is wrong with it in a word that programs can go by, as `broken-tail`.
+    """
+
+    def __init__(self, message: str, fault: str = "unreadable") -> None:
+        """A message for people, and `fault`."""
+        super().__init__(message)
+        self.fault = fault
 
 
 class NonFiniteError(MuybridgeError):

@@ -66,6 +66,26 @@ for path in Path("runs").iterdir():
     load_run(path)
 """
 
+LOOK_AT_RUNS = """
+import muybridge.cli.training_looks
+import muybridge.training.monitoring.report
+"""
+
+
+PLAN = """
+from muybridge.pipelines.planning import plan_video
+from muybridge.types import VideoShape
+plan_video("demo/easyanimate", VideoShape(8, 32, 32))
+"""
+NOT_FOR_PLANS = (
+    "av",
+    "torchao",
+    "peft",
+    "diffusers.pipelines",
+    "diffusers.models.autoencoders",
+    "diffusers.models.unets",
+)
+
 
 def dotted_name(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
@@ -78,12 +98,23 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("code", ["import muybridge", SHOW_HELP, READ_RUN_FILES], ids=["import", "help", "run files"])
+@pytest.mark.parametrize(
+    "code",
+    ["import muybridge", SHOW_HELP, READ_RUN_FILES, LOOK_AT_RUNS],
+    ids=["import", "help", "run files", "looks at runs"],
+)
 def test_does_not_import_torch(code):
     result = run_python(code + "\nimport sys; sys.exit(3 if 'torch' in sys.modules else 0)")
 
     assert result.returncode != 3, "torch was imported"
     assert result.returncode == 0, result.stderr
+
+
+def test_a_plan_imports_no_more_than_the_networks_that_it_counts():
+    result = run_python(PLAN + f"\nimport sys; print(*({set(NOT_FOR_PLANS)} & set(sys.modules)))")
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
 
 
 def test_imports_go_one_way():

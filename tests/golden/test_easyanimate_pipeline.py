@@ -122,7 +122,7 @@ def request_of(tensors: dict[str, Tensor], run: dict[str, Any], text: EncodedPro
             num_inference_steps=run["steps"],
             guidance_scale=run["guidance_scale"],
             scheduler=SOLVERS[run["scheduler"]],
-            clip_apply_ratio=run["clip_apply_ratio"],
+            clip_apply_ratio=run["clip_apply_ratio"] if run["mode"] == "i2v" else None,
             profile="reference",
         ),
         conditions=tuple(conditions),

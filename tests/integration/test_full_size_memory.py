@@ -34,11 +34,32 @@ def easyanimate(layouts: Any, tmp_path: Path) -> Path:
     return tmp_path / layouts.EASYANIMATE
 
 
+@pytest.mark.parametrize("profile", ["reference", "clean"])
 @pytest.mark.parametrize(("shape", "limit"), [((144, 960, 960), "6"), ((144, 384, 672), "4")])
-def test_easyanimate_fits(easyanimate: Path, shape: tuple[int, int, int], limit: str) -> None:
-    placed = fit(wishes_of(easyanimate), int(limit) * 10**9, ("bfloat16",), VideoShape(*shape))
+def test_easyanimate_fits(easyanimate: Path, shape: tuple[int, int, int], limit: str, profile: str) -> None:
+    placed = fit(wishes_of(easyanimate, profile=profile), int(limit) * 10**9, ("bfloat16",), VideoShape(*shape))
     assert placed.offload == "group"
     assert 0 < (placed.peak_bytes or 0) <= int(limit) * 10**9
+
+
+@pytest.mark.filterwarnings("ignore:36 frames at once:UserWarning")
+@pytest.mark.parametrize("profile", ["reference", "clean"])
+@pytest.mark.parametrize("model", ["published", "demo/easyanimate"])
+def test_denoising_decides_how_much_a_large_video_takes(easyanimate: Path, model: str, profile: str) -> None:
+    folder = easyanimate if model == "published" else model
+    planned = plan_video(folder, VideoShape(144, 960, 960), profile=profile)
+    for run in planned.runs:
+        assert run.peak <= 1.2 * run.peaks["denoise"], run
+
+
+def test_a_plan_is_of_the_profile_of_the_model(easyanimate: Path) -> None:
+    shape, choices = VideoShape(144, 384, 672), (PlanSettings("bfloat16", "sequential"),)
+    usual, reference, clean = (
+        plan_video(easyanimate, shape, choices=choices, profile=profile).runs
+        for profile in (None, "reference", "clean")
+    )
+    assert usual == reference
+    assert reference[0].peaks["decode"] > clean[0].peaks["decode"]
 
 
 def test_a_folder_says_what_it_makes_by_default(easyanimate: Path) -> None:

@@ -124,6 +124,7 @@ def test_it_is_planned(model: Path, image_model: Path, motion: Path, capsys: pyt
 def test_a_lora_is_trained_by_the_stage_of_all(model: Path, tmp_path: Path) -> None:
     settings = ["steps=2", "batch_size=1", "log_every=1", "warmup_steps=0", "rank=2", "num_frames=2"]
     file = run_training(REPOSITORY / "runs" / "lora.yaml", [*settings, f"base={model}"], tmp_path / "run")
+    assert file is not None
     pipeline = loaded(model)
     plain = pipeline("a red circle", **SMALL, output_type="latent")
 
@@ -137,6 +138,7 @@ def test_its_motion_modules_are_trained_by_the_stage_of_all(model: Path, tmp_pat
     settings = ["steps=1", "batch_size=1", "processes=1", "num_frames=2", "whole_clip_share=0", "motion.kind=low_rank"]
     folder = run_training(REPOSITORY / "runs" / "custom-motion.yaml", [*settings, f"base={model}"], tmp_path / "run")
 
+    assert folder is not None
     adapter = loaded(folder).transformer.motion_adapter
 
     assert {module.kind for _, module in adapter.motion_modules()} == {"low_rank"}

@@ -108,6 +108,7 @@ def test_a_transformer_learns_too(tmp_path: Path) -> None:
     settings = [*TINY, "steps=1", "base=demo/easyanimate", "layers=attn1.to_q", "taught=cyan", "dialect=kohya"]
     file = run_training(RUN_FILE, [*settings, "name=cyan"], tmp_path / "run")
 
+    assert file is not None
     assert file == tmp_path / "run" / "cyan.safetensors"
     assert all(key.startswith("lora_unet__transformer_blocks_") for key in load_file(file))
     pipeline = load_pipeline("demo/easyanimate")
@@ -120,7 +121,7 @@ def test_a_transformer_learns_too(tmp_path: Path) -> None:
     [
         ("taught=dancing", "a motion or a colour; given 'dancing'"),
         ("layers=(attn", "is no regular expression"),
-        ("layers=nowhere", "matches 'nowhere'; use one of motion, spatial, linear"),
+        ("layers=nowhere", "matches 'nowhere'; use one of motion, spatial, attention, linear"),
         ("rank=0", "rank"),
         ("default_steps=4", "has no default_steps of its own"),
         ("base=demo/easyanimate", "leave num_frames out"),
@@ -129,7 +130,7 @@ def test_a_transformer_learns_too(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused_before_anything_is_trained(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run_training(RUN_FILE, [*TINY, "num_frames=2", change], tmp_path / "run")
-    assert not list(tmp_path.glob("run/*/training_state.pt"))
+    assert not list(tmp_path.glob("run/*/checkpoints"))
 
 
 def test_clips_show_what_their_captions_leave_unsaid() -> None:

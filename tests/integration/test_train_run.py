@@ -77,11 +77,11 @@ def test_each_part_comes_from_its_stage(trained):
 
 
 def test_nothing_unfinished_is_left(trained):
-    assert {path.name for path in trained.iterdir()} == {*STAGES, "model"}
+    assert {path.name for path in trained.iterdir()} == {*STAGES, "model", "report.html"}
     assert not list(trained.rglob("*.part*"))
     for stage in STAGES:
         names = {path.name for path in (trained / stage).iterdir()}
-        assert names == {"log.jsonl", "training_state.pt", "settings.json", "exported"}
+        assert names - {"trackers"} == {"log.jsonl", "checkpoints", "settings.json", "exported"}
 
 
 def test_the_vae_s_latents_have_unit_variance(trained):
@@ -170,3 +170,20 @@ def test_a_wrong_motion_module_is_refused_before_anything_is_trained(tmp_path):
             run_training(RUN_FILE, [*TINY, override], tmp_path / "run")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_pauses_and_goes_on(copied, capsys):
+    for stage in ("image", "motion"):
+        shutil.rmtree(copied / stage)
+    shutil.rmtree(copied / "model")
+    longer = ["image.steps=3", "motion.steps=2"]
+    settings = [part for override in (*TINY, *longer) for part in ("--set", override)]
+    for until, finished, last in ((2, "no", 2), (2, "no", 2), (3, "yes", 3)):
+        with pytest.raises(SystemExit) as end:
+            main(["train", str(RUN_FILE), *settings, "-o", str(copied), "--until", str(until)])
+        assert not end.value.code
+        assert (copied / "image" / "exported").exists() == (finished == "yes")
+        assert steps_logged(copied, "image") == list(range(1, last + 1))
+    assert "paused at step 2; the same command without --until continues" in capsys.readouterr().err
+    assert (copied / "model").is_dir()

@@ -103,7 +103,7 @@ def test_wrong_settings_are_refused_before_anything_is_trained(tmp_path, make_ea
         with pytest.raises(ConfigError, match=message):
             run_training(RUN_FILE, [*TINY, override], tmp_path / "run")
 
-    assert not list(tmp_path.glob("run/*/training_state.pt"))
+    assert not list(tmp_path.glob("run/*/checkpoints"))
 
 
 def test_batches_say_which_frames_are_known():

@@ -81,6 +81,7 @@ def test_a_run_may_end_with_an_earlier_stage(trained, tmp_path):
 
     overrides = [o for o in TINY if not o.startswith(("video-refine", "video-decoder"))]
     model = run_training(tmp_path / "run.yaml", overrides, Path(output))
+    assert model is not None
 
     for part, stage in (("vae", "video-vae"), ("transformer", "video")):
         exported, shipped = weights(trained / stage / "exported" / part), weights(model / part)

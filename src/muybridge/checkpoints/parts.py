@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import diffusers
 import torch
-import transformers
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel, UNetMotionModel
-from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from muybridge.backbones.unet import UNet3DConditionModel
-from muybridge.backbones.unet.from_diffusers import from_unet_motion_model
 from muybridge.checkpoints.motion_files import read_motion, read_motion_config, sites_in_config
 from muybridge.checkpoints.unet_kinds import require_noise_alone
 from muybridge.errors import CheckpointError
@@ -22,6 +16,12 @@ from muybridge.motion import MotionAdapter
 from muybridge.motion.detection import variants_with_sites
 from muybridge.types import SettingsDict, SettingsView
 from muybridge.weights.loading import load_folder
+
+if TYPE_CHECKING:  # the networks are slow to import, so that each function brings its own
+    from diffusers import AutoencoderKL, SchedulerMixin
+    from transformers import CLIPTextModel, PreTrainedTokenizerBase
+
+    from muybridge.backbones.unet import UNet3DConditionModel
 
 PartT = TypeVar("PartT")
 
@@ -54,6 +54,8 @@ def part_folder(folder: Path, name: str) -> Path:
 
 def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     """The image VAE in `folder/vae`."""
+    from diffusers import AutoencoderKL
+
     return load_folder(
         AutoencoderKL.from_pretrained, part_folder(folder, "vae"), "AutoencoderKL", {"torch_dtype": dtype}
     )
@@ -61,6 +63,8 @@ def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
 
 def load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
     """The CLIP text encoder in `folder/text_encoder`."""
+    from transformers import CLIPTextModel
+
     path = part_folder(folder, "text_encoder")
     return load_folder(CLIPTextModel.from_pretrained, path, "CLIPTextModel", {"dtype": dtype})
 
@@ -72,6 +76,10 @@ def load_unet(folder: Path, dtype: torch.dtype) -> UNet3DConditionModel:
         CheckpointError: missing, damaged, of another class, or one that takes more than noise.
         ConfigError: one with features that are not supported.
     """
+    from diffusers import UNet2DConditionModel, UNetMotionModel
+
+    from muybridge.backbones.unet import UNet3DConditionModel, from_unet_motion_model
+
     path = part_folder(folder, "unet")
     options = {"torch_dtype": dtype}
     name = class_of_part(folder, "unet")
@@ -126,11 +134,17 @@ def load_motion_adapter(folder: Path, dtype: torch.dtype) -> MotionAdapter:
 
 def load_tokenizer(folder: Path, index: SettingsView) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder/tokenizer`, of the class that the `model_index.json` names."""
+    import transformers
+    from transformers import PreTrainedTokenizerBase
+
     return load_named(transformers, PreTrainedTokenizerBase, folder, "tokenizer", index)
 
 
 def load_scheduler(folder: Path, index: SettingsView) -> SchedulerMixin:
     """The scheduler in `folder/scheduler`, of the class that the `model_index.json` names."""
+    import diffusers
+    from diffusers import SchedulerMixin
+
     return load_named(diffusers, SchedulerMixin, folder, "scheduler", index)
 
 

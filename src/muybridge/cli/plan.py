@@ -25,6 +25,9 @@ def plan(
     ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps; for the cost of moving weights.", min=1)] = 25,
     device: Annotated[str, typer.Option(help="Where it is to run, cuda or cpu; need not be here.")] = "cuda",
+    profile: Annotated[
+        str | None, typer.Option(help="EasyAnimate: reference (numbers of the original) or clean; as generate's.")
+    ] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -45,7 +48,8 @@ def plan(
         if "lora" in parts:
             parts["lora"] = parse_loras(parts["lora"])
         choice = ModelChoice.model_validate(nested(parts)["model"])
-        planned = plan_video(choice, VideoShape(frames, int(match[2]), int(match[1])), steps, device=device)
+        shape = VideoShape(frames, int(match[2]), int(match[1]))
+        planned = plan_video(choice, shape, steps, device=device, profile=profile)
     chosen = None if allowed is None else choose_run(planned.runs, allowed)
     if as_json:
         runs = [{"settings": vars(run.settings), "peaks": run.peaks, "costs": run.costs} for run in planned.runs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -141,15 +141,10 @@ def first_picture(codec: Codec, pinned: PinnedVideo, known: PlacedLatents | None
     return Image.fromarray(to_uint8(next(iter(codec.decode(piece))))[0])
 
 
-def _pieces(pinned: PinnedVideo, device: torch.device, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels `[1, 3, n, h, w]` in [-1, 1] and what is unknown of them `[1, 1, n, h, w]`, as many frames as go together.
-
-    Float32: a whole video would take more than anything else.
-    """
-    for start in range(0, len(pinned.frames), count):
-        frames = torch.from_numpy(pinned.frames[start : start + count]).to(device)
-        pixels = frames.permute(3, 0, 1, 2)[None].float().div_(127.5).sub_(1.0)
-        yield pixels, torch.from_numpy(pinned.unknown[start : start + count]).to(pixels)[None, None]
+def _piece(pinned: PinnedVideo, device: torch.device, frames: slice) -> tuple[Tensor, Tensor]:
+    """Pixels `[1, 3, n, h, w]` in [-1, 1] and what is unknown of them `[1, 1, n, h, w]`; float32."""
+    pixels = torch.from_numpy(pinned.frames[frames]).to(device).permute(3, 0, 1, 2)[None].float().div_(127.5).sub_(1.0)
+    return pixels, torch.from_numpy(pinned.unknown[frames]).to(pixels)[None, None]
 
 
 def _encode(
@@ -160,7 +155,11 @@ def _encode(
     choose: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Latents of what `choose` makes of pixels and what is unknown of them."""
-    count = codec.frames_at_once or len(pinned.frames)
-    return codec.encode(
-        lambda: (choose(*piece) for piece in _pieces(pinned, device, count)), len(pinned.frames), generators
-    )
+    num_frames = len(pinned.frames)
+    count = codec.frames_at_once or num_frames
+
+    def piece(start: int) -> Tensor:
+        return choose(*_piece(pinned, device, slice(start, start + count)))
+
+    # As many frames at a time as go together, by map, which keeps none: a whole video would take more than all else.
+    return codec.encode(lambda: map(piece, range(0, num_frames, count)), num_frames, generators)

@@ -46,6 +46,15 @@ class _Known:
     peak_bytes: int
 
 
+class Seen:
+    """What is known of calls of some networks, whose shapes of weights and settings do not change meanwhile."""
+
+    def __init__(self) -> None:
+        """Of none."""
+        self.known: dict[Hashable, _Known | None] = {}
+        self.kinds = _Kinds()
+
+
 class CountOnce:
     """While it is active, a call of a module that is like one before is not run: only its memory is counted.
 
@@ -57,15 +66,19 @@ class CountOnce:
     device are twenty operations each.
     """
 
-    def __init__(self, networks: Iterable[nn.Module], memory: TensorMemory) -> None:
-        """For all modules in `networks`; `memory` counts, and must be active as long as this is."""
+    def __init__(self, networks: Iterable[nn.Module], memory: TensorMemory, seen: Seen | None = None) -> None:
+        """For all modules in `networks`; `memory` counts, and must be active as long as this is.
+
+        `seen` is what was learned while networks that live as long as it were counted before; it learns more.
+        """
+        seen = Seen() if seen is None else seen
         found = {id(module): module for network in networks for module in network.modules()}
         self._modules: list[nn.Module] = [
             each for each in found.values() if isinstance(each, _COSTLY) or any(each.children())
         ]
         self._memory = memory
-        self._known: dict[Hashable, _Known | None] = {}
-        self._kinds = _Kinds()
+        self._known = seen.known
+        self._kinds = seen.kinds
 
     def __enter__(self) -> Self:
         for module in self._modules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MethodDescriptorType
 from typing import Any
 
 import torch
@@ -122,6 +123,9 @@ class _FusedAttentionOnMeta(TorchFunctionMode):
     ) -> Any:
         if func is F.scaled_dot_product_attention and _can_fuse(*args, **(kwargs or {})):
             return fused_attention(*args, **(kwargs or {}))
+        if type(func) is MethodDescriptorType:  # of tensors, whose devices are known: no other mode has a say
+            with torch._C.DisableTorchFunction():
+                return func(*args, **(kwargs or {}))
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
@@ -135,8 +139,10 @@ def _without_numbers(
     first = args[0] if args else None
     if not (isinstance(first, Tensor) and first.is_meta and first.is_floating_point()):
         return None
-    if kwargs and not kwargs.keys() <= _HARMLESS:
-        return _given(func, first, kwargs)
+    return _like_first(func, first, args) if kwargs.keys() <= _HARMLESS else _given(func, first, kwargs)
+
+
+def _like_first(func: OpOverload, first: Tensor, args: Sequence[Any]) -> Tensor | tuple[Tensor, ...] | None:
     if func is torch.ops.aten.native_layer_norm.default:
         return _normalised(first, len(args[1]))
     if func is torch.ops.aten.addmm.default:

@@ -155,6 +155,11 @@ class PipelineBase(LoraTagHost):
         return self._usual(None).fps
 
     @property
+    def usual_size(self) -> tuple[int, int] | None:
+        """Height and width of a call that names none; None where the model does not say."""
+        return self._usual(None).size
+
+    @property
     def size_multiple(self) -> int:
         """What height and width must be multiples of."""
         return self._usual(None).multiple

@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from muybridge.pipelines.skeleton import Skeleton
     from muybridge.pipelines.stages import Stage
     from muybridge.request import ModelChoice
-    from muybridge.types import SettingsDict, SettingsView, VideoShape
+    from muybridge.types import SettingsDict, SettingsView
 
 _PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)$"
 LORA_LAYERS: Mapping[str, str] = {
     "motion": r"(motion_modules|attn_temporal)\..*" + _PROJECTIONS,
     "spatial": r"\.attn[12]" + _PROJECTIONS,
+    "attention": _PROJECTIONS,
     "linear": "",
 }
 """Which layers learn: the attentions of the motion modules, as in AnimateDiff's motion LoRAs; those within the frames
-and to the text, as in the domain adapter of version 3 and in most LoRAs of image models; or every linear layer and
-1 x 1 convolution, as in EasyAnimate's training script."""
+and to the text, as in the domain adapter of version 3 and in most LoRAs of image models; both of them; or every
+linear layer and 1 x 1 convolution, as in EasyAnimate's training script."""
 
 
 def deferred(place: str) -> Callable[..., Any]:
@@ -87,6 +88,7 @@ class Wishes:
         place: the file or folder that the model is.
         prediction: what it is said to predict, in diffusers' words; None is what it says itself.
         controls: networks that come with the conditions of a video, which are planned with the model: ControlNets.
+        profile: the numeric profile that it is planned for, of families that have several; None is the model's.
     """
 
     family: Family
@@ -94,6 +96,7 @@ class Wishes:
     place: Path
     prediction: str | None = None
     controls: tuple[str, ...] = ()
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,11 @@ class Planning:
     Attributes:
         skeleton: of what is to be loaded: its networks without their weights.
         stages: of these networks, the shape of a video and whether there is guidance: the stages of making it, of which
-            "denoise" is the one that runs in every step.
+            "denoise" is the one that runs in every step. Where the skeleton has a profile, also of a `profile=`.
     """
 
     skeleton: Callable[[Wishes], Skeleton]
-    stages: Callable[[SettingsView, VideoShape, bool], Mapping[str, Stage]]
+    stages: Callable[..., Mapping[str, Stage]]
 
 
 @dataclass(frozen=True)

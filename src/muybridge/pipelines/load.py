@@ -88,7 +88,7 @@ def load_choice(choice: ModelChoice, wish: Wish) -> VideoPipeline:
         ConfigError: something that this model does not take, or memory in which nothing fits.
         CheckpointError: as `load_pipeline`, and for what is put into it.
     """
-    wishes = wishes_of(choice, wish.controls)
+    wishes = wishes_of(choice, wish.controls, wish.profile)
     try:
         place = find_place(wishes, wish)
     except CheckpointError:

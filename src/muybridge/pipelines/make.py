@@ -133,7 +133,7 @@ class VideoPipeline(PipelineBase):
             seed: of the video, with which "reference" gives the frames that the call itself would have given.
 
         Yields:
-            `uint8 [f, h, w, 3]`, piece by piece; with "reference" all frames at once.
+            `uint8 [f, h, w, 3]`, piece by piece.
 
         Raises:
             ConfigError: an unknown profile.

@@ -37,6 +37,7 @@ class Wish:
             its weights is loaded whole.
         shape: of the videos to make, or frames, height and width of which None is what the model makes by default.
         controls: networks that their conditions bring, to be planned with the model.
+        profile: the numeric profile of these videos; by default the model's.
     """
 
     dtype: torch.dtype | str = torch.float32
@@ -46,6 +47,7 @@ class Wish:
     shape: VideoShape | PartialShape | None = None
     is_default: bool = False
     controls: Sequence[str] = ()
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def fit(
 ) -> Placement:
     """The cheapest settings that fit a budget, in one of some precisions, from the one preferred on.
 
-    `can_offload` is False where parts cannot wait on the host.
+    `can_offload` is False where parts cannot wait on the host; `profile` is the numeric one, by default the model's.
 
     Raises:
         ConfigError: none does; names the least that would.

@@ -31,12 +31,14 @@ class Skeleton:
         shape: the video that it makes by default.
         is_file: whether it is of a single file, which is planned as for a card wherever it runs.
         is_continued: whether longer videos than that are made in segments where nobody says how.
+        profile: the numeric profile of a call that names none; None for families that have one only.
     """
 
     make: Callable[[torch.dtype, str], Mapping[str, nn.Module]]
     shape: VideoShape
     is_file: bool = False
     is_continued: bool = False
+    profile: str | None = None
 
 
 class Weights(nn.ModuleList):

@@ -15,12 +15,15 @@ from muybridge.request import ModelChoice
 from muybridge.weights.files import WEIGHT_SUFFIXES
 
 
-def wishes_of(model: str | os.PathLike[str] | ModelChoice, controls: Sequence[str] = ()) -> Wishes:
+def wishes_of(
+    model: str | os.PathLike[str] | ModelChoice, controls: Sequence[str] = (), profile: str | None = None
+) -> Wishes:
     """Find a model, and the family that it is of.
 
     Args:
         model: its name, or with it all that is put into it.
         controls: networks that come with the conditions of a video.
+        profile: the numeric profile of the video.
 
     Raises:
         CheckpointError: no such model, or a family that is not known.
@@ -37,4 +40,4 @@ def wishes_of(model: str | os.PathLike[str] | ModelChoice, controls: Sequence[st
         raise ConfigError(f"parts_from goes with a single file; {choice.model} is a whole model. Leave it out.")
     place = path if path.is_file() else locate_model(choice.model)
     family = family_of(place, choice.motion_adapter is not None)
-    return Wishes(family, choice, place, asked, tuple(controls))
+    return Wishes(family, choice, place, asked, tuple(controls), profile)

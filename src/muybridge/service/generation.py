@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 import warnings
@@ -20,6 +19,7 @@ from muybridge.pipelines.placing import Wish
 from muybridge.pipelines.planning import PartialShape
 from muybridge.request import GenerateRequest, Inputs
 from muybridge.request.sizes import fit_size
+from muybridge.runtime.peak import peak_memory
 from muybridge.runtime.placement import describe
 from muybridge.sampling import scheduler_names
 from muybridge.service.long_generation import check_redo, continue_to_file, is_long
@@ -104,7 +104,7 @@ def generate_file(
         video: Video = pipeline.make(request.model_copy(update={"segments": None}), inputs=inputs)
         path, settings = video.save(output, embed_request=embed_request), dict(video.request or {})
     said = None if pipeline.placement is None else describe(pipeline.placement)
-    return GenerationResult(path, settings, time.perf_counter() - started, _peak_memory(target), said)
+    return GenerationResult(path, settings, time.perf_counter() - started, peak_memory(target), said)
 
 
 def _check_idle_segments(request: GenerateRequest, pipeline: VideoPipeline) -> None:
@@ -129,8 +129,16 @@ def _wish(request: GenerateRequest, device: torch.device, inputs: Inputs) -> Wis
     if asked.fit is not None and (source := request.size_to_fit(inputs)) is not None:
         size = fit_size(*source, asked.fit)
     shape = PartialShape(at_once or asked.num_frames, *size, is_whole=at_once is not None)
-    controls = tuple(each for condition in request.conditions for each in condition.networks())
-    return Wish(dtype, memory, choice.speed, device, shape, is_default=choice.memory is None, controls=controls)
+    return Wish(
+        dtype,
+        memory,
+        choice.speed,
+        device,
+        shape,
+        is_default=choice.memory is None,
+        controls=tuple(each for condition in request.conditions for each in condition.networks()),
+        profile=request.sampling.profile,
+    )
 
 
 def open_inputs(request: GenerateRequest) -> Inputs:
@@ -153,10 +161,3 @@ def _warn_of_idle_embeddings(pipeline: VideoPipeline, request: GenerateRequest) 
     used = pipeline.embeddings_in(texts) if request.model.embeddings else set()
     if idle := [name for path, name in request.model.embeddings.items() if path not in used]:
         warnings.warn(f"No prompt names the embedding {', '.join(idle)}, so it does nothing.", stacklevel=2)
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

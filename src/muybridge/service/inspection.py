@@ -19,7 +19,7 @@ from muybridge.checkpoints.prediction import prediction_of_file
 from muybridge.errors import CheckpointError, MuybridgeError
 from muybridge.files.json_settings import read_json_object
 from muybridge.motion.variants import VARIANTS, motion_variant
-from muybridge.pipelines.families import known_families, recognised_folder
+from muybridge.pipelines.families import Found, known_families, recognised_folder
 from muybridge.pipelines.family import Recognised
 from muybridge.types import SettingsDict
 from muybridge.video import read_facts
@@ -57,7 +57,7 @@ def inspect_path(path: str | Path) -> SettingsDict:
     """
     folder = locate_model(path) if str(path) in SHIPPED_MODELS else Path(path)
     if folder.is_dir():
-        if (folder / "model_index.json").is_file() or recognised_folder(folder) is not None:
+        if (folder / "model_index.json").is_file() or _recognised(folder)[0] is not None:
             return _pipeline(folder)
         if (folder / "config.json").is_file():
             return _model_folder(folder)
@@ -173,9 +173,9 @@ def _read_config(folder: Path) -> SettingsDict:
 
 def _pipeline(folder: Path) -> SettingsDict:
     index = read_model_index(folder) if (folder / "model_index.json").is_file() else {}
-    found = recognised_folder(folder)
+    found, problem = _recognised(folder)
     name = str(index.get("_class_name"))
-    unknown = Recognised("pipeline", "unknown", name, notes=(f"{name} is not known here",))
+    unknown = Recognised("pipeline", "unknown", name, notes=(problem or f"{name} is not known here",))
     it = unknown if found is None else found.recognised
     parts = {part.name: _part(part) for part in sorted(folder.iterdir()) if part.is_dir()}
     settings = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
@@ -191,6 +191,14 @@ def _pipeline(folder: Path) -> SettingsDict:
         "parts": parts,
         "size_bytes": size,
     }
+
+
+def _recognised(folder: Path) -> tuple[Found | None, str | None]:
+    """What a folder is, and what keeps one from telling."""
+    try:
+        return recognised_folder(folder), None
+    except CheckpointError as error:
+        return None, str(error)
 
 
 def _part(folder: Path) -> SettingsDict:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from muybridge.types import VideoShape
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -16,8 +18,35 @@ Batch = dict[str, "Tensor"]
 class BatchSource(Protocol):
     """Training data as a function: the same index always gives the same batch."""
 
-    def __call__(self, index: int) -> Batch:
+    def __call__(self, index: int, /) -> Batch:
         """Make batch number `index`, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class UsualClip:
+    """What a model makes by default.
+
+    Attributes:
+        shape: of its videos.
+        fps: frames per second.
+        multiple: of which height and width must be multiples.
+    """
+
+    shape: VideoShape
+    fps: float
+    multiple: int
+
+
+class LatentMaker(Protocol):
+    """Turns pixels into latents, the same ones as long as its digest is the same."""
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Of `pixels [b, f, 3, h, w]` in [-1, 1], on the CPU: `[b, c, f, h, w]`, float32."""
+        ...
+
+    def digest(self) -> str:
+        """Of all that latents depend on besides the pixels."""
         ...
 
 
@@ -32,6 +61,8 @@ class ClipsWanted:
         caption_dropout: share of captions left empty.
         num_frames: frames of a clip at a time; None for whole clips.
         whole_clip_share: share of the batches with whole clips nevertheless, fewer of them.
+        usual: what the model makes by default, and so what people's own clips are made to.
+        encoder: makes latents of them for a cache, for methods that take latents and know no frame.
     """
 
     batch_size: int
@@ -40,6 +71,8 @@ class ClipsWanted:
     caption_dropout: float
     num_frames: int | None = None
     whole_clip_share: float = 0.0
+    usual: UsualClip | None = None
+    encoder: LatentMaker | None = None
 
 
 class TrainingData(Protocol):

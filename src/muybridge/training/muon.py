@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from muybridge.processor import fast_half
+from muybridge.training.shards import shared_out_like, whole
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values into about 0.7..1.2 in five steps
 
@@ -65,10 +66,12 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 direction = parameter.grad.lerp(momentum, group["momentum"])
-                update = orthogonalise(direction.reshape(direction.size(0), -1))
+                # A matrix that is shared out between processes is orthogonalised whole, by each of them.
+                matrix = whole(direction)
+                update = orthogonalise(matrix.reshape(matrix.size(0), -1))
                 scale = 0.2 * max(update.shape) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+                parameter.add_(shared_out_like(parameter, update.view_as(matrix)), alpha=-group["lr"] * scale)
         return loss
 
 

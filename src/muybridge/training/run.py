@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import overload
 
 import torch
 from pydantic_core import to_jsonable_python
@@ -14,13 +15,21 @@ from pydantic_core import to_jsonable_python
 from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.errors import ConfigError, TrainingError
 from muybridge.files.atomic import new_file, output_error
+from muybridge.files.folder_lock import locked_folder
 from muybridge.files.json_settings import read_json_object
 from muybridge.files.new_folder import replaced_folder
+from muybridge.training.checkpoints import has_checkpoint
+from muybridge.training.clip_sets import ClipSets, report_on_data
+from muybridge.training.config import CHANGEABLE_SETTINGS, changed_settings, settled_precision, with_schedule
+from muybridge.training.origin import Origin, digest_of_models
+from muybridge.training.placement import check_sharding
 from muybridge.training.run_file import TrainingRun, load_run
 from muybridge.training.stages.registry import training_data
 from muybridge.training.stages.stage import Stage, StageWork, exported_part
 from muybridge.training.stopping import stop_signals
-from muybridge.training.trainer import CHANGEABLE_SETTINGS, STATE_FILE, Trainer, TrainerConfig, settled_precision
+from muybridge.training.trackers import chosen_trackers
+from muybridge.training.trainer import Trainer, TrainerConfig
+from muybridge.training.watching import observers_of
 from muybridge.types import SettingsDict
 
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
@@ -28,7 +37,25 @@ StageProgress = Callable[[str, int, int, dict[str, float]], None]
 SETTINGS_FILE = "settings.json"
 
 
-def run_training(run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None = None) -> Path:
+@overload
+def run_training(
+    run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None = None, until: None = None
+) -> Path: ...
+
+
+@overload
+def run_training(
+    run_file: Path, overrides: list[str], output: Path, progress: StageProgress | None, until: int | None
+) -> Path | None: ...
+
+
+def run_training(
+    run_file: Path,
+    overrides: list[str],
+    output: Path,
+    progress: StageProgress | None = None,
+    until: int | None = None,
+) -> Path | None:
     """Train all stages and assemble what they make; stages already finished in `output` are skipped.
 
     Args:
@@ -36,13 +63,15 @@ def run_training(run_file: Path, overrides: list[str], output: Path, progress: S
         overrides: see `load_run`.
         output: the folder of the run.
         progress: of stages in one process; those of several tell standard error how far they are.
+        until: pause after this step of the first stage that has more; the same call without it goes on.
 
     Returns:
-        The folder of the pipeline, `output/model`, or the file of the LoRA, `output/NAME.safetensors`.
+        The folder of the pipeline, `output/model`, or the file of the LoRA, `output/NAME.safetensors`; None if it
+        paused before there is one.
 
     Raises:
         ConfigError: a wrong run file, or other settings than those a stage in `output` has begun with.
-        OutputError: `output` cannot be written.
+        OutputError: `output` cannot be written, or another program trains there.
         TrainingError: a stage failed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
     """
@@ -51,16 +80,20 @@ def run_training(run_file: Path, overrides: list[str], output: Path, progress: S
     data = training_data(run.data)
     for stage in run.stages:
         stage.check(data)
+        _check_trainer(trainer_config(stage))
         _check_settings(stage, output / stage.method, is_finished(output, stage))
-    with quiet_loading():
+    _make_folder(output)
+    with quiet_loading(), locked_folder(output, "trains"):
         for stage in run.stages:
             if is_finished(output, stage):
                 continue
             _record_settings(stage, output / stage.method)
             if stage.processes == 1:
-                train_stage(run, stage, output, progress)
+                train_stage(run, stage, output, progress, until)
             else:
-                _launch(stage, run_file, overrides, output)
+                _launch(stage, run_file, overrides, output, until)
+            if until is not None and until < stage.steps:
+                return None
         return run.last.publish(run, output)
 
 
@@ -69,34 +102,57 @@ def is_finished(output: Path, stage: Stage) -> bool:
     return all(exported_part(output, stage.method, part).is_dir() for part in stage.parts)
 
 
-def train_stage(run: TrainingRun, stage: Stage, output: Path, progress: StageProgress | None = None) -> None:
-    """Train one stage of a run in this process (or in this process' share of several) and export its average."""
+def train_stage(
+    run: TrainingRun, stage: Stage, output: Path, progress: StageProgress | None = None, until: int | None = None
+) -> None:
+    """Train one stage of a run in this process (or in this process' share of several) and export its average.
+
+    With `until` it is trained to that step at most, and nothing is exported before the last one.
+    """
     stage = _with_precision(stage, output / stage.method)
     torch.manual_seed(stage.seed)
-    work = stage.prepare(output, training_data(run.data))
-    settings = {name: getattr(stage, name) for name in TrainerConfig.__dataclass_fields__}
-    trainer = Trainer(work.method, work.batches, TrainerConfig(**settings), output / stage.method)
+    data = training_data(run.data)
+    work = stage.prepare(output, data)
+    digest = data.digest() if isinstance(data, ClipSets) else work.data_digest
+    origin = Origin(digest_of_models(stage.built_on(output)), digest)
+    trainer = Trainer(work.method, work.batches, trainer_config(stage), output / stage.method, origin)
 
     def report(step: int, steps: int, metrics: dict[str, float]) -> None:
         if progress is not None and trainer.is_main:
             progress(stage.method, step, steps, metrics)
 
-    trainer.fit(report)
-    if trainer.is_main:
-        with trainer.ema.applied():
+    if trainer.is_main and isinstance(data, ClipSets) and data.report is not None:
+        report_on_data(data.report, stage.steps, output / stage.method)
+    trainer.fit(report, observers_of(stage, work, data, output), until)
+    if trainer.step < stage.steps:
+        return
+    with trainer.evaluated():
+        if trainer.is_main:
             _export(work, exported_part(output, stage.method))
 
 
+def trainer_config(stage: Stage) -> TrainerConfig:
+    """What the trainer is told of a stage."""
+    return TrainerConfig(**{name: getattr(stage, name) for name in TrainerConfig.__dataclass_fields__})
+
+
+def _check_trainer(config: TrainerConfig) -> None:
+    """What the trainer would refuse, before stages ahead are trained for nothing."""
+    config.check()
+    check_sharding(config)
+    chosen_trackers(config.trackers)
+
+
 def _export(work: StageWork, folder: Path) -> None:
-    work.method.eval()
     with replaced_folder(folder) as temporary:
         for name, part in work.trained_parts().items():
             part.save_pretrained(temporary / name)
 
 
-def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path) -> None:
+def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path, until: int | None) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={stage.processes}"]
-    command += ["-m", "muybridge.training.stages.process", str(run_file), stage.method, str(output), *overrides]
+    limit = "" if until is None else str(until)
+    command += ["-m", "muybridge.training.stages.process", str(run_file), stage.method, str(output), limit, *overrides]
     with stop_signals() as stop:
         # In a group of its own, so that Ctrl-C reaches the processes once and through here only.
         launcher = subprocess.Popen(command, process_group=0)
@@ -118,12 +174,12 @@ def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path) ->
 
 def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
     before = _recorded_settings(folder)
-    if before is None or not (finished or (folder / STATE_FILE).is_file()):
+    if before is None or not (finished or has_checkpoint(folder)):
         return
-    now = stage.model_dump(mode="json")
-    before = {**_default_settings(stage), **before}  # what there was no setting for was as it is by default
+    # What there was no setting for was as it is by default.
+    before = {**_default_settings(stage), **with_schedule(before)}
     free = CHANGEABLE_SETTINGS - {"steps"} if finished else CHANGEABLE_SETTINGS
-    if changed := sorted(name for name in (before.keys() & now.keys()) - free if before[name] != now[name]):
+    if changed := changed_settings(before, stage.model_dump(mode="json"), free):
         state = "is finished" if finished else "has begun"
         raise ConfigError(
             f"Stage {stage.method!r} in {folder.parent} {state} with other settings ({', '.join(changed)}). Choose "
@@ -149,10 +205,14 @@ def _default_settings(stage: Stage) -> SettingsDict:
     return {n: to_jsonable_python(field.get_default(call_default_factory=True)) for n, field in fields.items()}
 
 
-def _record_settings(stage: Stage, folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
+
+
+def _record_settings(stage: Stage, folder: Path) -> None:
+    _make_folder(folder)
     with new_file(folder / SETTINGS_FILE) as temporary:
         temporary.write_text(stage.model_dump_json(indent=2) + "\n")

@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticKnownError
 
+from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError
 from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
 from muybridge.training.stages.registry import data_names, method_of, stage_classes
@@ -25,16 +26,27 @@ def _stage(values: object) -> Stage:
     return TypeAdapter(told_apart).validate_python(values)
 
 
-def _data(name: object) -> object:
-    if name not in (known := data_names()):
-        raise PydanticKnownError("literal_error", {"expected": " or ".join(map(repr, known))})
-    return name
+def _data(value: object) -> str | DataSettings:
+    """The name of a set that is registered, or sets of people's own: a path, several, or settings with `sources`."""
+    known = data_names()
+    if isinstance(value, str):
+        if value in known:
+            return value
+        if not ("/" in value or "\\" in value or value.startswith((".", "~")) or Path(value).exists()):
+            expected = " or ".join([*map(repr, known), "the path of a folder of clips"])
+            raise PydanticKnownError("literal_error", {"expected": expected})
+    if isinstance(value, (str, list)):
+        value = {"sources": value}
+    if isinstance(value, dict) and isinstance(sources := value.get("sources"), (str, list)):
+        listed = [sources] if isinstance(sources, str) else sources
+        value = {**value, "sources": [{"path": each} if isinstance(each, str) else each for each in listed]}
+    return DataSettings.model_validate(value)
 
 
 class TrainingRun(RunSettings):
     """A run file: stages trained one after the other, on which clips, and the defaults of the model they make."""
 
-    data: Annotated[str, PlainValidator(_data)]
+    data: Annotated[str | DataSettings, PlainValidator(_data)]
     stages: list[Annotated[Stage, PlainValidator(_stage)]] = Field(min_length=1)
 
     @property

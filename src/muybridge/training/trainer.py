@@ -6,263 +6,457 @@ noise of a step are functions of (seed, step, process).
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import pickle
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
+from muybridge.debug.anomaly_guard import AnomalyGuard
 from muybridge.debug.training_tools import TrainingTools
-from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
-from muybridge.processor import fast_half
-from muybridge.training.data import BatchSource
+from muybridge.errors import CheckpointError, ConfigError, NonFiniteError, OutputError, TrainingError
+from muybridge.files.folder_lock import locked_folder
+from muybridge.training.checkpoints import STATE_FILE, BrokenCheckpointError, Checkpoint, Checkpoints
+from muybridge.training.config import CHANGEABLE_SETTINGS, TrainerConfig, changed_settings, settled_precision
+from muybridge.training.data import Batch, BatchSource
 from muybridge.training.ema import ExponentialMovingAverage
-from muybridge.training.muon import Muon, split_parameters
-from muybridge.training.schedules import ScheduleSettings
-from muybridge.training.stopping import stop_signals
+from muybridge.training.optimizers import make_optimizer
+from muybridge.training.origin import Origin
+from muybridge.training.placement import check_sharding, make_accelerator, place
+from muybridge.training.run_log import RunLog
+from muybridge.training.shards import whole
+from muybridge.training.state import WRITING_ERRORS, TrainingState, read_tensors
+from muybridge.training.stopping import StopRequest, stop_signals
+from muybridge.training.trackers import chosen_trackers, finish_trackers, start_trackers
+from muybridge.training.updates import UpdateSize, UpdateWatch
 from muybridge.types import SettingsDict
+from muybridge.version import __version__
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "training_state.pt"
 LOG_FILE = "log.jsonl"
 DEBUG_FOLDER = "debug"
-CHANGEABLE_SETTINGS = frozenset({"steps", "checkpoint_seconds", "log_every", "debug", "debug_steps"})
-"""What an interrupted run may be continued with other values of."""
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimizer steps.
-        learning_rate: peak rate of the hidden matrices (Muon).
-        other_learning_rate: peak rate of everything else (AdamW).
-        warmup_steps: linear warm-up.
-        decay_from: share of the steps after which the rate falls linearly to zero.
-        ema_decay: of the exported weights' moving average.
-        max_gradient_norm: gradients are scaled down to it.
-        checkpoint_seconds: a resumable state is written this often.
-        log_every: steps between lines of the log.
-        seed: of data and noise.
-        mixed_precision: "bf16", "no", or "auto": see `settled_precision`.
-        debug: names of tools that watch the run and write to the folder `debug` in its folder, see `TrainingTools`.
-        debug_steps: how many steps they look at, from where the run starts or goes on; the anomaly guard always does.
-    """
-
-    steps: int
-    learning_rate: float = 2e-3
-    other_learning_rate: float = 1.4e-3
-    warmup_steps: int = 100
-    decay_from: float = 0.5
-    ema_decay: float = 0.998
-    max_gradient_norm: float = 1.0
-    checkpoint_seconds: float = 120.0
-    log_every: int = 20
-    seed: int = 0
-    mixed_precision: str = "auto"
-    debug: tuple[str, ...] = ()
-    debug_steps: int = 10
-
-    def rate_factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step: warm-up, plateau, linear decay."""
-        return ScheduleSettings(warmup_steps=self.warmup_steps, decay_from=self.decay_from).factor(step, self.steps)
-
-
-def settled_precision(asked: str, began_with: str | None) -> str:
-    """What the precision `asked` for means here: "bf16" or "no".
-
-    For "auto" that is what the run began with, if it has begun; else bf16 where the device that trains is faster in it.
-    """
-    if asked != "auto":
-        return asked
-    if began_with in ("bf16", "no"):
-        return began_with
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return "no" if fast_half(device) is None else "bf16"
-
+_SMOOTHING = 0.95
+_SMALLEST_SCALE = 1.0
+_PARTS_BEFORE = {"step", "seconds", "config", "parameters", "optimizers", "ema"}
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, smoothed metrics) after each logged step."""
 
 
-class Trainer:
-    """Trains one method on one source of batches, in a folder of its own."""
+class Observer(Protocol):
+    """Called before the first step, every so many steps and at the end, in the main process alone.
 
-    def __init__(self, method: nn.Module, batches: BatchSource, config: TrainerConfig, folder: Path) -> None:
-        """Prepare optimizers and, where the folder holds the state of an interrupted run, continue from it.
+    The method holds the averaged weights then, and is in evaluation mode; no gradients are recorded. An observer that
+    also has `wants_updates = True` finds the size of the update of the same step in `trainer.last_update`.
+    """
+
+    every: int
+
+    def observe(self, trainer: Trainer, step: int) -> dict[str, float]:
+        """Values for the log, by name."""
+        ...
+
+
+@dataclass
+class _Begun:
+    """What of a checkpoint is known before the networks are ready to take their part of it."""
+
+    settings: SettingsDict
+    facts: SettingsDict
+    take: Callable[[TrainingState], None]
+
+
+@dataclass
+class _Progress:
+    """What a run has behind it, as checkpoints keep it."""
+
+    step: int = 0
+    seconds: float = 0.0
+    clipped: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one method on one source of batches, in a folder of its own.
+
+    Attributes:
+        method: what is trained. Where weights are shared out between processes it holds them only in `evaluated`.
+        step: steps done.
+        last_update: how large the update was that an observer wanted to know of, by group of weights.
+    """
+
+    def __init__(
+        self,
+        method: nn.Module,
+        batches: BatchSource,
+        config: TrainerConfig,
+        folder: Path,
+        origin: Origin | None = None,
+    ) -> None:
+        """Prepare optimizers and, where the folder holds a checkpoint of an interrupted run, continue from it.
 
         Raises:
-            ConfigError: nothing in `method` is trainable, the folder's state belongs to other settings, or a tool of
-                `config.debug` is unknown or has nothing to look at.
-            CheckpointError: the folder's state is damaged.
+            ConfigError: nothing in `method` is trainable, settings that are out of range or do not go together, the
+                folder's checkpoints belong to other settings, or what the run builds on has changed since.
+            CheckpointError: none of the folder's checkpoints is whole.
         """
-        state = _read_state(folder / STATE_FILE) if (folder / STATE_FILE).exists() else None
-        began_with = None if state is None else state["config"].get("mixed_precision")
-        config = replace(config, mixed_precision=settled_precision(config.mixed_precision, began_with))
-        self.config = config
+        config.check()
+        check_sharding(config)
         self.folder = folder
         self.method = method
-        self.step = 0
+        self.last_update: Mapping[str, UpdateSize] = {}
         self._batches = batches
-        self._seconds_before = 0.0
-        matrices, others = split_parameters(method)
-        if not matrices and not others:
+        self._origin = origin or Origin()
+        self._done = _Progress()
+        self.accelerator = make_accelerator(chosen_trackers(config.trackers), str(folder))
+        self._checkpoints = Checkpoints(folder, config.keep_checkpoints)
+        begun = self._begun()
+        began_with = None if begun is None else begun.settings.get("mixed_precision")
+        self.config = config = replace(config, mixed_precision=settled_precision(config.mixed_precision, began_with))
+        if not any(parameter.requires_grad for parameter in method.parameters()):
             raise ConfigError("Nothing to train: every parameter of the method is frozen.")
-        # accelerate keeps one precision for the whole program, so each trainer casts by itself.
-        self.accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
-        self._optimizers: list[torch.optim.Optimizer] = []
-        if matrices:
-            self._optimizers.append(Muon(matrices, lr=config.learning_rate))
-        if others:
-            self._optimizers.append(
-                torch.optim.AdamW(others, lr=config.other_learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-            )
-        self._peak_rates = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
-        self.method.to(self.accelerator.device)
-        self._trainable = [*matrices, *others]
+        self._placement = place(method, config, self.accelerator)
+        trained = self._placement.trained
+        self._optimizer = make_optimizer(config.optimizer, trained, config.learning_rate, config.other_learning_rate)
         # One process' share of the work is like another's, and they would write the same files.
         tools = config.debug if self.is_main else ()
-        self._tools = TrainingTools(tools, method, folder / DEBUG_FOLDER, config.debug_steps)
-        self.ema = ExponentialMovingAverage(method, config.ema_decay)
-        if state is not None:
-            self._resume(state)
-        self._model = self.accelerator.prepare_model(method)
+        self._tools = TrainingTools(tools, trained, folder / DEBUG_FOLDER, config.debug_steps)
+        average_on = torch.device("cpu") if config.ema_device == "cpu" else None
+        self.ema = ExponentialMovingAverage(trained, config.ema_decay, average_on)
+        self._scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=config.mixed_precision == "fp16")
+        named = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+        self._state = TrainingState(named, self._optimizer, self.ema, self._scaler)
+        if begun is not None:
+            self._resume(begun)
+        self._saved_step = -1 if begun is None else self.step
+        self._placement.prepare()
+        self._log = RunLog(folder / LOG_FILE, self.accelerator)
 
-    def fit(self, progress: Progress | None = None) -> None:
-        """Train to the last step. Ctrl-C and SIGTERM let the present step end; then the same call continues from there.
-
-        Raises:
-            KeyboardInterrupt: after such a signal, or from `progress`; the state is saved.
-            TrainingError: the loss became NaN or infinite; the last saved state is kept.
-            NonFiniteError: likewise, found by the guard of `config.debug` in the layer where it happened.
-            OutputError: the state cannot be written; the one before is kept.
-        """
-        _make_folder(self.folder)
-        started = saved = time.monotonic() - self._seconds_before
-        metrics: dict[str, float] = {}
-        with stop_signals() as stop, self._tools:
-            try:
-                while self.step < self.config.steps:
-                    self._tools.begin_step(self.step)
-                    values = self._train_step()
-                    for name, value in values.items():
-                        metrics[name] = metrics.get(name, value) * 0.95 + value * 0.05
-                    if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-                        self._log(metrics, time.monotonic() - started)
-                        if progress is not None:
-                            progress(self.step, self.config.steps, metrics)
-                    if self._in_any_process(stop.requested):
-                        raise KeyboardInterrupt
-                    if time.monotonic() - saved > self.config.checkpoint_seconds:
-                        self._save(time.monotonic() - started)
-                        saved = time.monotonic()
-            except KeyboardInterrupt:
-                self._save(time.monotonic() - started)
-                raise
-            self._save(time.monotonic() - started)
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._done.step
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.accelerator.is_main_process
 
-    def _in_any_process(self, flag: bool) -> bool:
-        # All must stop after the same step: one that went on alone would wait for the others for ever.
-        if self.accelerator.num_processes == 1:
-            return flag
-        count: Any = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
-        return bool(count > 0)
+    def fit(
+        self, progress: Progress | None = None, observers: Sequence[Observer] = (), until: int | None = None
+    ) -> None:
+        """Train to the last step. Ctrl-C and SIGTERM let the present step end; then the same call continues from there.
 
-    def _train_step(self) -> dict[str, float]:
-        config, accelerator = self.config, self.accelerator
-        index = self.step * accelerator.num_processes + accelerator.process_index
-        batch = {name: value.to(accelerator.device) for name, value in self._batches(index).items()}
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
-        factor = config.rate_factor(self.step)
-        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
-        for group, peak in zip(groups, self._peak_rates, strict=True):
-            group["lr"] = peak * factor
-        self._model.train()
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-            output = self._model(batch, generator)
-        accelerator.backward(output["loss"])
-        norm = nn.utils.clip_grad_norm_(self._trainable, config.max_gradient_norm)
-        values = {name: float(value.detach()) for name, value in output.items()} | {"gradient_norm": float(norm)}
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
-            raise TrainingError(
-                f"Step {self.step}: loss {values['loss']}, gradient norm {values['gradient_norm']}. "
-                f"The state saved before it is kept in {self.folder}. Lower the learning rate, in another folder."
-            )
-        for optimizer in self._optimizers:
-            optimizer.step()
+        Args:
+            progress: is told how far it is.
+            observers: look on, see `Observer`.
+            until: stop after this step, as if it were for another day: the rate goes on as for all steps.
+
+        Raises:
+            KeyboardInterrupt: after such a signal, or from `progress`; the state is saved.
+            TrainingError: the loss became NaN or infinite; the last checkpoint is kept.
+            NonFiniteError: likewise, found by the guard of `config.debug` in the layer where it happened.
+            OutputError: a checkpoint cannot be written, and the one before is kept; or another program trains here.
+        """
+        last = self.config.steps if until is None else min(until, self.config.steps)
+        _make_folder(self.folder)
+        with self._held(), stop_signals() as stop, self._trackers(), self._tools:
+            self._log.begin(self.step)
+            try:
+                self._train(last, stop, progress, observers)
+            except KeyboardInterrupt:
+                self._save()
+                raise
+            self._save()
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """While the block runs, `method` is in evaluation mode and holds the averaged weights.
+
+        All processes must enter it; where weights are shared out, only the main process has them in `method`.
+        """
+        with self._optimizer.averaged(), self.ema.applied(), self._placement.gathered():
+            self.method.eval()
+            yield
+
+    def _train(self, last: int, stop: StopRequest, progress: Progress | None, observers: Sequence[Observer]) -> None:
+        started = saved = time.monotonic() - self._done.seconds
+        if self.step == 0 and last > 0 and observers:
+            self._log.write(0, 0.0, self._observed(observers))
+        while self.step < last:
+            self._tools.begin_step(self.step)
+            due = time.monotonic() - saved > self.config.checkpoint_seconds
+            watched = any(getattr(each, "wants_updates", False) and _is_due(each, self.step + 1) for each in observers)
+            values, stopping, due = self._train_step(watched, stop.requested, due)
+            metrics = self._done.metrics
+            for name, value in values.items():
+                metrics[name] = metrics.get(name, value) * _SMOOTHING + value * (1 - _SMOOTHING)
+            self._done.seconds = time.monotonic() - started
+            at_end = self.step == last
+            looking = [each for each in observers if at_end or _is_due(each, self.step)]
+            observed = self._observed(looking) if looking else {}
+            shown = self.step % self.config.log_every == 0 or self.step == self.config.steps
+            if shown or observed:
+                self._log.write(self.step, self._done.seconds, metrics | self._rates() | observed)
+            if shown and progress is not None:
+                progress(self.step, self.config.steps, metrics)
+            if stopping or (stop.requested and self.accelerator.num_processes == 1):
+                raise KeyboardInterrupt
+            if due:
+                self._save()
+                saved = time.monotonic()
+
+    def _train_step(self, watched: bool, stop: bool, due: bool) -> tuple[dict[str, float], bool, bool]:
+        """One step; what it measured, and whether all processes stop and save after it."""
+        config = self.config
+        self._optimizer.set_rate(config.schedule.factor(self.step, config.steps))
+        self._placement.model.train()
+        sums: dict[str, float] = {}
+        for part in range(config.accumulate):
+            for name, value in self._backward(part).items():
+                sums[name] = sums.get(name, 0.0) + value
+        values = {name: value / config.accumulate for name, value in sums.items()}
+        values["loss"], stopping, due = self._agreed(values["loss"], stop, due)
+        for optimizer in self._optimizer.optimizers:
+            self._scaler.unscale_(optimizer)
+        watch = UpdateWatch(self._state.parameters) if watched else None
+        norm = float(whole(nn.utils.clip_grad_norm_(self._optimizer.parameters, config.max_gradient_norm)))
+        values["gradient_norm"] = norm
+        self._check(values)
+        self._update(math.isfinite(norm))
+        self._done.clipped += norm > config.max_gradient_norm
+        self._done.step += 1
+        if watch is not None:
+            self.last_update = watch.sizes(self._done.clipped / self.step)
+        return values, stopping, due
+
+    def _backward(self, part: int) -> dict[str, float]:
+        index = self._index(part)
+        batch, generator = self._batch(index), self._generator(index)
+        count = self.config.accumulate
+        with self._placement.backward_of(is_last=part == count - 1):
+            output = self._forward(self._placement.model, batch, generator)
+            loss = output["loss"] if count == 1 else output["loss"] / count
+            self._scaler.scale(loss).backward()
+        device = output["loss"].device
+        values = {name: value.detach().to(device, torch.float32).reshape(()) for name, value in output.items()}
+        return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+
+    def _forward(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = halves.get(self.config.mixed_precision)
+        kind = self.accelerator.device.type
+        with nullcontext() if dtype is None else torch.autocast(kind, dtype):
+            return model(batch, generator)
+
+    def _update(self, finite: bool) -> None:
+        if not self._scaler.is_enabled():
+            self._optimizer.step()
+            self.ema.update()
+            return
+        # Where one gradient overflows none is used: an optimizer's own check sees its own gradients alone.
+        for optimizer in self._optimizer.optimizers:
+            if finite:
+                self._scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
-        self.ema.update()
-        self.step += 1
+        self._scaler.update()
+        if finite:
+            self.ema.update()
+
+    def _index(self, part: int) -> int:
+        processes = self.accelerator.num_processes
+        return (self.step * self.config.accumulate + part) * processes + self.accelerator.process_index
+
+    def _batch(self, index: int) -> Batch:
+        device = self.accelerator.device
+        moved: Any = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in self._batches(index).items()
+        }
+        return moved
+
+    def _generator(self, index: int) -> torch.Generator:
+        seed = self.config.seed * 1_000_003 + index
+        torch.manual_seed(seed)  # what draws by itself, as dropout does, must not depend on what was drawn before
+        return torch.Generator().manual_seed(seed)
+
+    def _agreed(self, loss: float, stop: bool, due: bool) -> tuple[float, bool, bool]:
+        """The loss of all processes, whether any is to stop, and whether the main one wants to save.
+
+        All must stop after the same step: one that went on alone would wait for the others for ever.
+        """
+        count = self.accelerator.num_processes
+        if count == 1:
+            return loss, stop, due
+        own = [loss, float(stop), float(due and self.is_main)]
+        told: Any = self.accelerator.reduce(torch.tensor(own, device=self.accelerator.device), "sum")
+        total, stopping, saving = told.tolist()
+        return total / count, stopping > 0, saving > 0
+
+    def _check(self, values: dict[str, float]) -> None:
+        loss, norm = values["loss"], values["gradient_norm"]
+        too_small = self._scaler.is_enabled() and self._scaler.get_scale() < _SMALLEST_SCALE
+        overflow = self._scaler.is_enabled() and not too_small  # the next step scales the loss less
+        if math.isfinite(loss) and (math.isfinite(norm) or overflow):
+            return
+        kept = self._checkpoints.steps()
+        state = f"The checkpoint of step {kept[0]} is kept in {self.folder}. " if kept else ""
+        raise TrainingError(
+            f"Step {self.step}: loss {loss}, gradient norm {norm}{self._where()}. {state}If the clips are in order, "
+            "lower the learning rate, in another folder."
+        )
+
+    def _where(self) -> str:
+        """Which batches went into the step that went wrong, and the layer, if looking again finds it."""
+        told = []
+        for part in range(self.config.accumulate):
+            index = self._index(part)
+            batch = self._batches(index)
+            named = [f"{name} {', '.join(map(str, batch[name]))}" for name in ("ids", "files") if name in batch]
+            told.append(f"batch {index} ({'; '.join(named)})" if named else f"batch {index}")
+        found = "" if self._placement.is_sharded else self._layer()
+        return f", in {' and '.join(told)}{found}"
+
+    def _layer(self) -> str:
+        for parameter in self._optimizer.parameters:
+            parameter.grad = None
+        try:
+            with AnomalyGuard(self.method) as guard:
+                guard.step = f"training step {self.step}"
+                for part in range(self.config.accumulate):
+                    index = self._index(part)
+                    loss = self._forward(self.method, self._batch(index), self._generator(index))["loss"]
+                    if self.accelerator.num_processes == 1:  # gradients of several would wait for each other
+                        loss.backward()
+        except NonFiniteError as error:
+            return f". {str(error).splitlines()[0]}"
+        return ""
+
+    def _rates(self) -> dict[str, float]:
+        group = self._optimizer.optimizers[0].param_groups[0]
+        return {
+            "learning_rate": float(group["lr"]) * float(group.get("d", 1.0)),  # prodigy's own factor
+            "clipped": self._done.clipped / max(1, self.step),
+        }
+
+    def _observed(self, observers: Sequence[Observer]) -> dict[str, float]:
+        values: dict[str, float] = {}
+        with self.evaluated(), torch.no_grad():
+            if self.is_main:
+                for observer in observers:
+                    values |= observer.observe(self, self.step)
+        self.accelerator.wait_for_everyone()
         return values
 
-    def _log(self, metrics: dict[str, float], seconds: float) -> None:
-        if self.is_main:
-            line = {"step": self.step, "seconds": round(seconds, 1)}
-            line |= {name: round(value, 5) for name, value in metrics.items()}
-            with (self.folder / LOG_FILE).open("a") as log:
-                log.write(json.dumps(line) + "\n")
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with locked_folder(self.folder, "trains") if self.is_main else nullcontext():
+            yield
 
-    def _save(self, seconds: float) -> None:
-        if not self.is_main:
-            return
-        state = {
-            "step": self.step,
-            "seconds": seconds,
-            "config": asdict(self.config),
-            "parameters": {n: p.detach().cpu() for n, p in self.method.named_parameters() if p.requires_grad},
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "ema": self.ema.state_dict(),
-        }
-        path = self.folder / STATE_FILE
-        temporary = path.with_name(STATE_FILE + ".part")
+    @contextmanager
+    def _trackers(self) -> Iterator[None]:
+        start_trackers(self.accelerator, self.folder.name or "muybridge", self.config.record())
         try:
-            torch.save(state, temporary)
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk may be full"
-            raise OutputError(
-                f"{path} cannot be written ({reason}). Free some space; the same call continues."
-            ) from error
+            yield
         finally:
-            temporary.unlink(missing_ok=True)
+            finish_trackers(self.accelerator)
 
-    def _resume(self, state: SettingsDict) -> None:
+    def _save(self) -> None:
+        if self.step == self._saved_step:
+            return
+        sharded = self._placement.is_sharded
+        if not self.is_main and not sharded:
+            return
+        step = self.step
+        try:
+            if self.is_main:
+                self._checkpoints.begin(step)
+            if sharded:
+                self.accelerator.wait_for_everyone()
+            self._state.write(self._checkpoints.part(step))
+            if self.is_main:
+                self._checkpoints.finish(step, self._facts())
+            if sharded:
+                self.accelerator.wait_for_everyone()
+        except WRITING_ERRORS as error:
+            raise self._checkpoints.unwritten(error) from error
+        finally:
+            if self.is_main:
+                self._checkpoints.abandon(step)
+        self._saved_step = step
+
+    def _facts(self) -> SettingsDict:
+        return {
+            "format": 1,
+            "version": __version__,
+            "step": self.step,
+            "seconds": self._done.seconds,
+            "clipped": self._done.clipped,
+            "metrics": self._done.metrics,
+            "settings": self._settings(),
+            **self._origin.record(),
+            **self._state.facts(),
+        }
+
+    def _settings(self) -> SettingsDict:
+        return {**self.config.record(), "processes": self.accelerator.num_processes}
+
+    def _begun(self) -> _Begun | None:
+        def read(found: Checkpoint) -> _Begun:
+            facts = found.facts
+            return _Begun(facts["settings"], facts, lambda state: state.read(found.folder, facts))
+
+        begun = self._checkpoints.newest(read, quiet=not self.is_main)
         path = self.folder / STATE_FILE
-        settings = asdict(self.config)
-        changed = sorted(k for k in settings.keys() - CHANGEABLE_SETTINGS if state["config"].get(k) != settings[k])
+        return _begun_before(path) if begun is None and path.is_file() else begun
+
+    def _resume(self, begun: _Begun) -> None:
+        changed = changed_settings(begun.settings, self._settings(), CHANGEABLE_SETTINGS)
         if changed:
             raise ConfigError(
-                f"{path} was written with other settings ({', '.join(changed)}). Choose another output folder to "
-                "start anew, or the old settings to continue."
+                f"The run in {self.folder} has begun with other settings ({', '.join(changed)}). Choose another output "
+                "folder to start anew, or the old settings to continue."
             )
-        live = {name: p for name, p in self.method.named_parameters() if p.requires_grad}
-        if {n: p.shape for n, p in live.items()} != {n: p.shape for n, p in state["parameters"].items()}:
-            raise ConfigError(f"{path} belongs to another model. Choose another output folder.")
-        with torch.no_grad():
-            for name, parameter in live.items():
-                parameter.copy_(state["parameters"][name])
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.ema.load_state_dict(state["ema"])
-        self.step = state["step"]
-        self._seconds_before = state["seconds"]
+        if changed_words := self._origin.changed_since(begun.facts):
+            raise ConfigError(
+                f"The run in {self.folder} cannot go on: {changed_words} since it began. Choose another output folder "
+                "to start anew, or put back what was there."
+            )
+        try:
+            begun.take(self._state)
+        except BrokenCheckpointError as error:
+            raise CheckpointError(
+                f"{self.folder}: {error}. Delete its newest checkpoint to go on from another."
+            ) from error
+        facts = begun.facts
+        self._origin = self._origin.completed(facts)
+        self._done = _Progress(facts["step"], facts["seconds"], facts.get("clipped", 0), facts.get("metrics", {}))
         if self.is_main:
             logger.info("continuing %s from step %d", self.folder, self.step)
+
+
+def _begun_before(path: Path) -> _Begun:
+    """A run whose state is one file, as version 0.1 wrote it."""
+    advice = "Choose another output folder, or delete the file to start anew."
+    try:
+        state = read_tensors(path)
+    except BrokenCheckpointError as error:
+        raise CheckpointError(f"{path} is not the state of a training run ({error}). {advice}") from error
+    if not isinstance(state, dict) or not state.keys() >= _PARTS_BEFORE:
+        raise CheckpointError(f"{path} is not the state of a training run (parts are missing). {advice}")
+    facts = {"step": state["step"], "seconds": state["seconds"]}
+    return _Begun(state["config"], facts, lambda target: target.take(state, path))
+
+
+def _is_due(observer: Observer, step: int) -> bool:
+    return step % observer.every == 0
 
 
 def _make_folder(folder: Path) -> None:
@@ -270,17 +464,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be made ({error.strerror}). Choose another one.") from error
-
-
-def _read_state(path: Path) -> SettingsDict:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.keys() >= {"step", "seconds", "config", "parameters", "optimizers", "ema"}:
-            return state
-        reason = "parts are missing"
-    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, or something else"
-    raise CheckpointError(
-        f"{path} is not the state of a training run ({reason}). Choose another output folder, or delete the file to "
-        "start anew."
-    )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from muybridge.errors import NonFiniteError
 from muybridge.types import LatentShape, ScaleFactors, VideoShape
 from muybridge.vae.codec import Pieces
 from muybridge.vae.image import decode_images, encode_images
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 _FRAMES = 8  # at once
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
     from diffusers.models.autoencoders.vae import DecoderOutput
     from diffusers.models.modeling_outputs import AutoencoderKLOutput
 

@@ -15,6 +15,7 @@ from muybridge.video.checks import MAX_FPS, MIN_FPS
 from muybridge.video.decoded import LazyFrame, Traits
 from muybridge.video.encoding import Frames
 from muybridge.video.gif import gif_comment
+from muybridge.video.media import MediaFile
 from muybridge.video.opened import Opened
 from muybridge.video.picture import as_seen, open_file, upright_size
 from muybridge.video.png import png_comment, png_rate
@@ -33,13 +34,14 @@ _UNTIMED_MS = 100.0
 
 
 @contextlib.contextmanager
-def open_animation(path: Path) -> Iterator[Opened]:
+def open_animation(path: MediaFile) -> Iterator[Opened]:
     """Open a file; unless it notes its rate, its frames are gone through once for their times."""
     with open_file(path) as image:
         fps, comment = _noted(image)
         indexes = _indexes(image)
         if fps is not None:
-            yield Opened(Timing(fps, is_even=len(indexes) == 1), _frames(image, indexes), comment)
+            timing = Timing(fps, is_even=len(indexes) == 1, num_frames=len(indexes), duration_s=len(indexes) / fps)
+            yield Opened(timing, _frames(image, indexes), comment)
             return
         is_timed = len(indexes) > 1 or image.format == "GIF"  # a picture is not, whatever it says
         durations = [_duration_ms(image, index) if is_timed else 0.0 for index in indexes]
@@ -79,7 +81,7 @@ def _timing(durations: list[float], tick_s: float) -> Timing:
     seconds = [(duration or _UNTIMED_MS) / 1000 for duration in durations]
     if len(seconds) == 1:
         fps = 1 / seconds[0]
-        return Timing(fps if MIN_FPS <= fps <= MAX_FPS else None)
+        return Timing(fps if MIN_FPS <= fps <= MAX_FPS else None, num_frames=1, duration_s=seconds[0])
     starts = [0.0, *itertools.accumulate(seconds[:-1])]
     return measure(starts, seconds[-1], tick_s, is_end_sure=True)
 

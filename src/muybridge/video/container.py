@@ -19,6 +19,7 @@ from muybridge.errors import InputFileError
 from muybridge.types import SettingsDict
 from muybridge.video.decoded import LazyFrame, Traits
 from muybridge.video.encoding import Frames
+from muybridge.video.media import MediaFile
 from muybridge.video.mp4 import exact_chroma, true_size
 from muybridge.video.opened import Opened
 from muybridge.video.picture import transparency_error
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 # Real files only: a playlist or concatenation would make FFmpeg open what it names. Those of sound are there to be
@@ -48,34 +50,40 @@ _MOST_MISSING = 0.05
 
 
 @contextlib.contextmanager
-def open_container(path: Path) -> Iterator[Opened]:
+def open_container(path: MediaFile) -> Iterator[Opened]:
     """Open a video file; its packets are looked through once, without decoding, for their times."""
-    with path.open("rb") as file, _open(file) as container:
-        timing = _timing(container, _picture_track(container))
-    with path.open("rb") as file, _open(file) as container:
-        yield Opened(timing, _frames(container, path), container.metadata.get("comment"))
+    with path.open("rb") as file, open_input(file) as container:
+        timing = _timing(container, picture_track(container))
+    with path.open("rb") as file, open_input(file) as container:
+        yield Opened(timing, upright_frames(container, path), container.metadata.get("comment"))
 
 
 def read_container_comment(path: Path) -> str | None:
     """The comment, without decoding."""
-    with path.open("rb") as file, _open(file) as container:
+    with path.open("rb") as file, open_input(file) as container:
         return container.metadata.get("comment")
 
 
-def _open(file: IO[bytes]) -> InputContainer:
+def open_input(file: IO[bytes]) -> InputContainer:
+    """Open a file for FFmpeg, that nothing else is opened for."""
     import av
 
     return av.open(file, "r", options={"format_whitelist": _CONTAINERS})
 
 
-def _picture_track(container: InputContainer) -> VideoStream:
+def picture_track(container: InputContainer) -> VideoStream:
+    """The pictures that a player shows.
+
+    Raises:
+        InputFileError: there are none, or none that can be decoded.
+    """
     from av.stream import Disposition
 
     beside = Disposition.attached_pic | Disposition.timed_thumbnails
     tracks = [stream for stream in container.streams.video if not stream.disposition & beside]
     if not tracks:
         what = "It holds sound and no moving pictures." if container.streams.audio else "It has no picture track."
-        raise InputFileError(f"{what} Give one that shows something.")
+        raise InputFileError(f"{what} Give one that shows something.", "no-video")
     track = next((stream for stream in tracks if stream.disposition & Disposition.default), tracks[0])
     if getattr(track, "codec_context", None) is None:
         raise InputFileError("There is no decoder here for its pictures. Convert it to an mp4 of H.264.")
@@ -87,7 +95,8 @@ def _timing(container: InputContainer, stream: VideoStream) -> Timing:
     if container.format.name.startswith("mov") and len(packets) < stream.frames:
         raise InputFileError(
             f"It is cut short: {len(packets)} of its {stream.frames} frames are there. Copy it again from where it "
-            "came from."
+            "came from.",
+            "broken-tail",
         )
     rate = stream.average_rate or stream.guessed_rate
     declared = float(rate) if rate else None
@@ -110,7 +119,8 @@ def _check_whole(container: InputContainer, stream: VideoStream, shown: list[Pac
     if said is not None and said - found > _MOST_MISSING * said + 2 * last_s:
         raise InputFileError(
             f"It is cut short: of {said:.3g} s only {found:.3g} s are there. Copy it again, or save what is there as a "
-            "new file."
+            "new file.",
+            "broken-tail",
         )
 
 
@@ -129,20 +139,33 @@ class _Look(NamedTuple):
 
     crop: tuple[tuple[int, int] | None, int, int]
     pixel_aspect: Fraction
+    reformatter: VideoReformatter  # one for all frames: preparing it takes as long as converting a small one
 
 
-def _frames(container: InputContainer, path: Path) -> Generator[LazyFrame, None, None]:
-    stream = _picture_track(container)
+def upright_frames(
+    container: InputContainer, path: MediaFile, is_strict: bool = True
+) -> Generator[LazyFrame, None, None]:
+    """Frames from where the container stands, as they are meant to be seen.
+
+    Args:
+        container: that is read.
+        path: stands for it in warnings.
+        is_strict: whether one that is damaged ends it; otherwise only converting that one fails.
+    """
+    from av.video.reformatter import VideoReformatter
+
+    stream = picture_track(container)
     aspect = stream.sample_aspect_ratio
-    look = _Look(true_size(container.metadata), aspect if aspect and aspect > 0 else Fraction(1))
+    square = aspect if aspect and aspect > 0 else Fraction(1)
+    look = _Look(true_size(container.metadata), square, VideoReformatter())
     if not 1 / _MAX_PIXEL_ASPECT <= look.pixel_aspect <= _MAX_PIXEL_ASPECT:
         raise InputFileError(
             f"Its pixels are said to be {float(look.pixel_aspect):g} times as wide as high. Mend that."
         )
     unit = float(stream.time_base or 0)
     for index, frame in enumerate(_decoded(container, stream)):
-        if frame.is_corrupt:
-            raise InputFileError(f"Frame {index} is damaged. Copy the file again from where it came from.")
+        if frame.is_corrupt and is_strict:
+            raise _damage(index)
         traits, turn = _traits(frame, look)
         if index == 0:
             _say(path, traits)
@@ -150,7 +173,13 @@ def _frames(container: InputContainer, path: Path) -> Generator[LazyFrame, None,
         if turn.transposed:
             height, width = width, height
         convert = partial(_pixels, frame, index, look, turn)
-        yield LazyFrame(convert, (frame.pts or 0) * unit, size=(height, width), traits=traits)
+        scale = None if look.crop[0] == (frame.height, frame.width) else partial(_scaled, frame, index, look, turn)
+        start_s, stays_s = (frame.pts or 0) * unit, (frame.duration or 0) * unit
+        yield LazyFrame(convert, start_s, None, (height, width), traits, stays_s, scale)
+
+
+def _damage(index: int) -> InputFileError:
+    return InputFileError(f"Frame {index} is damaged. Copy the file again from where it came from.", "damaged")
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
@@ -211,7 +240,7 @@ def _traits(frame: VideoFrame, look: _Look) -> tuple[Traits, _Turn]:
     )
 
 
-def _say(path: Path, traits: Traits) -> None:
+def _say(path: MediaFile, traits: Traits) -> None:
     if traits.is_interlaced:
         warnings.warn(
             f"{path} is interlaced: where something moves, every other line shows another moment. Deinterlace it "
@@ -255,15 +284,26 @@ def _size(frame: VideoFrame, look: _Look) -> tuple[int, int]:
 
 
 def _pixels(frame: VideoFrame, index: int, look: _Look, turn: _Turn) -> Frames:
-    height, width = _size(frame, look)
+    return _converted(frame, index, look, turn, _size(frame, look))
+
+
+def _scaled(frame: VideoFrame, index: int, look: _Look, turn: _Turn, height: int, width: int) -> Frames:
+    """At a height and width, which are those of the upright picture."""
+    return _converted(frame, index, look, turn, (width, height) if turn.transposed else (height, width))
+
+
+def _converted(frame: VideoFrame, index: int, look: _Look, turn: _Turn, size: tuple[int, int]) -> Frames:
+    if frame.is_corrupt:
+        raise _damage(index)
+    height, width = size
     converted: SettingsDict = {"format": "rgba" if _has_alpha(frame) else "rgb24", "interpolation": exact_chroma()}
-    if look.pixel_aspect != 1:
+    if look.pixel_aspect != 1 or size != _size(frame, look):
         converted |= {"height": height, "width": width}
     if _is_untold_hd(frame):
         from av.video.reformatter import Colorspace
 
         converted["src_colorspace"] = Colorspace.ITU709
-    pixels = np.asarray(frame.reformat(**converted).to_ndarray(), np.uint8)
+    pixels = np.asarray(look.reformatter.reformat(frame, **converted).to_ndarray(), np.uint8)
     if pixels.shape[2] == 4:
         if pixels[..., 3].min() < _OPAQUE:
             raise transparency_error(f"Frame {index}")

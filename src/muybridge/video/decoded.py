@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from muybridge.errors import ConfigError, InputFileError, MuybridgeError
+from muybridge.video.media import MediaFile
 
 MAX_DECODED_BYTES = 2 << 30
 _BYTES_PER_ENTRY = 1024
@@ -48,6 +48,8 @@ class LazyFrame:
         end_s: until when; None where only the next frame says it.
         size: height and width of what `convert` gives, where that is known before.
         traits: what it was.
+        stays_s: seconds that it stays, as the file says; for the last one, that nothing follows.
+        scale: gives it at another height and width, where that can be had for less than converting it whole.
     """
 
     convert: Callable[[], npt.NDArray[np.uint8]]
@@ -55,11 +57,23 @@ class LazyFrame:
     end_s: float | None = None
     size: tuple[int, int] | None = None
     traits: Traits = field(default_factory=Traits)
+    stays_s: float = 0.0
+    scale: Callable[[int, int], npt.NDArray[np.uint8]] | None = None
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.uint8]:
         """`uint8 [h, w, 3]`."""
         return self.convert()
+
+    def covering(self, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+        """`pixels`, or, where `scale` can, no more of them than cover a height and width; never enlarged."""
+        if size is None or self.scale is None or self.size is None:
+            return self.pixels
+        height, width = self.size
+        factor = max(size[0] / height, size[1] / width)
+        if factor >= 1:
+            return self.pixels
+        return self.scale(max(size[0], round(height * factor)), max(size[1], round(width * factor)))
 
 
 def stack_frames(frames: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
@@ -80,7 +94,7 @@ def stack_frames(frames: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint
             )
         kept.append(frame)
     if not kept:
-        raise InputFileError("It holds no frames.")
+        raise InputFileError("It holds no frames.", "no-video")
     return np.stack(kept)
 
 
@@ -102,12 +116,13 @@ def of_one_size(frames: Iterable[npt.NDArray[np.uint8]], start: int = 0) -> Iter
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: MediaFile) -> Iterator[None]:
     """Turns whatever goes wrong in the block into an InputFileError about `path`."""
     try:
         yield
     except (InputFileError, ConfigError) as error:
-        raise InputFileError(f"{path} cannot be used as a video. {error}") from error
+        fault = error.fault if isinstance(error, InputFileError) else "unusable"
+        raise InputFileError(f"{path} cannot be used as a video. {error}", fault) from error
     except (MuybridgeError, Warning):
         raise
     # A decoder given a damaged or hostile file may raise anything at all.

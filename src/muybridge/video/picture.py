@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from muybridge.errors import ConfigError, InputFileError, MuybridgeError
+from muybridge.video.media import MediaFile
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -35,7 +35,7 @@ def picture_formats() -> list[str]:
 
 
 @contextlib.contextmanager
-def open_file(path: Path) -> Iterator[Picture]:
+def open_file(path: MediaFile) -> Iterator[Picture]:
     """Open a picture file, without decoding it, for as long as the block lasts.
 
     Raises:
@@ -46,7 +46,7 @@ def open_file(path: Path) -> Iterator[Picture]:
         yield _identified(file, path)
 
 
-def read_picture(path: Path, name: str) -> Picture:
+def read_picture(path: MediaFile, name: str) -> Picture:
     """Read a picture file as `as_seen` gives it; of an animated one the first frame, with a note.
 
     Args:
@@ -149,7 +149,7 @@ def _in_8_bits(image: Picture, name: str) -> Picture:
     return Image.fromarray((values / 257).round().astype(np.uint8))
 
 
-def _identified(file: IO[bytes], path: Path) -> Picture:
+def _identified(file: IO[bytes], path: MediaFile) -> Picture:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -158,7 +158,9 @@ def _identified(file: IO[bytes], path: Path) -> Picture:
             return Image.open(file, formats=picture_formats())
     except Image.DecompressionBombError as error:
         most = (Image.MAX_IMAGE_PIXELS or 0) * 2 / 1e6
-        raise InputFileError(f"{path} has more than {most:.0f} million pixels. Scale it down first.") from error
+        raise InputFileError(
+            f"{path} has more than {most:.0f} million pixels. Scale it down first.", "too-large"
+        ) from error
     except UnidentifiedImageError as error:
         file.seek(0)
         head = file.read(12)

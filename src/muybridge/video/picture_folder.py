@@ -33,7 +33,9 @@ def open_picture_folder(path: Path) -> Iterator[Opened]:
         warnings.warn(f"{path} {note}", stacklevel=2)
     with open_file(pictures[0]) as image:
         fps, comment = png_rate(image), png_comment(image)
-    yield Opened(Timing(fps), (LazyFrame(partial(_pixels, picture)) for picture in pictures), comment)
+    duration_s = None if fps is None else len(pictures) / fps
+    timing = Timing(fps, num_frames=len(pictures), duration_s=duration_s)
+    yield Opened(timing, (LazyFrame(partial(_pixels, picture)) for picture in pictures), comment)
 
 
 def read_folder_comment(path: Path) -> str | None:

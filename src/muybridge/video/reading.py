@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.types import SettingsDict
@@ -19,6 +19,7 @@ from muybridge.video.container import open_container, read_container_comment
 from muybridge.video.decoded import Traits, of_one_size, reading, stack_frames
 from muybridge.video.encoding import Frames
 from muybridge.video.formats import AnyPath
+from muybridge.video.media import MediaFile
 from muybridge.video.opened import Opened
 from muybridge.video.picture import HEIF_BRANDS
 from muybridge.video.picture_folder import open_picture_folder, read_folder_comment
@@ -27,14 +28,17 @@ from muybridge.video.timeline import repeats, spread
 from muybridge.video.value import Video
 
 
-class _Reader(NamedTuple):
-    open: Callable[[Path], AbstractContextManager[Opened]]
-    comment: Callable[[Path], str | None]
+class Reader(NamedTuple):
+    """How a kind of file is read: its frames, and the text that travels in it."""
+
+    open: Callable[[Any], AbstractContextManager[Opened]]
+    comment: Callable[[Any], str | None]
+    is_container: bool = False
 
 
-_FOLDER = _Reader(open_picture_folder, read_folder_comment)
-_PICTURE = _Reader(open_animation, read_animation_comment)
-_CONTAINER = _Reader(open_container, read_container_comment)
+_FOLDER = Reader(open_picture_folder, read_folder_comment)
+_PICTURE = Reader(open_animation, read_animation_comment)
+_CONTAINER = Reader(open_container, read_container_comment, is_container=True)
 _PICTURE_HEADS = (b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 _PICTURE_BRANDS = {b"avif", b"avis", *HEIF_BRANDS}
 
@@ -100,7 +104,7 @@ def read_facts(path: AnyPath) -> VideoFacts:
             frames = repeats(opened.frames, opened.timing)
             first, count = next(((frame, times) for frame, times in frames if times), (None, 0))
             if first is None:
-                raise InputFileError("It holds no frames.")
+                raise InputFileError("It holds no frames.", "no-video")
             height, width = first.size or first.pixels.shape[:2]
             count += sum(times for _, times in frames)
         timing = opened.timing
@@ -143,12 +147,12 @@ def read_request(path: AnyPath) -> SettingsDict | None:
     """
     source = _existing(path)
     with reading(source):
-        return text_to_request(_reader(source).comment(source))
+        return text_to_request(reader_of(source).comment(source))
 
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[Opened]:
-    with _reader(source).open(source) as opened, contextlib.closing(opened.frames):
+    with reader_of(source).open(source) as opened, contextlib.closing(opened.frames):
         if opened.timing.note is not None:
             warnings.warn(f"{source} is of variable rate. {opened.timing.note}", stacklevel=2)
         yield opened
@@ -176,8 +180,9 @@ def _existing(path: AnyPath) -> Path:
     return source
 
 
-def _reader(source: Path) -> _Reader:
-    if source.is_dir():
+def reader_of(source: MediaFile) -> Reader:
+    """What reads a file, by its first bytes, or a folder of pictures."""
+    if isinstance(source, Path) and source.is_dir():
         return _FOLDER
     with source.open("rb") as file:
         head = file.read(12)

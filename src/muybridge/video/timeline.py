@@ -27,12 +27,16 @@ class Timing:
         is_even: whether every decoded frame is shown once; otherwise they are repeated or left out by their times.
         last_s: seconds that the last frame stays where it does not say so itself.
         note: what has to be said of uneven times.
+        num_frames: how many the file has; None where they were not counted.
+        duration_s: seconds from the first frame until the last one goes; None where the file does not time them.
     """
 
     fps: float | None
     is_even: bool = True
     last_s: float = 0.0
     note: str | None = None
+    num_frames: int | None = None
+    duration_s: float | None = None
 
 
 def measure(
@@ -56,13 +60,16 @@ def measure(
     declared = declared if declared is not None and MIN_FPS <= declared <= MAX_FPS else None
     times = sorted(set(times))
     if len(times) < 2:
-        return Timing(declared)
+        rate_s = 0.0 if declared is None else 1 / declared
+        return Timing(declared, num_frames=len(times) or None, duration_s=(last_s or rate_s or None) if times else None)
     marks = [*times, times[-1] + last_s] if is_end_sure else times
     period = (marks[-1] - marks[0]) / (len(marks) - 1)
     places = [time - index * period for index, time in enumerate(marks)]
     allowed = max(period / 2, tick_s)
     if max(places) - min(places) <= allowed * (1 + 1e-9):
-        return Timing(_constant_rate(period, len(marks), allowed, declared), last_s=period)
+        duration = times[-1] - times[0] + (last_s or period)
+        rate = _constant_rate(period, len(marks), allowed, declared)
+        return Timing(rate, last_s=period, num_frames=len(times), duration_s=duration)
     distances = [after - before for before, after in itertools.pairwise(times)]
     fps = min(max(_usual(1 / statistics.median_low(distances)), MIN_FPS), MAX_FPS)
     last_s = last_s or 1 / fps
@@ -77,7 +84,8 @@ def measure(
         f"Its frames stay for {stays[0]:.3g} to {stays[-1]:.3g} s; by these times it is read at {fps:.5g} frames per "
         f"second: {len(times)} frames become {count}."
     )
-    return Timing(fps, is_even=False, last_s=last_s, note=note)
+    duration = times[-1] - times[0] + last_s
+    return Timing(fps, is_even=False, last_s=last_s, note=note, num_frames=len(times), duration_s=duration)
 
 
 def spread(frames: Iterable[LazyFrame], timing: Timing) -> Iterator[LazyFrame]:

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from muybridge.debug.count_once import CountOnce
 from muybridge.debug.tensor_memory import TensorMemory
+from muybridge.motion.pieces import one_piece
 
 
 class Block(nn.Module):
@@ -49,6 +50,25 @@ class View(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.part(x)[1:]
+
+
+class Pieces(nn.Module):
+    """Goes through its input a row at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(8, 8))
+        self.runs = [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for row in x.split(1):
+            row.add_(self.changed(row))
+        return x
+
+    @one_piece
+    def changed(self, row: Tensor) -> Tensor:
+        self.runs[0] += 1
+        return self.inner(row) + self.inner(2 * row)
 
 
 def counted(networks: Sequence[nn.Module], run: Callable[[], Any], once: bool) -> tuple[int, int]:
@@ -121,3 +141,11 @@ def test_a_list_is_used_up_every_time() -> None:
         return x
 
     same([popping], run)
+
+
+def test_one_piece_of_each_shape_is_run() -> None:
+    pieces = Pieces()
+    counted([pieces], lambda: pieces(torch.empty(7, 8)), once=True)
+    assert pieces.runs == [1]
+    assert "changed" not in vars(pieces)
+    same([pieces], lambda: pieces(torch.empty(7, 8)))

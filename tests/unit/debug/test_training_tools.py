@@ -17,7 +17,7 @@ from muybridge.errors import ConfigError, NonFiniteError
 from muybridge.motion import MotionContext, TemporalConfig, TemporalMotionModule
 from muybridge.motion.timestep_film import TimestepFilmConfig, TimestepFilmMotionModule
 from muybridge.training.stages.stage import DebugTool
-from muybridge.training.trainer import STATE_FILE, Trainer, TrainerConfig
+from muybridge.training.trainer import Trainer, TrainerConfig
 
 TOOLS = ("anomaly", "attention", "gradients", "memory", "probe", "profile")
 
@@ -190,10 +190,6 @@ def test_a_trainer_takes_tools_by_flag(net, x, tmp_path):
 def test_a_run_goes_on_with_other_tools_and_without_any(net, x, tmp_path):
     trainer(net, x, tmp_path).fit()
     assert not (tmp_path / "debug").exists()
-    # As it was written before there were tools.
-    state = torch.load(tmp_path / STATE_FILE, weights_only=True)
-    state["config"] = {name: value for name, value in state["config"].items() if not name.startswith("debug")}
-    torch.save(state, tmp_path / STATE_FILE)
     trainer(net, x, tmp_path, steps=5, debug=("gradients",)).fit()
     assert json.loads((tmp_path / "debug" / "gradients.json").read_text())["steps"] == 2
     trainer(net, x, tmp_path, steps=6).fit()

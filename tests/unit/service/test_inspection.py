@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from safetensors.torch import save_file
 from muybridge.checkpoints.motion_export import original_weights, write_motion
 from muybridge.errors import CheckpointError, MuybridgeError
 from muybridge.motion import MotionAdapter, MotionSite, TemporalConfig
+from muybridge.pipelines import load_pipeline
+from muybridge.pipelines.planning import plan_video
 from muybridge.service.inspection import inspect_path
 
 SITES = [MotionSite("down_blocks.0.motion_modules.0", 32)] + [
@@ -133,3 +136,22 @@ def test_weights_in_8_bits_raise_no_alarm(tmp_path: Path) -> None:
     torch.save(state | {"int8": torch.ones(2).char()}, tmp_path / "w.ckpt")
     found = inspect_path(tmp_path / "w.ckpt")
     assert (found["num_tensors"], found["non_finite"]) == (len(names) + 1, [])
+
+
+def test_a_pipeline_with_damaged_settings_is_described_with_what_is_wrong(saved_pipeline: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved_pipeline, tmp_path / "model"))
+    (folder / "unet" / "config.json").write_text("{")
+    found = inspect_path(folder)
+    assert found["variant"] == "unknown"
+    assert "config.json" in found["notes"][0]
+    assert "problem" in found["parts"]["unet"]
+
+
+def test_a_later_easyanimate_is_told_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text('{"_class_name": "EasyAnimateTransformer3DModel"}')
+    (tmp_path / "model_index.json").write_text('{"_class_name": "EasyAnimatePipeline"}')
+    assert inspect_path(tmp_path)["variant"] == "easyanimate-v5"
+    for use in (load_pipeline, plan_video):
+        with pytest.raises(CheckpointError, match=r"V5 or V5.1 .* has other networks than V3 and V2"):
+            use(tmp_path)

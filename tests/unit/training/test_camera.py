@@ -52,13 +52,15 @@ def test_things_go_against_the_camera(move: CameraMove, goes: tuple[int, int]) -
 
 
 def test_zooms_make_things_larger_or_smaller() -> None:
-    for move, factor in (("zoom-in", 1 / 0.7), ("zoom-out", 0.7)):
+    zooms: tuple[tuple[CameraMove, float], ...] = (("zoom-in", 1 / 0.7), ("zoom-out", 0.7))
+    for move, factor in zooms:
         first, last = (place(frame)[0] for frame in seen(move, spot(20, 16))[[0, -1]])
         assert last / first == pytest.approx(factor, abs=0.05)
 
 
 def test_rolls_turn_what_is_shown() -> None:
-    for move, direction in (("roll-clockwise", 1), ("roll-anticlockwise", -1)):
+    rolls: tuple[tuple[CameraMove, int], ...] = (("roll-clockwise", 1), ("roll-anticlockwise", -1))
+    for move, direction in rolls:
         places = [place(frame) for frame in seen(move, spot(20, 16))]
         right, down = places[-1]
         angle = torch.atan2(torch.tensor(down), torch.tensor(right))

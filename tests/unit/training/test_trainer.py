@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +19,20 @@ from torch import Tensor, nn
 
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from muybridge.processor import multiplies
-from muybridge.training.trainer import LOG_FILE, STATE_FILE, Trainer, TrainerConfig
+from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Checkpoint, Checkpoints
+from muybridge.training.origin import Origin, digest_of_models
+from muybridge.training.schedules import ScheduleSettings
+from muybridge.training.state import WHOLE_FILE
+from muybridge.training.trainer import LOG_FILE, Trainer, TrainerConfig
 
-CONFIG = TrainerConfig(steps=12, warmup_steps=2, log_every=1, mixed_precision="no", learning_rate=0.05)
+CONFIG = TrainerConfig(
+    steps=12,
+    schedule=ScheduleSettings(warmup_steps=2),
+    log_every=1,
+    mixed_precision="no",
+    learning_rate=0.05,
+    trackers=(),
+)
 
 
 class Regression(nn.Module):
@@ -52,7 +65,10 @@ def trainer(folder: Path, config: TrainerConfig = CONFIG, method: nn.Module | No
 
 
 def state_in(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / STATE_FILE, weights_only=True)
+    def read(found: Checkpoint) -> dict[str, Any]:
+        return found.facts | torch.load(found.folder / WHOLE_FILE, weights_only=True)
+
+    return Checkpoints(folder).newest(read) or {}
 
 
 def log_in(folder: Path) -> list[dict[str, float]]:
@@ -71,6 +87,10 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return torch.equal(a, b)
@@ -81,18 +101,6 @@ def equal(a: Any, b: Any) -> bool:
     return a == b
 
 
-def test_the_rate_rises_stays_and_falls():
-    config = TrainerConfig(steps=100, warmup_steps=10, decay_from=0.6)
-
-    factors = [config.rate_factor(step) for step in range(101)]
-
-    assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert factors[10:61] == pytest.approx([1.0] * 51)
-    assert factors[80] == pytest.approx(0.5)
-    assert factors[100] == 0
-    assert [TrainerConfig(steps=5, warmup_steps=0, decay_from=1.0).rate_factor(s) for s in range(5)] == [1.0] * 5
-
-
 def test_the_loss_falls_and_is_logged(tmp_path):
     seen: list[tuple[int, int]] = []
 
@@ -100,11 +108,13 @@ def test_the_loss_falls_and_is_logged(tmp_path):
 
     log = log_in(tmp_path / "new")
     assert [line["step"] for line in log] == list(range(1, 61))
-    assert log[0].keys() == {"step", "seconds", "loss", "largest_error", "gradient_norm"}
+    names = {"step", "seconds", "loss", "largest_error", "gradient_norm", "learning_rate", "clipped"}
+    assert log[0].keys() == names
+    assert [line["learning_rate"] for line in log[:3]] == [0.025, 0.05, 0.05]
     assert log[-1]["loss"] < 0.3 * log[0]["loss"]
     assert [line["seconds"] for line in log] == sorted(line["seconds"] for line in log)
     assert seen == [(step, 60) for step in range(1, 61)]
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {LOG_FILE, STATE_FILE}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {LOG_FILE, CHECKPOINTS_FOLDER}
 
 
 def test_only_every_so_manieth_step_is_logged(tmp_path):
@@ -129,7 +139,7 @@ def test_auto_is_what_is_fast_here_and_stays_what_it_began_with(tmp_path):
     for name, precision in (("new", "auto"), ("begun", other)):
         trainer(tmp_path / name, replace(auto, mixed_precision=precision)).fit()
 
-    assert state_in(tmp_path / "new")["config"]["mixed_precision"] == fast
+    assert state_in(tmp_path / "new")["settings"]["mixed_precision"] == fast
     assert trainer(tmp_path / "begun", auto).config.mixed_precision == other
     assert trainer(tmp_path / "new", replace(auto, mixed_precision=fast)).config.mixed_precision == fast
     with pytest.raises(ConfigError, match="mixed_precision"):
@@ -145,7 +155,7 @@ def test_resuming_equals_not_stopping(tmp_path):
     trainer(tmp_path / "parts").fit()
 
     whole, parts = state_in(tmp_path / "whole"), state_in(tmp_path / "parts")
-    for name in ("step", "config", "parameters", "optimizers", "ema"):
+    for name in ("step", "settings", "metrics", "parameters", "optimizers", "ema"):
         assert equal(whole[name], parts[name]), name
     assert [line["step"] for line in log_in(tmp_path / "parts")] == list(range(1, 13))
 
@@ -218,12 +228,12 @@ def test_states_are_written_from_time_to_time(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_state(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path).fit(stop_after(4, interrupt))
-    before = (tmp_path / STATE_FILE).read_bytes()
+    before = contents(tmp_path / CHECKPOINTS_FOLDER)
 
     with pytest.raises(TrainingError, match=r"Step 6: loss nan.*learning rate"):
         trainer(tmp_path, method=Regression(poisoned_from=2)).fit()
 
-    assert (tmp_path / STATE_FILE).read_bytes() == before
+    assert contents(tmp_path / CHECKPOINTS_FOLDER) == before
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -279,10 +289,34 @@ def test_a_state_that_would_run_code_is_refused(tmp_path):
     assert not trap.exists()
 
 
+def old_state(folder: Path, config: TrainerConfig = CONFIG) -> dict[str, Any]:
+    """What version 0.1 wrote for a run that was interrupted."""
+    with pytest.raises(KeyboardInterrupt):
+        trainer(folder, config).fit(stop_after(5, interrupt))
+    new = state_in(folder)
+    names = ("steps", "learning_rate", "other_learning_rate", "ema_decay", "max_gradient_norm", "seed")
+    old = {name: new["settings"][name] for name in (*names, "log_every", "mixed_precision", "checkpoint_seconds")}
+    old |= {name: new["settings"]["schedule"][name] for name in ("warmup_steps", "decay_from")}
+    shutil.rmtree(folder / CHECKPOINTS_FOLDER)
+    return {name: new[name] for name in ("step", "seconds", "parameters", "optimizers", "ema")} | {"config": old}
+
+
+def test_a_run_of_version_0_1_goes_on(tmp_path):
+    trainer(tmp_path / "whole").fit()
+    torch.save(old_state(tmp_path / "old"), tmp_path / "old" / STATE_FILE)
+
+    with pytest.raises(ConfigError, match="schedule"):
+        trainer(tmp_path / "old", replace(CONFIG, schedule=ScheduleSettings(warmup_steps=3)))
+    trainer(tmp_path / "old").fit()
+
+    assert equal(state_in(tmp_path / "whole")["parameters"], state_in(tmp_path / "old")["parameters"])
+    assert not (tmp_path / "old" / STATE_FILE).exists()
+
+
 @pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "incomplete", "list"])
-def test_a_damaged_state_is_refused(tmp_path, kind):
-    trainer(tmp_path, replace(CONFIG, steps=1)).fit()
+def test_a_damaged_state_of_version_0_1_is_refused(tmp_path, kind):
     path = tmp_path / STATE_FILE
+    torch.save(old_state(tmp_path), path)
     if kind in ("incomplete", "list"):
         torch.save({"step": 1} if kind == "incomplete" else [1], path)
     else:
@@ -302,3 +336,168 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 def test_nothing_trainable_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="frozen"):
         trainer(tmp_path, method=Regression().requires_grad_(False))
+
+
+class Exact(Regression):
+    """Without noise, so that a batch is as good as its parts."""
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        del generator
+        error = self.layers(batch["inputs"]) - batch["inputs"][:, :2].flip(1)
+        return {"loss": error.float().square().mean(), "rows": torch.tensor(float(len(error)))}
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path):
+    def joined(index: int) -> dict[str, Tensor]:
+        return {"inputs": torch.cat([samples(3 * index + part)["inputs"] for part in range(3)])}
+
+    large = Trainer(Exact(), joined, CONFIG, tmp_path / "large")
+    parts = Trainer(Exact(), samples, replace(CONFIG, accumulate=3), tmp_path / "parts")
+    large.fit()
+    parts.fit()
+
+    for one, other in zip(large.method.parameters(), parts.method.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+    for one, other in zip(log_in(tmp_path / "large"), log_in(tmp_path / "parts"), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+        assert (one["rows"], other["rows"]) == (48, 16)
+
+
+def test_float16_scales_the_loss_and_goes_on(tmp_path):
+    config = replace(CONFIG, mixed_precision="fp16")
+    trainer(tmp_path / "whole", config).fit()
+    trainer(tmp_path / "parts", config).fit(until=5)
+    trainer(tmp_path / "parts", config).fit()
+
+    whole, parts = state_in(tmp_path / "whole"), state_in(tmp_path / "parts")
+    assert whole["scaler"] == parts["scaler"]
+    assert equal(whole["parameters"], parts["parameters"])
+    assert log_in(tmp_path / "whole")[-1]["loss"] < log_in(tmp_path / "whole")[0]["loss"]
+
+
+def test_a_step_of_float16_that_overflows_is_left_out(tmp_path):
+    class Overflowing(Regression):
+        def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+            values = super().forward(batch, generator)
+            first = next(self.layers.parameters())
+            large = 3e37 if self.calls == 1 else 0
+            return values | {"loss": values["loss"] + (first - first.detach()).sum() * large}
+
+    run = trainer(tmp_path, replace(CONFIG, steps=1, mixed_precision="fp16"), Overflowing())
+    before = [p.detach().clone() for p in run.method.parameters()]
+    run.fit()
+    assert all(torch.equal(p, old) for p, old in zip(run.method.parameters(), before, strict=True))
+    assert state_in(tmp_path)["scaler"]["scale"] == 32768.0
+    method = Overflowing()
+    method.calls = 1
+    again = trainer(tmp_path, replace(CONFIG, steps=2, mixed_precision="fp16"), method)
+    again.fit()
+    assert not torch.equal(next(iter(again.method.parameters())), before[0])
+
+
+def test_without_an_average_the_weights_are_handed_out(tmp_path):
+    run = trainer(tmp_path, replace(CONFIG, ema_decay=0.0))
+    run.fit()
+    live = [p.detach().clone() for p in run.method.parameters()]
+    with run.evaluated():
+        assert all(torch.equal(p, old) for p, old in zip(run.method.parameters(), live, strict=True))
+    assert state_in(tmp_path)["ema"]["average"] == {}
+
+
+def test_the_place_of_the_average_may_change(tmp_path):
+    trainer(tmp_path / "whole").fit()
+    trainer(tmp_path / "parts", replace(CONFIG, ema_device="cpu")).fit(until=6)
+    trainer(tmp_path / "parts").fit()
+    assert equal(state_in(tmp_path / "whole")["ema"], state_in(tmp_path / "parts")["ema"])
+
+
+def test_a_pause_is_no_other_run(tmp_path):
+    trainer(tmp_path / "whole").fit()
+    for until in (3, 3, 7, 99):
+        trainer(tmp_path / "parts").fit(until=until)
+    whole, parts = state_in(tmp_path / "whole"), state_in(tmp_path / "parts")
+    assert equal(whole["parameters"], parts["parameters"])
+    assert whole["metrics"] == parts["metrics"]
+
+
+def test_what_is_no_tensor_is_handed_on_and_named_when_the_loss_is_no_number(tmp_path):
+    def named(index: int) -> dict[str, Any]:
+        return samples(index) | {"ids": [f"clip {index}"], "files": [f"{index}.mp4", "b.mp4"]}
+
+    run = Trainer(Regression(poisoned_from=3), named, replace(CONFIG, accumulate=2), tmp_path)
+    message = (
+        r"Step 1: loss nan, .* in batch 2 \(ids clip 2; files 2.mp4, b.mp4\) and batch 3 \(ids clip 3; .*\). "
+        r"Values became NaN in Regression, forward, training step 1"
+    )
+    with pytest.raises(TrainingError, match=message):
+        run.fit()
+
+
+def test_a_rate_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="learning_rate must be above 0, as nothing is learned"):
+        trainer(tmp_path, replace(CONFIG, learning_rate=0.0))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    def second(*_: object) -> None:
+        with pytest.raises(OutputError, match="Another program trains"):
+            trainer(tmp_path).fit()
+
+    trainer(tmp_path, replace(CONFIG, log_every=12)).fit(second)
+
+
+def test_a_base_that_has_changed_is_refused(tmp_path):
+    (tmp_path / "base").write_bytes(b"a")
+    first = Origin(digest_of_models([tmp_path / "base"]), "clips")
+    run = tmp_path / "run"
+    Trainer(Regression(), samples, CONFIG, run, first).fit(until=2)
+    Trainer(Regression(), samples, CONFIG, run, replace(first, data=None)).fit(until=3)
+    (tmp_path / "base").write_bytes(b"b")
+    with pytest.raises(ConfigError, match="the model it builds on has changed since it began"):
+        Trainer(Regression(), samples, CONFIG, run, replace(first, base=digest_of_models([tmp_path / "base"])))
+    with pytest.raises(ConfigError, match="the clips have changed"):
+        Trainer(Regression(), samples, CONFIG, run, replace(first, data="others"))
+
+
+def test_a_broken_checkpoint_costs_the_steps_since_the_one_before(tmp_path, caplog):
+    trainer(tmp_path / "whole").fit()
+    trainer(tmp_path / "parts").fit(until=4)
+    trainer(tmp_path / "parts").fit(until=8)
+    state = tmp_path / "parts" / CHECKPOINTS_FOLDER / "step-8" / WHOLE_FILE
+    state.write_bytes(state.read_bytes()[:-100])
+
+    again = trainer(tmp_path / "parts")
+    assert again.step == 4
+    assert "going on from step-4" in caplog.text
+    again.fit()
+
+    assert equal(state_in(tmp_path / "whole")["parameters"], state_in(tmp_path / "parts")["parameters"])
+    assert [line["step"] for line in log_in(tmp_path / "parts")] == list(range(1, 13))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
+    trainer(tmp_path).fit(until=4)
+    before = contents(tmp_path / CHECKPOINTS_FOLDER)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run = trainer(tmp_path)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+        with pytest.raises(OutputError, match="The one of step 4 is kept"):
+            run.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert contents(tmp_path / CHECKPOINTS_FOLDER) == before
+
+
+def test_deepspeed_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"sharding deepspeed: .*fsdp2"):
+        trainer(tmp_path, replace(CONFIG, sharding="deepspeed"))
+
+
+def test_what_does_not_go_with_shared_out_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="fp16"):
+        trainer(tmp_path, replace(CONFIG, sharding="fsdp2", mixed_precision="fp16"))
+    assert trainer(tmp_path, replace(CONFIG, sharding="fsdp2")).step == 0  # one process has all of them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.vae.magvit import AutoencoderKLMagvit, decode_frames, encode_frames, smooth_output
+from muybridge.vae.magvit.smoothing import smoothed_frames
 
 TINY: dict[str, Any] = {
     "block_out_channels": (8, 8),
@@ -142,9 +144,45 @@ def test_smoothing_averages_with_a_second_pass(mode: dict[str, Any], frames: int
             again = vae.decode(latents, return_dict=False)[0]
         expected = video.clone()
         expected[:, :, first:last] = (video[:, :, first:last] + again) / 2
-        assert torch.allclose(found, expected, atol=1e-6)
+        assert torch.equal(found, expected)
         assert not torch.allclose(found, video, atol=1e-2)
         assert torch.equal(video, kept)
+
+
+@pytest.mark.parametrize(("mode", "frames"), [(V3, 16), (V3, 9), (V2, 15), (V3, 4), (UNCHUNKED, 9)])
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+def test_smoothing_a_stream_is_smoothing_the_whole(mode: dict[str, Any], frames: int, size: int) -> None:
+    vae = make(**mode)
+    video = noise(1, 3, frames, 8, 8).clamp_(-1, 1)
+    expected = smooth_output(vae, video, torch.Generator().manual_seed(4))
+
+    pieces = smoothed_frames(vae, video.split(size, dim=2), frames, torch.Generator().manual_seed(4))
+
+    assert torch.equal(torch.cat(list(pieces), dim=2), expected)
+
+
+@pytest.mark.parametrize("mode", [V3, V2], ids=["v3", "v2"])
+def test_smoothing_holds_few_pieces(mode: dict[str, Any]) -> None:
+    vae, held, most = make(**mode), 0, 0
+
+    def let_go() -> None:
+        nonlocal held
+        held -= 1
+
+    def pieces() -> Iterator[Tensor]:
+        nonlocal held, most
+        for _ in range(12):
+            piece = torch.rand(1, 3, vae.frame_multiple, 4, 4)
+            weakref.finalize(piece.untyped_storage(), let_go)
+            held += 1
+            most = max(most, held)
+            yield piece
+            del piece
+
+    for _ in smoothed_frames(vae, pieces(), 12 * vae.frame_multiple):
+        pass
+    assert held == 0
+    assert most <= 3
 
 
 def test_what_smoothing_leaves_alone() -> None:

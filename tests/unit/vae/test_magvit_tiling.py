@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from muybridge.debug.tensor_memory import TensorMemory
 from muybridge.errors import ConfigError
-from muybridge.vae.magvit import AutoencoderKLMagvit, Tiling
-from muybridge.vae.magvit.halo import group_statistics
+from muybridge.vae.magvit import AutoencoderKLMagvit, Tiling, model
 
 LEVELS: dict[str, Any] = {
     "block_out_channels": (8, 8, 16),
@@ -83,7 +82,8 @@ def test_exact_tiles_in_half_precision() -> None:
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_statistics_of_tiles_are_those_of_the_whole(offset: float) -> None:
     x = torch.randn(2, 8, 3, 11, 13, generator=torch.Generator().manual_seed(0)) + offset
-    mean, reciprocal_std = group_statistics(x, make(**V3).encoder.down_blocks[0].convs[0].norm1, 5)
+    norm: Any = make(**V3).encoder.get_submodule("down_blocks.0.convs.0.norm1")
+    mean, reciprocal_std = norm.statistics(x, 5)
     groups = x.double().reshape(2, 4, -1)
     assert torch.allclose(mean.double(), groups.mean(-1), rtol=1e-6)
     expected = (groups.var(-1, correction=0) + 1e-6).rsqrt()
@@ -101,6 +101,25 @@ def test_exact_tiles_refuse_to_train() -> None:
     vae.disable_tiling()
     assert vae.tiling is Tiling.OFF
     assert vae.encode(video(8, 8), return_dict=False)[0].parameters.requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "is_large"), [((8, 12), False), ((12, 12), True)])
+def test_large_pictures_in_half_precision_are_tiled_by_themselves(
+    dtype: torch.dtype, size: tuple[int, int], is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "_LARGE", 8 * 12)
+    vae: Any = make(**V3)
+    vae.to(dtype)
+    found = round_trip(vae, video(*size).to(dtype))
+    vae.enable_tiling(Tiling.EXACT if is_large and dtype is torch.bfloat16 else Tiling.OFF)
+    expected = round_trip(vae, video(*size).to(dtype))
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    vae.reset_tiling()
+    assert vae.tiling is Tiling.AUTO
+    with torch.enable_grad():
+        assert vae.encode(video(*size).to(dtype), return_dict=False)[0].parameters.requires_grad
 
 
 @torch.no_grad()
@@ -153,7 +172,7 @@ def test_training_goes_through_reference_tiles() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fast",), "Unknown tiling 'fast'. Known: off, exact, reference, reference-launch"),
+        (("fast",), "Unknown tiling 'fast'. Known: auto, off, exact, reference, reference-launch"),
         (("reference", 64), "exact tiling only"),
         (("exact", 0), "must be positive"),
     ],
@@ -162,7 +181,7 @@ def test_other_tilings_are_refused(arguments: tuple[Any, ...], message: str) -> 
     vae = make(**V3)
     with pytest.raises(ConfigError, match=message):
         vae.enable_tiling(*arguments)
-    assert vae.tiling is Tiling.OFF
+    assert vae.tiling is Tiling.AUTO
 
 
 @torch.no_grad()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from muybridge.errors import ConfigError
 from muybridge.types import SettingsDict
+
+if TYPE_CHECKING:
+    from diffusers import PixArtTransformer2DModel
 
 _FIXED: dict[str, tuple[object, ...]] = {
     "attention_bias": (True,),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from diffusers import PixArtTransformer2DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import PixArtAlphaTextProjection
 from diffusers.models.normalization import AdaLayerNormSingle
@@ -24,6 +23,9 @@ from muybridge.errors import ConfigError, ShapeError
 from muybridge.motion import MotionAdapter, MotionHost, MotionSite
 from muybridge.types import SettingsDict
 from muybridge.weights.loading import load_folder
+
+if TYPE_CHECKING:
+    from diffusers import PixArtTransformer2DModel
 
 _DROPPED = -10_000.0  # a masked token's score; finite in every precision, and its weight underflows to 0
 
@@ -112,6 +114,8 @@ class Transformer3DModel(MotionHost):
             ConfigError: the image model uses a feature that this network does not have.
             CheckpointError: the folder cannot be loaded.
         """
+        from diffusers import PixArtTransformer2DModel  # slow to import, with all transformers there are
+
         if not isinstance(transformer, PixArtTransformer2DModel):
             loaded = load_folder(PixArtTransformer2DModel.from_pretrained, transformer, "PixArtTransformer2DModel", {})
             return cls.from_transformer2d(loaded, in_channels, clip_channels, enable_uvit)

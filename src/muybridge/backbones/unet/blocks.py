@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,7 @@ class Level(nn.Module):
         """Subclasses add their rows."""
         super().__init__()
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def _make_rows(self, config: UNetConfig, level: int, resnets: list[ResidualBlock], attention: bool) -> None:
         self.width = config.block_out_channels[level]
@@ -61,7 +63,7 @@ class Level(nn.Module):
 
     def _row(self, *arguments: Any) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return checkpoint(self._run_row, *arguments, use_reentrant=False)
+            return self._gradient_checkpointing_func(self._run_row, *arguments)
         return self._run_row(*arguments)
 
 
@@ -123,7 +125,7 @@ class MidLevel(Level):
         """`[b * f, c, h, w]` to the same shape."""
         x = self._row(0, x, time, text, context, layout)
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return checkpoint(self.resnets[1], x, time, layout, use_reentrant=False)
+            return self._gradient_checkpointing_func(self.resnets[1], x, time, layout)
         return self.resnets[1](x, time, layout)
 
 

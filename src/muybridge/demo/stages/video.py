@@ -114,7 +114,7 @@ class _VideoSettings(DenoisingStage, PipelineStage):
             models.make_tokenizer(),
             self.caption_dropout,
             (self.first_still_share, self.last_still_share),
-            self.steps * self.processes,
+            self.steps * self.batches_a_step,
             world.oversampled(self.oversample),
         )
         return StageWork(

@@ -17,7 +17,9 @@ from muybridge.vae import encode_images
 
 
 def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
-    """Of `pixels [b, f, 3, h, w]` in [-1, 1]."""
+    """Of `pixels [b, f, 3, h, w]` in [-1, 1]; or `latents`, where they have been made before."""
+    if "latents" in batch:
+        return batch["latents"]
     pixels = batch["pixels"]
     return encode_images(networks.vae, pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]).transpose(1, 2)
 

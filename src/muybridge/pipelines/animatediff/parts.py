@@ -6,23 +6,25 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, SparseControlNetModel, UNetMotionModel
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from muybridge.backbones.unet import UNet3DConditionModel
-from muybridge.backbones.unet.config import UNetConfig
 from muybridge.checkpoints import parts
-from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
-from muybridge.conditioning.sparse_control import read_sparse_control
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
 from muybridge.types import SettingsView
 
+if TYPE_CHECKING:  # a look at a folder takes none of these, and they are slow to import
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    from muybridge.backbones.unet import UNet3DConditionModel
+
 _NUM_SIZES = 6
 _CONTROL = "controlnet"
+_DIFFUSERS_UNET = "UNetMotionModel"
+_DIFFUSERS_CONTROL = "SparseControlNetModel"
 
 
 def part_loaders(folder: Path, index: SettingsView, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
@@ -33,6 +35,8 @@ def part_loaders(folder: Path, index: SettingsView, dtype: torch.dtype) -> dict[
         index: its `model_index.json`.
         dtype: of all networks.
     """
+    from muybridge.checkpoints.text_pair import load_second_text_encoder, load_second_tokenizer
+
     loaders: dict[str, Callable[[], Any]] = {
         "vae": lambda: parts.load_vae(folder, dtype),
         "text_encoder": lambda: parts.load_text_encoder(folder, dtype),
@@ -45,7 +49,7 @@ def part_loaders(folder: Path, index: SettingsView, dtype: torch.dtype) -> dict[
         "tokenizer_2": lambda: load_second_tokenizer(folder, index),
         "motion_adapter": lambda: parts.load_motion_adapter(folder, dtype),
     }
-    if parts.class_of_part(folder, "unet") == UNetMotionModel.__name__:  # which holds the modules of its adapter
+    if parts.class_of_part(folder, "unet") == _DIFFUSERS_UNET:  # which holds the modules of its adapter
         del optional["motion_adapter"]
     for name in ("keyframe_control", "sketch_control"):
         optional[name] = partial(_load_sparse_control, folder, name, dtype)
@@ -56,13 +60,13 @@ def part_loaders(folder: Path, index: SettingsView, dtype: torch.dtype) -> dict[
 def has_motion(folder: Path, index: SettingsView) -> bool:
     """Whether the model in a folder has motion modules of its own, in the U-Net or beside it."""
     beside = index.get("motion_adapter") not in (None, [None, None])
-    return beside or parts.class_of_part(folder, "unet") == UNetMotionModel.__name__
+    return beside or parts.class_of_part(folder, "unet") == _DIFFUSERS_UNET
 
 
 def _diffusers_control(folder: Path, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """What reads the network in `controlnet`, where pipelines of diffusers have one: a SparseCtrl under our name."""
     name = parts.class_of_part(folder, _CONTROL)
-    if name == SparseControlNetModel.__name__:
+    if name == _DIFFUSERS_CONTROL:
         settings = read_json_object(folder / _CONTROL / "config.json", "the settings of a SparseCtrl")
         is_rgb = settings.get("use_simplified_condition_embedding", True)
         load = partial(_load_sparse_control, folder, _CONTROL, dtype)
@@ -102,6 +106,8 @@ def check_text_encoders(
     Raises:
         ConfigError: otherwise.
     """
+    from muybridge.backbones.unet.config import UNetConfig
+
     config = UNetConfig.from_keywords(unet.config)
     if config.addition is None:
         if text_encoder_2 is not None or tokenizer_2 is not None:
@@ -153,4 +159,6 @@ def refuse_on_sdxl(is_sdxl: bool, **wishes: object) -> None:
 
 
 def _load_sparse_control(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    from muybridge.conditioning.sparse_control import read_sparse_control
+
     return read_sparse_control(parts.part_folder(folder, name), dtype)

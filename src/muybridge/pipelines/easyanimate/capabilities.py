@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
+from muybridge.errors import ConfigError
 from muybridge.pipelines.easyanimate.folder import USUAL_SIZE
 from muybridge.request import Capabilities
 from muybridge.request.following import Usual
@@ -15,6 +16,12 @@ Profile = Literal["reference", "clean"]
 PROFILES = ("reference", "clean")
 FPS = 24.0
 _TAKES = frozenset({"prompt travel", "text masks", "windows"})
+
+
+def check_profile(profile: str) -> None:
+    """Raises ConfigError unless there is such a numeric profile."""
+    if profile not in PROFILES:
+        raise ConfigError(f"profile must be one of {PROFILES}; given {profile!r}.")
 
 
 def capabilities(takes_pictures: bool) -> Capabilities:

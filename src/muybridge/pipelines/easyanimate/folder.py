@@ -6,10 +6,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published
@@ -22,6 +21,9 @@ from muybridge.types import SettingsDict, SettingsView, VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.weights.loading import Whole, load_folder
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection, T5EncoderModel
 
 _CLASS_NAME = "EasyAnimatePipeline"
 PARTS = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler", "image_encoder", "image_processor")
@@ -37,6 +39,8 @@ _SETTINGS = (
 )
 USUAL_SIZE, USUAL_FRAMES = (384, 672), 144
 """Height, width and frames of a model that does not say."""
+_LATER = frozenset({"EasyAnimateTransformer3DModel"})
+"""Transformers of EasyAnimate's later versions, in its own folders and in diffusers'."""
 _CLIP = Whole("CLIPModel", ("text_", "logit_scale"))
 """What the published folder of the image encoder holds; its text tower is not wanted."""
 _DEFAULT_SIZES = {512: (384, 672), 768: (576, 1008), 960: (720, 1248)}
@@ -54,9 +58,28 @@ def is_published_folder(folder: Path) -> bool:
 
 def recognised_folder(folder: Path, index: SettingsView) -> Recognised | None:
     """An EasyAnimate, as published or as this package writes it; None for other families."""
+    if (later := _later(folder)) is not None:
+        return Recognised("pipeline", "easyanimate-v5", _CLASS_NAME, notes=(later,))
     if is_published_folder(folder) or index.get("_class_name") == _CLASS_NAME:
         return Recognised("pipeline", "easyanimate", _CLASS_NAME)
     return None
+
+
+def refuse_later(folder: Path) -> None:
+    """Refuse a version of EasyAnimate after V3, whose networks are others.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    if (later := _later(folder)) is not None:
+        raise CheckpointError(f"{folder}: {later}.")
+
+
+def _later(folder: Path) -> str | None:
+    found = parts.class_of_part(folder, "transformer")
+    if found not in _LATER:
+        return None
+    return f"EasyAnimate V5 or V5.1 ({found}) has other networks than V3 and V2, which are the ones that are supported"
 
 
 def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: SettingsView) -> SettingsDict:
@@ -69,6 +92,7 @@ def load_parts(model: str | os.PathLike[str], dtype: torch.dtype, components: Se
     if unknown := sorted(components.keys() - set(PARTS)):
         raise ConfigError(f"{', '.join(unknown)} is no part of this pipeline; its parts: {', '.join(PARTS)}.")
     folder = locate_model(model)
+    refuse_later(folder)
     published = is_published_folder(folder)
     index = {} if published else parts.read_model_index(folder)
     loaders: dict[str, Callable[[], Any]] = {
@@ -102,6 +126,11 @@ def usual_shape(folder: Path) -> VideoShape:
         index = parts.read_model_index(folder)
         size, frames = index.get("default_size"), index.get("default_num_frames")
     return VideoShape(frames or USUAL_FRAMES, *(size or USUAL_SIZE))
+
+
+def usual_profile(folder: Path) -> str:
+    """The numeric profile of a call that names none. Raises CheckpointError as `usual_shape`."""
+    return "reference" if is_published_folder(folder) else parts.read_model_index(folder).get("profile", "reference")
 
 
 def locate_own_vae(name: str | os.PathLike[str]) -> Path:
@@ -157,6 +186,8 @@ def _base_resolution(folder: Path) -> int | None:
 
 
 def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
+    from transformers import T5EncoderModel  # slow to import
+
     path = parts.part_folder(folder, "text_encoder")
     return load_folder(T5EncoderModel.from_pretrained, path, "T5EncoderModel", {"dtype": dtype})
 
@@ -188,6 +219,8 @@ def _load_scheduler(folder: Path, index: SettingsView) -> Any:
 
 def _load_image_encoder(folder: Path, dtype: torch.dtype) -> CLIPVisionModelWithProjection:
     path = parts.part_folder(folder, "image_encoder")
+    from transformers import CLIPVisionModelWithProjection  # likewise
+
     loader = CLIPVisionModelWithProjection.from_pretrained
     return load_folder(loader, path, "CLIPVisionModelWithProjection", {"dtype": dtype}, _CLIP)
 

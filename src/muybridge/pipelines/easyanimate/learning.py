@@ -17,7 +17,9 @@ from muybridge.vae.magvit.batches import encode_given, encode_masked, encode_vid
 
 
 def latents(networks: Networks, batch: Mapping[str, Tensor]) -> Tensor:
-    """Of `pixels [b, f, 3, h, w]` in [-1, 1]."""
+    """Of `pixels [b, f, 3, h, w]` in [-1, 1]; or `latents`, where they have been made before."""
+    if "latents" in batch:
+        return batch["latents"]
     return encode_videos(networks.vae, batch["pixels"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,9 @@ from muybridge.conditioning.text import EncodedPrompts
 from muybridge.errors import ConfigError, NonFiniteError
 from muybridge.pipelines.base import Network, Told, require
 from muybridge.pipelines.easyanimate.capabilities import (
-    PROFILES,
     Profile,
     capabilities,
+    check_profile,
     usual_of,
     warn_of_size,
 )
@@ -96,12 +97,8 @@ class EasyAnimatePipeline(VideoPipeline):
                 video that hides the seams between its pieces. "clean" takes means and makes no second pass.
         """
         super().__init__()
-        require(
-            {
-                f"profile must be one of {PROFILES}; given {profile!r}.": profile in PROFILES,
-                f"known_frames must be at least 1; given {known_frames}.": known_frames >= 1,
-            }
-        )
+        check_profile(profile)
+        require({f"known_frames must be at least 1; given {known_frames}.": known_frames >= 1})
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -196,11 +193,16 @@ class EasyAnimatePipeline(VideoPipeline):
 
     def _profile(self, profile: str | None) -> str:
         chosen: str = self.config["profile"] if profile is None else profile
-        require({f"profile must be one of {PROFILES}; given {chosen!r}.": chosen in PROFILES})
+        check_profile(chosen)
         return chosen
 
     def _network(self, told: Told) -> Network:
         picture = self._embedded_picture(told)
+        if picture is None and told.clip_apply_ratio is not None:
+            warnings.warn(
+                "clip_apply_ratio has no effect: there is no first picture, or the model has no image encoder.",
+                stacklevel=2,
+            )
         ratio = _CLIP_APPLY_RATIO if told.clip_apply_ratio is None else told.clip_apply_ratio
         return transformer_network(self.transformer, told, picture, ratio)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Config, T5EncoderModel
+from transformers import T5Config, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
-from muybridge.pipelines.easyanimate.folder import locate_own_vae, usual_shape
+from muybridge.pipelines.easyanimate.capabilities import check_profile
+from muybridge.pipelines.easyanimate.folder import locate_own_vae, refuse_later, usual_profile, usual_shape
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.skeleton import Skeleton, in_default_dtype, made, settings_of, skeleton_parts
 from muybridge.pipelines.stages import Stage, empty, token_ids
@@ -21,6 +23,7 @@ from muybridge.sampling import Guidance
 from muybridge.types import ScaleFactors, SettingsView, VideoShape
 from muybridge.vae import AutoencoderKLMagvit
 from muybridge.vae.magvit import encode_frames
+from muybridge.vae.magvit.codec import decoded_pixels
 from muybridge.vae.magvit.folder import read_settings
 from muybridge.vae.pieces import set_exact_pieces
 
@@ -34,21 +37,27 @@ def skeleton(wishes: Wishes) -> Skeleton:
         CheckpointError: its settings cannot be read.
     """
     folder = wishes.place
+    refuse_later(folder)
     makers = {name: make for name, make in _MAKERS.items() if name != "image_encoder" or (folder / name).is_dir()}
     if wishes.choice.vae is not None:
         other = locate_own_vae(wishes.choice.vae)
         makers["vae"] = lambda _: _vae(other)
     return Skeleton(
-        lambda dtype, device: skeleton_parts(folder, makers, dtype, device), usual_shape(folder), is_continued=True
+        lambda dtype, device: skeleton_parts(folder, makers, dtype, device),
+        usual_shape(folder),
+        is_continued=True,
+        profile=usual_profile(folder),
     )
 
 
-def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, Stage]:
-    """Text, denoising and decoding; where it takes pictures, encoding them too.
+def stages(parts: SettingsView, shape: VideoShape, guided: bool, profile: str = "reference") -> dict[str, Stage]:
+    """Text, denoising and decoding in a profile; where it takes pictures, encoding them too.
 
     Raises:
+        ConfigError: no such profile.
         ShapeError: a size or number of frames that cannot be made.
     """
+    check_profile(profile)
     transformer, vae, text_encoder = parts["transformer"], parts["vae"], parts["text_encoder"]
     config, factor = transformer.config, vae.spatial_factor
     frames = vae.num_latent_frames(shape.num_frames)
@@ -76,8 +85,8 @@ def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, St
 
     def decode(settings: PlanSettings) -> None:
         set_exact_pieces(vae, settings.tiled_vae)
-        for _ in vae.decode_chunks(empty(1, config["latent_channels"], *latent, dtype=vae.dtype)):
-            pass
+        latents = empty(1, config["latent_channels"], *latent, dtype=vae.dtype)
+        deque(decoded_pixels(vae, latents, profile == "reference"), maxlen=0)
 
     found = {
         "text": Stage([text_encoder], encode),
@@ -93,9 +102,12 @@ def stages(parts: SettingsView, shape: VideoShape, guided: bool) -> dict[str, St
 
 def _pixels(vae: Any, shape: VideoShape) -> Iterator[Tensor]:
     count = vae.shape.frames_per_chunk or shape.num_frames
-    for start in range(0, shape.num_frames, count):
+
+    def piece(start: int) -> Tensor:
         pixels = empty(1, 3, min(count, shape.num_frames - start), shape.height, shape.width)
-        yield torch.where(pixels > 0.5, -1.0, pixels).to(vae.dtype)
+        return torch.where(pixels > 0.5, -1.0, pixels).to(vae.dtype)
+
+    return map(piece, range(0, shape.num_frames, count))
 
 
 def _transformer_step(
@@ -141,6 +153,8 @@ def _transformer(path: Path) -> nn.Module:
 
 
 def _image_encoder(path: Path) -> nn.Module:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # few models have one
+
     return CLIPVisionModelWithProjection(in_default_dtype(CLIPVisionConfig.from_pretrained(path)))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Self
 
 from torch import nn
 
 from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks, Training
-from muybridge.training.methods.denoise import DenoisingMethod
+from muybridge.training.methods.denoise import DenoisingMethod, overridden
 from muybridge.training.objective.diffusion import DiffusionObjective
 
 
@@ -37,3 +38,7 @@ class MotionMethod(DenoisingMethod):
             self.backbone.motion_adapter.train(mode)
         self.training = mode
         return self
+
+    def without(self) -> AbstractContextManager[None]:
+        """While it is entered, the backbone runs without what the motion modules add."""
+        return overridden(self.backbone, motion_strength=0.0)

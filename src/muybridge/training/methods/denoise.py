@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -13,8 +15,43 @@ from transformers import CLIPTextModel
 
 from muybridge.pipelines.family import Networks, Training
 from muybridge.training.data import Batch
-from muybridge.training.objective.diffusion import DiffusionObjective
+from muybridge.training.objective.diffusion import DiffusionObjective, Drawn
+from muybridge.types import SettingsDict
 from muybridge.vae import encode_images
+
+
+class DenoisingSteps(Protocol):
+    """A step of training a denoising network, taken apart: what it is given, and what it says to noisy latents."""
+
+    @property
+    def objective(self) -> DiffusionObjective:
+        """Noise levels, targets and loss."""
+        ...
+
+    def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
+        """Scaled latents `[b, c, (f,) h, w]` of a batch, and what the network is told besides them."""
+        ...
+
+    def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
+        """What the network says to `drawn.noisy`."""
+        ...
+
+
+def denoising_loss(method: DenoisingSteps, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """The objective's loss of a batch at drawn noise levels and noise."""
+    latents, told = method.encode(batch)
+    drawn = method.objective.draw(latents, generator)
+    return method.objective.loss(drawn, method.predict(drawn, told))
+
+
+@contextmanager
+def overridden(network: nn.Module, **arguments: object) -> Iterator[None]:
+    """While the block runs, `network` is called with these arguments, whatever its callers give for them."""
+    hook = network.register_forward_pre_hook(lambda _, given, named: (given, {**named, **arguments}), with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class ImageDiffusionMethod(nn.Module):
@@ -52,11 +89,17 @@ class ImageDiffusionMethod(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The objective's loss of the prediction."""
+        return denoising_loss(self, batch, generator)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
+        """Latents of the pictures, and the states of their captions."""
         with torch.no_grad():
             latents = encode_images(self.vae, batch["pixels"])
-        drawn = self.objective.draw(latents, generator)
-        states = self.text_encoder(input_ids=batch["input_ids"]).last_hidden_state
-        return self.objective.loss(drawn, self.unet(drawn.noisy, drawn.timesteps, states).sample)
+        return latents, {"encoder_hidden_states": self.text_encoder(input_ids=batch["input_ids"]).last_hidden_state}
+
+    def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
+        """What the U-Net says."""
+        return self.unet(drawn.noisy, drawn.timesteps, **told).sample
 
 
 @dataclass(frozen=True)
@@ -119,9 +162,14 @@ class DenoisingMethod(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The objective's loss of the prediction; one noise level a clip."""
+        return denoising_loss(self, batch, generator)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
+        """Latents of the clips, and what the backbone is told besides."""
         with torch.no_grad():
             latents = self.how.latents(self, batch)
-        drawn = self.objective.draw(latents, generator)
-        return self.objective.loss(
-            drawn, self.backbone(drawn.noisy, drawn.timesteps, **self.how.told(self, batch)).sample
-        )
+        return latents, self.how.told(self, batch)
+
+    def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
+        """What the backbone says."""
+        return self.backbone(drawn.noisy, drawn.timesteps, **told).sample

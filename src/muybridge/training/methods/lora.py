@@ -18,6 +18,8 @@ from muybridge.errors import ConfigError
 from muybridge.pipelines.family import LORA_LAYERS, LoraTargets
 from muybridge.training.data import Batch
 from muybridge.training.methods.denoise import DenoisingMethod, ImageDiffusionMethod
+from muybridge.training.objective.diffusion import DiffusionObjective, Drawn
+from muybridge.types import SettingsDict
 
 DiffusionMethod = ImageDiffusionMethod | DenoisingMethod
 
@@ -157,6 +159,19 @@ class LoraMethod(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return self.method(batch, generator)
+
+    @property
+    def objective(self) -> DiffusionObjective:
+        """The method's."""
+        return self.method.objective
+
+    def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
+        """As the method does."""
+        return self.method.encode(batch)
+
+    def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
+        """What the network says, with the LoRA."""
+        return self.method.predict(drawn, told)
 
     @contextmanager
     def without(self) -> Iterator[None]:

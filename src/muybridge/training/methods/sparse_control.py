@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -14,7 +16,9 @@ from muybridge.errors import ConfigError
 from muybridge.motion import MotionAdapter, TemporalConfig
 from muybridge.pipelines.family import Training
 from muybridge.training.data import Batch, BatchSource
-from muybridge.training.objective.diffusion import DiffusionObjective
+from muybridge.training.methods.denoise import denoising_loss, overridden
+from muybridge.training.objective.diffusion import DiffusionObjective, Drawn
+from muybridge.types import SettingsDict
 
 _LEAST_EDGE = 0.02
 """The change of brightness below which nothing is an edge."""
@@ -173,20 +177,31 @@ class SparseControlMethod(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The objective's loss of the U-Net's prediction over all frames, the known ones among them."""
+        return denoising_loss(self, batch, generator)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, SettingsDict]:
+        """Latents of the clips, what both networks are told besides, and what the SparseCtrl is `shown`."""
         with torch.no_grad():
             latents = self.how.latents(self, batch)
             told = self.how.told(self, batch)
-        drawn = self.objective.draw(latents, generator)
-        shown = condition_of(self._given(batch, latents), batch["known"])
+        return latents, {**told, "shown": condition_of(self._given(batch, latents), batch["known"])}
+
+    def predict(self, drawn: Drawn, told: SettingsDict) -> Tensor:
+        """What the U-Net says, with the SparseCtrl beside it."""
+        told = dict(told)
+        shown = told.pop("shown")
         residuals = self.control(drawn.noisy, drawn.timesteps, condition=shown, **told)
-        prediction = self.backbone(
+        return self.backbone(
             drawn.noisy,
             drawn.timesteps,
             **told,
             down_block_additional_residuals=residuals.down_block_residuals,
             mid_block_additional_residual=residuals.mid_block_residual,
         ).sample
-        return self.objective.loss(drawn, prediction)
+
+    def without(self) -> AbstractContextManager[None]:
+        """While it is entered, the U-Net hears nothing of the SparseCtrl."""
+        return overridden(self.backbone, down_block_additional_residuals=None, mid_block_additional_residual=None)
 
     def _given(self, batch: Batch, latents: Tensor) -> Tensor:
         if self.control.kind == "rgb":

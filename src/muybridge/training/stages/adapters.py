@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import ClipsWanted, TrainingData
+from muybridge.training.data import TrainingData
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.lora import LORA_FILE
 from muybridge.training.stages.motion_lora import DomainAdapterStage
@@ -87,7 +87,7 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         """
         from muybridge.motion.integration import find_host, integrate_motion
         from muybridge.training.methods.adapters import MotionMethod
-        from muybridge.training.stages.base_model import clips_for, networks_of, training_scheduler
+        from muybridge.training.stages.base_model import clips_for, networks_of, training_scheduler, wanted_clips
 
         base, how = self._base()
         if self.start == "fresh":
@@ -99,9 +99,9 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         if self.domain_adapter is not None:
             base.load_lora_weights(self._domain_adapter(output))
         method = MotionMethod(networks_of(base), self.make_objective(training_scheduler(base)), how)
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames)
+        wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames, cached_by=how)
         batches = clips_for(data, wanted, how, self.base, self.whole_clip_share)
-        return StageWork(method, batches, lambda: {"motion_adapter": adapter})
+        return StageWork(method, batches, lambda: {"motion_adapter": adapter}, pipeline=base)
 
     def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained on, with the motion modules that came of it.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import BatchSource, ClipsWanted, TrainingData
+from muybridge.training.data import BatchSource, TrainingData
 from muybridge.training.losses.settings import VAELossSettings
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import LastStage, RunSettings, SavablePart, StageWork, exported_part
@@ -69,11 +69,12 @@ class AutoencoderStage(LastStage):
         """
         from muybridge.pipelines import load_pipeline
         from muybridge.training.methods.autoencoder import AutoencoderMethod, NumberedSteps
+        from muybridge.training.stages.base_model import wanted_clips
 
         base = load_pipeline(self.base)
         vae = self._vae(base)
         is_new = vae is not base.vae
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, 0.0, self.num_frames)
+        wanted = wanted_clips(base, self, 0.0, self.num_frames)
         clips = data.clips(wanted)
         method = AutoencoderMethod(vae.train(), self.loss, self.train == "decoder")
 

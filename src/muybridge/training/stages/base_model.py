@@ -15,8 +15,14 @@ from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.pipelines.families import family_of_folder
 from muybridge.pipelines.family import Training, Wishes
 from muybridge.request import ModelChoice
-from muybridge.training.data import BatchSource, ClipsWanted, TrainingData
+from muybridge.training.data import BatchSource, ClipsWanted, TrainingData, UsualClip
+from muybridge.training.latent_cache import ClipEncoder
 from muybridge.training.methods.denoise import TrainedNetworks
+from muybridge.training.stages.stage import Stage
+from muybridge.types import VideoShape
+
+_SIZE = (512, 512)
+"""Height and width where a model does not say."""
 
 
 def check_base(model: str) -> None:
@@ -67,6 +73,40 @@ def networks_of(base: VideoPipeline) -> TrainedNetworks:
     components = base.components
     encoder, processor = (components.get(name) for name in ("image_encoder", "image_processor"))
     return TrainedNetworks(base.backbone, base.text_encoder, base.vae, encoder, processor)
+
+
+def usual_clip(base: VideoPipeline) -> UsualClip:
+    """What a model makes by default."""
+    height, width = base.usual_size or _SIZE
+    return UsualClip(VideoShape(base.frames_at_once, height, width), base.frames_per_second, base.size_multiple)
+
+
+def wanted_clips(
+    base: VideoPipeline,
+    stage: Stage,
+    caption_dropout: float,
+    num_frames: int | None = None,
+    cached_by: Training | None = None,
+) -> ClipsWanted:
+    """What a stage asks of its clips, with what the model makes by default.
+
+    Args:
+        base: the model.
+        stage: has the size of a batch, and a seed.
+        caption_dropout: share of captions left empty.
+        num_frames: of a clip at a time; None for whole clips.
+        cached_by: how the family encodes clips, for stages that can take them from a cache.
+    """
+    encoder = None if cached_by is None else ClipEncoder(networks_of(base), cached_by)
+    return ClipsWanted(
+        stage.batch_size,
+        stage.seed,
+        base.tokenizer,
+        caption_dropout,
+        num_frames,
+        usual=usual_clip(base),
+        encoder=encoder,
+    )
 
 
 def training_scheduler(base: VideoPipeline) -> DDIMScheduler:

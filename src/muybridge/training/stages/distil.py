@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import ClipsWanted, TrainingData
+from muybridge.training.data import TrainingData
 from muybridge.training.stages.lora import LoraOutput, denoising_method
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import StageWork
@@ -66,13 +66,13 @@ class DistilStage(LoraOutput):
         from muybridge.training.methods.consistency import ConsistencyMethod
         from muybridge.training.methods.lora import LoraMethod
         from muybridge.training.objective.consistency import ConsistencyObjective, Distilling
-        from muybridge.training.stages.base_model import clips_for, load_base, training_scheduler
+        from muybridge.training.stages.base_model import clips_for, load_base, training_scheduler, wanted_clips
 
         base, how = load_base(self.base)
         lora = LoraMethod(denoising_method(self, base, how), self.layers, self.shape(), base.family.lora)
         settings = Distilling(self.solver_steps, self.guidance, self.huber)
         method = ConsistencyMethod(lora, ConsistencyObjective(training_scheduler(base), settings))
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames)
+        wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames)
         clips = clips_for(data, wanted, how, self.base, self.whole_clip_share)
         folder = self.folder_of(lora, base, self.layers)
         return StageWork(method, WithEmptyCaption(clips, base.tokenizer), lambda: {"lora": folder})

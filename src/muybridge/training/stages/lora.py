@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import ClipsWanted, TrainingData
+from muybridge.training.data import TrainingData
 from muybridge.training.settings import Settings
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.lora_metadata import AboutSettings, network_metadata, publish_lora, run_metadata
@@ -131,7 +131,7 @@ class LoraStage(LoraOutput):
             CheckpointError: the model cannot be loaded.
         """
         from muybridge.training.methods.lora import LoraMethod
-        from muybridge.training.stages.base_model import load_base
+        from muybridge.training.stages.base_model import load_base, wanted_clips
 
         base, how = load_base(self.base)
         if how.frames is None and self.num_frames is not None:
@@ -139,9 +139,9 @@ class LoraStage(LoraOutput):
         parts = self.lora_parts()
         method = LoraMethod(denoising_method(self, base, how), parts, self.shape(), base.family.lora)
         frames = self.num_frames or how.frames
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout, frames)
+        wanted = wanted_clips(base, self, self.caption_dropout, frames, cached_by=how)
         folder = self.folder_of(method, base, parts.backbone or "")
-        return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder})
+        return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder}, pipeline=base)
 
     def lora_parts(self) -> LoraParts:
         """What the LoRA changes."""

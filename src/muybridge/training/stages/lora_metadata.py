@@ -51,7 +51,7 @@ def network_metadata(shape: LoraShape, base: VideoPipeline, model: str, layers: 
         "ss_network_dim": str(shape.rank),
         "ss_network_alpha": str(shape.scaled_by),
         "ss_network_args": json.dumps({"layers": layers, "dropout": shape.dropout, "dora": shape.dora}),
-        "ss_base_model_version": targets.version,
+        "ss_base_model_version": targets.version or "",
         "ss_sd_model_name": Path(model).name,
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{targets.architecture}/{kind}",

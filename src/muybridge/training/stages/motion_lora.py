@@ -58,17 +58,16 @@ class MotionLoraStage(LoraOutput):
             CheckpointError: the model cannot be loaded.
         """
         from muybridge.training.methods.lora import LoraMethod
-        from muybridge.training.stages.base_model import load_base
+        from muybridge.training.stages.base_model import load_base, wanted_clips
 
         base, how = load_base(self.base)
         if how.frames is None and self.num_frames is not None:
             raise ConfigError(f"{self.base} is trained on whole clips; leave num_frames out.")
         method = LoraMethod(denoising_method(self, base, how), "motion", self.shape(), base.family.lora)
-        wanted = ClipsWanted(
-            self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames or how.frames
-        )
+        cached_by = how if self.camera is None else None
+        wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames or how.frames, cached_by)
         folder = self.folder_of(method, base, "motion")
-        return StageWork(method, self._clips(data, wanted), lambda: {"lora": folder})
+        return StageWork(method, self._clips(data, wanted), lambda: {"lora": folder}, pipeline=base)
 
     def _clips(self, data: TrainingData, wanted: ClipsWanted) -> BatchSource:
         clips = data.taught_clips(wanted, self.taught)
@@ -99,12 +98,12 @@ class DomainAdapterStage(LoraOutput):
             CheckpointError: the model cannot be loaded.
         """
         from muybridge.training.methods.lora import LoraMethod
-        from muybridge.training.stages.base_model import load_base, require_unet
+        from muybridge.training.stages.base_model import load_base, require_unet, wanted_clips
 
         base, how = load_base(self.base, needs_motion=False)
         require_unet(base, self.base, "a domain adapter")
         base.remove_motion_adapter()
         method = LoraMethod(denoising_method(self, base, how), "spatial", self.shape(), base.family.lora)
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout)
+        wanted = wanted_clips(base, self, self.caption_dropout, cached_by=how)
         folder = self.folder_of(method, base, "spatial")
         return StageWork(method, data.clips(replace(wanted, num_frames=1)), lambda: {"lora": folder})

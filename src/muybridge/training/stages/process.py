@@ -18,7 +18,10 @@ logger = logging.getLogger("muybridge")
 
 
 def main(arguments: list[str]) -> int:
-    """Train the stage named in `[run file, stage, output, *overrides]`; the exit codes are the command line's."""
+    """Train the stage named in `[run file, stage, output, last step or "", *overrides]`.
+
+    The exit codes are the command line's.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
     torch.set_num_threads(1)  # processes share the cores; more threads would only wait for each other
@@ -37,11 +40,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> None:
-    run_file, method, output, *overrides = arguments
+    run_file, method, output, until, *overrides = arguments
     run = load_run(Path(run_file), overrides)
     for stage in run.stages:
         if stage.method == method:
-            train_stage(run, stage, Path(output), _report)
+            train_stage(run, stage, Path(output), _report, int(until) if until else None)
             return
     raise ConfigError(f"{run_file} has no stage {method!r}.")
 

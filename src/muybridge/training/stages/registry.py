@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import TypeVar, get_args
 
+from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError
 from muybridge.training.data import TrainingData
 from muybridge.training.stages.stage import Stage
@@ -92,12 +93,18 @@ def data_names() -> list[str]:
     return sorted(_DATA)
 
 
-def training_data(name: str) -> TrainingData:
-    """The set of clips of a name.
+def training_data(name: str | DataSettings) -> TrainingData:
+    """The set of clips of a name, or people's own.
 
     Raises:
         ConfigError: there is none.
     """
+    if isinstance(name, DataSettings):
+        from muybridge.training.clip_sets import ClipSets
+
+        sets = ClipSets(name)
+        sets.check_sources()
+        return sets
     if name not in data_names():
         raise ConfigError(f"There is no set of clips {name!r}. There are: {', '.join(data_names())}.")
     return _DATA[name]()

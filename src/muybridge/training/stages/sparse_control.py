@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from muybridge.training.data import ClipsWanted, TrainingData
+from muybridge.training.data import TrainingData
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import PipelineStage, RunSettings, StageWork, exported_part
@@ -58,7 +59,7 @@ class SparseControlStage(DenoisingStage, PipelineStage):
             SparseControlMethod,
             make_keyframe_control,
         )
-        from muybridge.training.stages.base_model import load_base, require_unet, training_scheduler
+        from muybridge.training.stages.base_model import load_base, require_unet, training_scheduler, wanted_clips
 
         base, how = load_base(self.base)
         unet = require_unet(base, self.base, "a SparseCtrl")
@@ -66,8 +67,8 @@ class SparseControlStage(DenoisingStage, PipelineStage):
         control = make_keyframe_control(unet, config, self.motion_levels, self.kind, factor)
         objective = self.make_objective(training_scheduler(base))
         method = SparseControlMethod(unet, control, base.vae, base.text_encoder, objective, how)
-        wanted = ClipsWanted(
-            self.batch_size, self.seed, base.tokenizer, self.caption_dropout, self.num_frames, self.whole_clip_share
+        wanted = replace(
+            wanted_clips(base, self, self.caption_dropout, self.num_frames), whole_clip_share=self.whole_clip_share
         )
         clips = data.keyframe_clips(wanted)
         batches = KnownFrames(clips, self.seed) if self.known == "drawn" else clips

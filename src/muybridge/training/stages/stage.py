@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from muybridge.training.config import EMADevice, Recomputation, Sharding, with_schedule
+from muybridge.training.optimizers import OptimizerSettings
+from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.settings import Settings
 from muybridge.types import SettingsDict
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from muybridge.training.data import BatchSource, TrainingData
 
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
+
+
+def _yaml_none(value: object) -> object:
+    return "none" if value is None or value is False else value  # what YAML makes of the words null and no
 
 
 def _yaml_no(value: object) -> object:
@@ -47,6 +54,21 @@ class MotionSettings(Settings):
     config: SettingsDict = Field(default_factory=dict)
 
 
+class EvaluationSettings(Settings):
+    """What is measured while a stage is trained; it changes nothing of that."""
+
+    every: int | None = Field(default=None, ge=1)
+    """Steps between two looks; there are none if not given."""
+    prompts: tuple[str, ...] = ()
+    """Of samples: each look makes a sheet of them."""
+    seed: int = Field(default=0, ge=0)
+    """Of the samples' noise."""
+    batches: int = Field(default=2, ge=1)
+    """Of held-out clips (`data.held_out`), and as many of others, on which the loss at fixed noise is measured."""
+    noises: int = Field(default=2, ge=1)
+    """For each of them."""
+
+
 class SavablePart(Protocol):
     """A model of diffusers or transformers."""
 
@@ -62,11 +84,15 @@ class StageWork:
         method: what the trainer trains.
         batches: on what.
         trained_parts: gives the parts of the pipeline by name, with the weights that `method` holds now.
+        data_digest: of what the batches are made of, if there is one; a run does not go on with another.
+        pipeline: of the networks that are trained, to make samples with; None where there is none.
     """
 
     method: nn.Module
     batches: BatchSource
     trained_parts: Callable[[], dict[str, SavablePart]]
+    data_digest: str | None = None
+    pipeline: VideoPipeline | None = None
 
 
 class Stage(Settings, ABC):
@@ -90,19 +116,61 @@ class Stage(Settings, ABC):
     seed: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=2e-3, gt=0)
     other_learning_rate: float = Field(default=1.4e-3, gt=0)
-    warmup_steps: int = Field(default=100, ge=0)
-    decay_from: float = Field(default=0.5, ge=0, le=1)
-    ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """A block of settings, or the name alone: muon, adamw, adamw8bit, prodigy or schedule-free."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    """A block of settings, or the name alone: plateau, constant, linear or cosine. `warmup_steps` and `decay_from` may
+    also stand beside it."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches a process and step: gradients are those of a batch so many times as large."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    checkpoint_seconds: float = Field(default=120.0, gt=0)
-    log_every: int = Field(default=20, ge=1)
-    mixed_precision: Annotated[Literal["auto", "bf16", "no"], BeforeValidator(_yaml_no)] = "auto"
+    ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    """Of the average of the weights, which is what comes of the stage; 0 for none."""
+    ema_device: EMADevice = "training"
+    """cpu keeps the average out of the memory of the device that trains."""
+    mixed_precision: Annotated[Literal["auto", "bf16", "fp16", "no"], BeforeValidator(_yaml_no)] = "auto"
     """auto is bf16 where that is faster than float32, and no elsewhere; the run records which of the two it became."""
+    gradient_checkpointing: Annotated[Recomputation, BeforeValidator(_yaml_none)] = "none"
+    """Memory against time: blocks computes the repeated blocks again in the backward pass; selective does too, but
+    keeps their products of matrices and attention."""
+    compile: bool = False
+    """Compile the repeated blocks, which needs a C++ compiler where a CPU trains."""
+    sharding: Annotated[Sharding, BeforeValidator(_yaml_none)] = "none"
+    """With several processes, fsdp2 or deepspeed share out the weights between them, for what does not fit one."""
+    checkpoint_seconds: float = Field(default=120.0, gt=0)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    log_every: int = Field(default=20, ge=1)
+    # Who is told of it is no part of the recipe, so it is not recorded with it.
+    trackers: tuple[str, ...] | None = Field(default=None, exclude=True)
+    """Those of accelerate that the log goes to as well, such as tensorboard, wandb or trackio; by default tensorboard
+    where it is installed."""
     # What only looks on is no part of the recipe, so it is not recorded with it.
     debug: tuple[DebugTool, ...] = Field(default=(), exclude=True)
     """Tools that watch the training; their reports go to the folder `debug` of the stage."""
     debug_steps: int = Field(default=10, ge=1, exclude=True)
     """How many steps they look at, from where the run starts or goes on; the anomaly guard looks at all."""
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), exclude=True)
+    """Losses at fixed noise, samples, and sizes of updates, now and then."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: object) -> object:
+        return with_schedule(values) if isinstance(values, Mapping) else values
+
+    @property
+    def batches_a_step(self) -> int:
+        """Batches that all processes together take in a step."""
+        return self.processes * self.accumulate
+
+    def built_on(self, output: Path) -> list[Path]:
+        """Files and folders whose weights the stage begins with; a run does not go on once they have changed."""
+        needed = [exported_part(output, need) for need in self.needs]
+        base = getattr(self, "base", None)
+        if isinstance(base, str):
+            from muybridge.checkpoints import locate_model
+
+            needed.append(Path(base) if Path(base).is_file() else Path(locate_model(base)))
+        return needed
 
     def check(self, data: TrainingData) -> None:
         """Find what only the networks and their data know to be wrong, before stages ahead are trained for nothing.

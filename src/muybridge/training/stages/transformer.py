@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import ClipsWanted, TrainingData
+from muybridge.training.data import TrainingData
 from muybridge.training.objective.settings import ObjectiveSettings
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.registry import register_stage
@@ -62,7 +62,7 @@ class TransformerStage(DenoisingStage, PipelineStage):
         from muybridge.training.inpainting import InpaintingClips
         from muybridge.training.methods.backbone import BackboneMethod
         from muybridge.training.objective.diffusion import DiffusionObjective
-        from muybridge.training.stages.base_model import clips_for, networks_of, training_scheduler
+        from muybridge.training.stages.base_model import clips_for, networks_of, training_scheduler, wanted_clips
 
         base, how, transformer = self._base()
         if self.layouts:
@@ -70,11 +70,11 @@ class TransformerStage(DenoisingStage, PipelineStage):
         scheduler = training_scheduler(base)
         objective = DiffusionObjective(scheduler, self._objective(transformer, scheduler.config["prediction_type"]))
         method = BackboneMethod(networks_of(base), objective, how, self.train)
-        wanted = ClipsWanted(self.batch_size, self.seed, base.tokenizer, self.caption_dropout)
+        wanted = wanted_clips(base, self, self.caption_dropout)
         clips = clips_for(data, wanted, how, self.base)
         if self.known == "drawn":
             clips = InpaintingClips(clips, self.seed, self.picture_dropout, self.untold_share)
-        return StageWork(method, clips, lambda: {"transformer": transformer})
+        return StageWork(method, clips, lambda: {"transformer": transformer}, pipeline=base)
 
     def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained on, with the transformer that came of it.

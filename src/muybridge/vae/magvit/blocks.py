@@ -6,6 +6,8 @@ pixels, with the same result in less memory, without gradients (`halo.py`).
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -67,10 +69,11 @@ class Level(nn.Module):
         """Subclasses add their rows."""
         super().__init__()
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def _run(self, row: nn.Module, x: Tensor, *options: int | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return checkpoint(row, x, *options, use_reentrant=False)
+            return self._gradient_checkpointing_func(row, x, *options)
         return row(x, *options)
 
 

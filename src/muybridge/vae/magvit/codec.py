@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import methodcaller
 
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from muybridge.debug import first_anomalous_module
@@ -13,8 +13,9 @@ from muybridge.errors import NonFiniteError, ShapeError
 from muybridge.types import LatentShape, VideoShape
 from muybridge.vae.codec import Pieces
 from muybridge.vae.device import working_device
-from muybridge.vae.magvit.model import AutoencoderKLMagvit
-from muybridge.vae.magvit.smoothing import smooth_output
+from muybridge.vae.magvit.chunks import count_frames
+from muybridge.vae.magvit.model import AutoencoderKLMagvit, posterior_of
+from muybridge.vae.magvit.smoothing import smoothed_frames
 from muybridge.vae.magvit.streaming import decode_frames, encode_frames
 
 
@@ -67,31 +68,54 @@ class VideoCodec:
         vae = self.vae
 
         def cast() -> Iterator[Tensor]:
-            return (piece.to(vae.dtype) for piece in pieces())
+            return map(methodcaller("to", vae.dtype), pieces())
 
         moments = torch.cat(list(encode_frames(vae, cast(), num_frames)), dim=2)
         if not bool(torch.isfinite(moments).all()):
             layer = first_anomalous_module(vae, lambda: list(encode_frames(vae, cast(), num_frames)))
             raise NonFiniteError(_not_finite("latents", vae, layer))
-        posterior = DiagonalGaussianDistribution(moments)
+        posterior = posterior_of(moments)
         drawn = [posterior.sample(generator) for generator in generators]
         latents = torch.cat(drawn) if drawn else posterior.mode()
         return latents.float() * vae.config["scaling_factor"]
 
     def decode(self, latents: Tensor, smoothing: torch.Generator | None = None) -> Iterator[Tensor]:
-        """Frames of one video, piece by piece; with `smoothing` all at once, after the original's second pass."""
+        """Frames of one video, piece by piece; with `smoothing`, after the original's second pass."""
         vae = self.vae
         scaled = (latents / vae.config["scaling_factor"]).to(working_device(vae), vae.dtype)
-        pieces = (piece.clamp_(-1, 1) for piece in decode_frames(vae, scaled))
-        if smoothing is not None:
-            whole = torch.cat(list(pieces), dim=1)[None]
-            pieces = iter([smooth_output(vae, whole, smoothing)[0]])
-        for piece in pieces:
-            frames = piece.float()
-            if not bool(torch.isfinite(frames).all()):
+
+        def finished(pixels: Tensor) -> Tensor:
+            if not bool(torch.isfinite(pixels).all()):
                 layer = first_anomalous_module(vae, lambda: sum(1 for _ in decode_frames(vae, scaled)))
                 raise NonFiniteError(_not_finite("pixels", vae, layer))
-            yield frames.div(2).add_(0.5).clamp_(0, 1).transpose(0, 1).cpu()
+            return pixels.div_(2).add_(0.5).clamp_(0, 1)[0].transpose(0, 1).cpu()
+
+        # By map, which lets go of a piece before it asks for the next.
+        yield from map(finished, decoded_pixels(vae, scaled[None], smoothing is not None, smoothing))
+
+
+def decoded_pixels(
+    vae: AutoencoderKLMagvit, latents: Tensor, is_smoothed: bool, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """Pixels of a video, piece by piece.
+
+    Args:
+        vae: of videos.
+        latents: `[b, c, n, h, w]`, with the scaling factor taken off, in the dtype of the VAE.
+        is_smoothed: whether the original's second pass follows.
+        generator: for the noise of that pass.
+
+    Yields:
+        `float32 [b, 3, f, h, w]`, new tensors; clamped to [-1, 1] but for rounding.
+    """
+    pieces: Iterator[Tensor] = map(_clamped, decode_frames(vae, latents))
+    if is_smoothed:
+        pieces = smoothed_frames(vae, pieces, count_frames(vae.shape, latents.shape[2]), generator)
+    return map(Tensor.float, pieces)
+
+
+def _clamped(pixels: Tensor) -> Tensor:
+    return pixels.clamp_(-1, 1)
 
 
 def _not_finite(what: str, vae: AutoencoderKLMagvit, layer: str | None) -> str:

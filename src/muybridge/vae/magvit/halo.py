@@ -7,18 +7,14 @@ gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from muybridge.vae.magvit.layers import GroupNorm, Statistics, VideoConvolution, enlarge
+from muybridge.vae.magvit.layers import GroupNorm, Rectangle, VideoConvolution, enlarge, tiles
 
 _KERNEL = 3
-
-Rectangle = tuple[int, int, int, int]
-"""Top, bottom, left and right, in pixels of the features; bottom and right are outside."""
 
 
 class Source(Protocol):
@@ -53,7 +49,7 @@ class Activated(Plain):
         """Reads `x` once for the statistics, tile by tile."""
         super().__init__(x)
         self._norm = norm
-        self._statistics = group_statistics(x, norm, tile_size)
+        self._statistics = norm.statistics(x, tile_size)
 
     def read(self, where: Rectangle) -> Tensor:
         """A fresh tensor in the dtype of the features."""
@@ -73,36 +69,6 @@ class Enlarged(Plain):
         top, bottom, left, right = where
         small = super().read((top // 2, (bottom + 1) // 2, left // 2, (right + 1) // 2))
         return enlarge(small)[..., top % 2 : top % 2 + bottom - top, left % 2 : left % 2 + right - left]
-
-
-def tiles(height: int, width: int, tile_size: int) -> Iterator[Rectangle]:
-    """Rectangles of at most `tile_size` that cover a picture without overlap."""
-    for top in range(0, height, tile_size):
-        for left in range(0, width, tile_size):
-            yield top, min(top + tile_size, height), left, min(left + tile_size, width)
-
-
-def group_statistics(x: Tensor, norm: GroupNorm, tile_size: int) -> Statistics:
-    """Mean and reciprocal standard deviation of groups of channels of `[b, c, t, h, w]`, float32 `[b, groups]`.
-
-    Computed in float32 on one tile at a time and merged, so that large half-precision features are never copied.
-    """
-    grouped = x.unflatten(1, (norm.num_groups, -1))
-    weights, means, variances = [], [], []
-    for top, bottom, left, right in tiles(x.shape[-2], x.shape[-1], tile_size):
-        tile = grouped[..., top:bottom, left:right].flatten(2).float()
-        mean, variance = norm.tile_statistics(tile)
-        weights.append((bottom - top) * (right - left) / (x.shape[-2] * x.shape[-1]))
-        means.append(mean)
-        variances.append(variance)
-    mean = torch.stack([weight * part for weight, part in zip(weights, means, strict=True)]).sum(0)
-    variance = torch.stack(
-        [
-            weight * (inside + (part - mean).square())
-            for weight, part, inside in zip(weights, means, variances, strict=True)
-        ]
-    ).sum(0)
-    return mean, (variance + norm.eps).rsqrt()
 
 
 def convolve(

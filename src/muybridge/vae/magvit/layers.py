@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention import AttentionModuleMixin
@@ -31,6 +33,17 @@ def add(x: Tensor, change: Tensor) -> Tensor:
     return x + change if torch.is_grad_enabled() else change.add_(x)
 
 
+Rectangle = tuple[int, int, int, int]
+"""Top, bottom, left and right, in pixels of the features; bottom and right are outside."""
+
+
+def tiles(height: int, width: int, tile_size: int) -> Iterator[Rectangle]:
+    """Rectangles of at most `tile_size` that cover a picture without overlap."""
+    for top in range(0, height, tile_size):
+        for left in range(0, width, tile_size):
+            yield top, min(top + tile_size, height), left, min(left + tile_size, width)
+
+
 class GroupNorm(nn.GroupNorm):
     """Group norm over channel group, time, height and width; of a part of the picture, if the statistics are given."""
 
@@ -53,6 +66,28 @@ class GroupNorm(nn.GroupNorm):
         scale = reciprocal_std.repeat_interleave(per_group, dim=1) * self.weight
         shift = self.bias - mean.repeat_interleave(per_group, dim=1) * scale
         return torch.addcmul(shift[:, :, None, None, None], input, scale[:, :, None, None, None])
+
+    @one_piece
+    def statistics(self, x: Tensor, tile_size: int) -> Statistics:
+        """Mean and reciprocal standard deviation of each group of `[b, c, t, h, w]`, float32 `[b, groups]`.
+
+        Computed in float32 on one tile at a time and merged, so that large half-precision features are never copied.
+        """
+        grouped = x.unflatten(1, (self.num_groups, -1))
+        weights, means, variances = [], [], []
+        for top, bottom, left, right in tiles(x.shape[-2], x.shape[-1], tile_size):
+            mean, variance = self.tile_statistics(grouped[..., top:bottom, left:right].flatten(2).float())
+            weights.append((bottom - top) * (right - left) / (x.shape[-2] * x.shape[-1]))
+            means.append(mean)
+            variances.append(variance)
+        mean = torch.stack([weight * part for weight, part in zip(weights, means, strict=True)]).sum(0)
+        variance = torch.stack(
+            [
+                weight * (inside + (part - mean).square())
+                for weight, part, inside in zip(weights, means, variances, strict=True)
+            ]
+        ).sum(0)
+        return mean, (variance + self.eps).rsqrt()
 
     @one_piece
     def tile_statistics(self, tile: Tensor) -> tuple[Tensor, Tensor]:

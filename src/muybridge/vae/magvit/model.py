@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -30,7 +29,14 @@ from muybridge.vae.magvit.folder import load_folder_of
 from muybridge.vae.magvit.networks import Decoder, Encoder
 from muybridge.vae.magvit.tiling import TileGrid, Tiling, parse_tiling
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+
 _EXACT_TILE_SIZE = 128
+_EXACT_TILE_SIZE, _EXACT_TILE_SIZE_IN_HALF = 128, 80
+"""In half precision a tile is also there in float32, while it is normalised."""
+_LARGE = 512 * 512
+"""Pixels of a picture above which `Tiling.AUTO` makes tiles."""
 
 
 class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
@@ -93,7 +99,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
             slice_compression_vae: True pads time evenly (V3), False is causal (V2).
             mini_batch_encoder: frames of a chunk; by default 8 (V3) or 9 (V2).
             mini_batch_decoder: latents of a chunk; by default what `mini_batch_encoder` frames give.
-            use_tiling: start with `Tiling.REFERENCE`.
+            use_tiling: start with `Tiling.REFERENCE` instead of `Tiling.AUTO`.
             tile_sample_min_size: edge of a reference tile in pixels; only larger pictures are tiled.
             tile_overlap_factor: the part of a tile that overlaps the next.
             **fixed_settings: settings of the original that have one value here (`FIXED_SETTINGS`).
@@ -110,8 +116,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
         self.quant_conv = PointwiseConvolution3d(2 * latent_channels, 2 * latent_channels)
         self.post_quant_conv = PointwiseConvolution3d(latent_channels, latent_channels)
         self._grid = TileGrid.from_settings(tile_sample_min_size, tile_overlap_factor, self.spatial_factor)
-        self._tiling = Tiling.REFERENCE if use_tiling else Tiling.OFF
-        self._exact_tile_size = _EXACT_TILE_SIZE
+        self.reset_tiling()
 
     @classmethod
     def from_pretrained(
@@ -189,8 +194,8 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
 
         Args:
             mode: a `Tiling`, or its value.
-            tile_size: for `EXACT`, edge of a tile at each layer, in pixels of its features; by default 128. Reference
-                tiles have the size that the config says.
+            tile_size: for `EXACT`, edge of a tile at each layer, in pixels of its features; by default 128, and 80 in
+                half precision. Reference tiles have the size that the config says.
 
         Raises:
             ConfigError: unknown mode, or a tile size that has no effect or is not positive.
@@ -199,11 +204,15 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
         if tile_size is not None and (mode is not Tiling.EXACT or tile_size < 1):
             raise ConfigError(f"tile_size must be positive, and is for exact tiling only; given {tile_size}, {mode}.")
         self._tiling = mode
-        self._exact_tile_size = tile_size or _EXACT_TILE_SIZE
+        self._exact_tile_size = tile_size
 
     def disable_tiling(self) -> None:
-        """Whole pictures again."""
+        """Whole pictures, however large."""
         self._tiling = Tiling.OFF
+
+    def reset_tiling(self) -> None:
+        """Do about large pictures what the config says, as a new VAE does."""
+        self.enable_tiling(Tiling.REFERENCE if self.config["use_tiling"] else Tiling.AUTO)
 
     @apply_forward_hook
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
@@ -222,8 +231,18 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
                 would not come back.
             ConfigError: exact tiling while gradients are recorded.
         """
-        posterior = DiagonalGaussianDistribution(torch.cat(list(self._moments(x)), dim=2))
+        posterior = posterior_of(self.moments(x))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    @apply_forward_hook
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean and log variance of `encode`, one after the other: `[b, 2 c, n, h / 8, w / 8]`.
+
+        Raises:
+            ShapeError: as of `encode`.
+            ConfigError: likewise.
+        """
+        return torch.cat(list(self._moments(x)), dim=2)
 
     @apply_forward_hook
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
@@ -241,6 +260,8 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
             ShapeError: not such a tensor.
             ConfigError: exact tiling while gradients are recorded.
         """
+        from diffusers.models.autoencoders.vae import DecoderOutput  # slow to import, with all VAEs there are
+
         sample = torch.cat(list(self.decode_chunks(z)), dim=2) if torch.is_grad_enabled() else self._decode_into_one(z)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
@@ -253,7 +274,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
             ConfigError: likewise.
         """
         self._check(z, "latents", self.shape.latent_channels, 1)
-        tile_size = self._tile_size_of_layers()
+        tile_size = self._tile_size_of_layers(z, self.spatial_factor)
         chunks = decoder_chunks(self.shape, z.shape[2])
         return (self._decode_chunk(z[:, :, c.window_start : c.window_stop], c, tile_size) for c in chunks)
 
@@ -265,7 +286,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
     ) -> DecoderOutput | tuple[Tensor]:
         """Encode and decode pixels; `sample_posterior` draws latents with `generator` instead of taking the mean."""
-        posterior = DiagonalGaussianDistribution(torch.cat(list(self._moments(sample)), dim=2))
+        posterior = posterior_of(self.moments(sample))
         latents = posterior.sample(generator) if sample_posterior else posterior.mode()
         return self.decode(latents, return_dict=return_dict)
 
@@ -284,7 +305,7 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
     def _moments(self, pixels: Tensor) -> Iterator[Tensor]:
         self._check(pixels, "pixels", self.shape.in_channels, self.spatial_factor)
         require_frames_that_return(self.shape, pixels.shape[2])
-        tile_size = self._tile_size_of_layers()
+        tile_size = self._tile_size_of_layers(pixels)
 
         def encode(part: Tensor) -> Tensor:
             return self.quant_conv(self.encoder(part, tile_size))
@@ -306,12 +327,17 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
     def _is_tiled(self, x: Tensor, size: int) -> bool:
         return self._tiling in {Tiling.REFERENCE, Tiling.REFERENCE_LAUNCH} and max(x.shape[-2:]) > size
 
-    def _tile_size_of_layers(self) -> int | None:
+    def _tile_size_of_layers(self, x: Tensor, factor: int = 1) -> int | None:
+        """For pixels, or for latents of `factor` pixels each way."""
+        is_half = x.element_size() < 4
+        if self._tiling is Tiling.AUTO:
+            is_large = x.shape[-2] * x.shape[-1] * factor**2 > _LARGE
+            return _EXACT_TILE_SIZE_IN_HALF if is_large and is_half and not torch.is_grad_enabled() else None
         if self._tiling is not Tiling.EXACT:
             return None
         if torch.is_grad_enabled():
             raise ConfigError("Exact tiling records no gradients: use torch.no_grad(), or disable_tiling() to train.")
-        return self._exact_tile_size
+        return self._exact_tile_size or (_EXACT_TILE_SIZE_IN_HALF if is_half else _EXACT_TILE_SIZE)
 
     @staticmethod
     def _check(x: Tensor, name: str, channels: int, factor: int) -> None:
@@ -323,3 +349,10 @@ class AutoencoderKLMagvit(ModelMixin, ConfigMixin):
             raise ShapeError(
                 f"Width and height must be multiples of {factor}; given {width}x{height}. The nearest is {nearest}."
             )
+
+
+def posterior_of(moments: Tensor) -> DiagonalGaussianDistribution:
+    """The distribution whose mean and log variance these are, one after the other on the axis of channels."""
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # as above
+
+    return DiagonalGaussianDistribution(moments)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from functools import partial
+
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from muybridge.errors import ConfigError
-from muybridge.vae.magvit.model import AutoencoderKLMagvit
+from muybridge.errors import ConfigError, ShapeError
+from muybridge.vae.magvit.chunks import count_latents, decoder_chunks, encoder_chunks, require_frames_that_return
+from muybridge.vae.magvit.model import AutoencoderKLMagvit, posterior_of
+from muybridge.vae.magvit.streaming import WithoutGradients
 
 
-@torch.no_grad()
 def smooth_output(
     vae: AutoencoderKLMagvit, video: Tensor, generator: torch.Generator | None = None, sample: bool = True
 ) -> Tensor:
@@ -31,20 +36,128 @@ def smooth_output(
         ShapeError: so many frames that those between the ends would not all come back.
         ConfigError: a generator, and `sample=False`.
     """
+    return torch.cat(list(smoothed_frames(vae, [video], video.shape[2], generator, sample)), dim=2)
+
+
+def smoothed_frames(
+    vae: AutoencoderKLMagvit,
+    pieces: Iterable[Tensor],
+    num_frames: int,
+    generator: torch.Generator | None = None,
+    sample: bool = True,
+) -> Iterator[Tensor]:
+    """As `smooth_output`, of a video that comes in pieces: of `decode_frames`' pieces, no more than three are held.
+
+    Args:
+        vae: likewise.
+        pieces: pixels `[b, 3, n, h, w]` of any numbers of frames, `num_frames` together; not written to.
+        num_frames: of the whole video.
+        generator: likewise.
+        sample: likewise.
+
+    Yields:
+        `[b, 3, n, h, w]`, from the first frame to the last.
+
+    Raises:
+        ShapeError: as `smooth_output`; or, later, fewer frames than announced.
+        ConfigError: likewise.
+    """
     if generator is not None and not sample:
         raise ConfigError("A generator has no effect with sample=False; leave one of them out.")
-    chunk = vae.shape.frames_per_chunk
-    smoothed = video.clone()
-    if chunk is None or video.shape[2] <= chunk:
-        return smoothed
-    first = chunk // 2
-    last = video.shape[2] - (chunk - first)
-    if last <= first:
-        return smoothed
-    posterior = vae.encode(video[:, :, first:last], return_dict=False)[0]
-    latents = posterior.sample(generator) if sample else posterior.mode()
-    for frames in vae.decode_chunks(latents):
-        stop = first + frames.shape[2]
-        smoothed[:, :, first:stop].add_(frames).mul_(0.5)
-        first = stop
-    return smoothed
+    chunk = vae.shape.frames_per_chunk or num_frames
+    start, stop = chunk // 2, num_frames - (chunk - chunk // 2)
+    if num_frames <= chunk or stop <= start:
+        return iter(pieces)
+    require_frames_that_return(vae.shape, stop - start)
+    held = _Held(pieces, chunk)
+    seen = (held.read(start + each.start, start + each.stop) for each in encoder_chunks(vae.shape, stop - start))
+    again = _decoded_again(vae, map(partial(_moments, vae), seen), stop - start, generator, sample)
+    return WithoutGradients(_averaged(held, again, start, num_frames - stop))
+
+
+def _averaged(held: _Held, again: Iterator[Tensor], start: int, behind: int) -> Iterator[Tensor]:
+    """The first `start` frames, the means of both passes, and the frames `behind` them."""
+    if start:
+        yield held.take(start)
+    for second in again:
+        yield held.take(second.shape[2]).add_(second).mul_(0.5)
+        del second  # what comes next takes memory
+    yield held.take(behind)
+
+
+class _Held:
+    """The frames of the first pass that are not averaged yet.
+
+    Attributes:
+        start: of them, in the video.
+    """
+
+    def __init__(self, pieces: Iterable[Tensor], size: int) -> None:
+        """Of `pieces`, asked for when they are needed and let go of `size` frames at a time."""
+        self.start = 0
+        self._held: list[Tensor] = []
+        self._source = (part for piece in pieces for part in piece.split(size, dim=2))
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Frames `start..stop`, none of them taken; a new tensor."""
+        end = self.start + sum(part.shape[2] for part in self._held)
+        while end < stop:
+            self._held.append(self._next(end))
+            end += self._held[-1].shape[2]
+        found, position = [], self.start
+        for part in self._held:
+            found.append(part[:, :, max(0, start - position) : max(0, stop - position)])
+            position += part.shape[2]
+        return torch.cat([each for each in found if each.shape[2]], dim=2)
+
+    def take(self, number: int) -> Tensor:
+        """The next frames, a new tensor; they are no longer held."""
+        taken = self.read(self.start, self.start + number)
+        self.start += number
+        while number:
+            part = self._held.pop(0)
+            if part.shape[2] > number:
+                self._held.insert(0, part[:, :, number:].clone())  # without the memory of those that are taken
+            number -= min(number, part.shape[2])
+        return taken
+
+    def _next(self, end: int) -> Tensor:
+        part = next(self._source, None)
+        if part is None:
+            raise ShapeError(f"The video was announced with more frames than the {end} that it has.")
+        return part
+
+
+def _moments(vae: AutoencoderKLMagvit, frames: Tensor) -> Tensor:
+    return vae.encode(frames, return_dict=False)[0].parameters
+
+
+def _decoded_again(
+    vae: AutoencoderKLMagvit,
+    moments: Iterator[Tensor],
+    num_frames: int,
+    generator: torch.Generator | None,
+    sample: bool,
+) -> Iterator[Tensor]:
+    """Frames of latents, each chunk as soon as the moments of it and of its neighbours are there."""
+    number, first = count_latents(vae.shape, num_frames), next(moments)
+    shape = (len(first), vae.config["latent_channels"], number, *first.shape[3:])
+    # In one draw: the numbers of a generator depend on how many are asked for at a time.
+    noise = randn_tensor(shape, generator=generator, device=first.device, dtype=first.dtype) if sample else None
+    latents = first.new_empty(shape)
+    filled = _fill(latents, 0, first, noise)
+    del first
+    frames = vae.decode_chunks(latents)  # which reads the latents of a chunk when that is asked for
+    for chunk in decoder_chunks(vae.shape, number):
+        while filled < chunk.window_stop:
+            filled = _fill(latents, filled, next(moments), noise)
+        yield next(frames)
+
+
+def _fill(latents: Tensor, start: int, moments: Tensor, noise: Tensor | None) -> int:
+    """Put the latents of `moments` at `start`; returns where they end."""
+    posterior = posterior_of(moments)
+    stop = start + moments.shape[2]
+    drawn = posterior.mean if noise is None else posterior.mean + posterior.std * noise[:, :, start:stop]
+    latents[:, :, start:stop] = drawn
+    return stop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -13,7 +14,22 @@ from muybridge.vae.magvit.config import MagvitConfig
 from muybridge.vae.magvit.model import AutoencoderKLMagvit
 
 
-@torch.no_grad()
+class WithoutGradients(Iterator[Tensor]):
+    """Makes what an iterator gives without recording gradients, and keeps none of it.
+
+    `torch.no_grad` around a generator would keep each item until the next is made.
+    """
+
+    def __init__(self, source: Iterator[Tensor]) -> None:
+        """Of `source`."""
+        self._source = source
+
+    @torch.no_grad()
+    def __next__(self) -> Tensor:
+        """The next item."""
+        return next(self._source)
+
+
 def decode_frames(vae: AutoencoderKLMagvit, latents: Tensor) -> Iterator[Tensor]:
     """The frames of `vae.decode`, chunk by chunk; each chunk is finished and never changes.
 
@@ -26,13 +42,11 @@ def decode_frames(vae: AutoencoderKLMagvit, latents: Tensor) -> Iterator[Tensor]
         `vae.frame_multiple` for numbers of frames that `vae.num_latent_frames` accepts.
 
     Raises:
-        ShapeError: latents of another shape, when the first chunk is asked for.
+        ShapeError: latents of another shape.
     """
-    if latents.ndim != 4:
-        yield from vae.decode_chunks(latents)
-        return
-    for frames in vae.decode_chunks(latents[None]):
-        yield frames[0]
+    with torch.no_grad():
+        chunks = WithoutGradients(vae.decode_chunks(latents if latents.ndim != 4 else latents[None]))
+    return chunks if latents.ndim != 4 else map(itemgetter(0), chunks)
 
 
 @torch.no_grad()
@@ -72,7 +86,7 @@ def encode_frames(vae: AutoencoderKLMagvit, pieces: Iterable[Tensor], num_frames
         pixels, waiting = frames[:, :, :ready], [frames[:, :, ready:]]
         if last is None or not _same(last[0], pixels):
             # A chunk on its own is a video of one chunk.
-            last = pixels, vae.encode(pixels, return_dict=False)[0].parameters
+            last = pixels, vae.moments(pixels)
         yield last[1]
     if given > num_frames or next(source, None) is not None:
         raise ShapeError(f"The video was announced with {num_frames} frames and has more.")

@@ -15,6 +15,8 @@ from muybridge.errors import ConfigError
 class Tiling(Enum):
     """What to do about pictures whose activations do not fit in memory."""
 
+    AUTO = "auto"
+    """EXACT for large pictures in half precision, where no gradient is recorded; else OFF, whose bits float32 keeps."""
     OFF = "off"
     """Every layer sees the whole picture."""
     EXACT = "exact"

@@ -204,8 +204,8 @@ def test_shapes_that_are_refused(shape: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ("(to_q", r"'\(to_q' is no regular expression .*; use one, or one of motion, spatial, linear"),
-        ("nowhere", "matches 'nowhere'; use one of motion, spatial, linear"),
+        ("(to_q", r"'\(to_q' is no regular expression .*; use one, or one of motion, spatial, attention, linear"),
+        ("nowhere", "matches 'nowhere'; use one of motion, spatial, attention, linear"),
         (LoraParts(text={"text_encoder_2": "attention"}), "has no text_encoder_2"),
         (LoraParts(text={"text_encoder": "(q"}), "one of attention, linear"),
         (LoraParts(backbone=None), "must change something"),

@@ -27,6 +27,7 @@ from muybridge.training.methods.sparse_control import (
     sketches_of,
 )
 from muybridge.training.objective.diffusion import DiffusionObjective
+from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.trainer import Trainer, TrainerConfig
 from muybridge.vae import encode_images
 
@@ -201,7 +202,7 @@ def test_a_trained_one_looks_at_what_is_known():
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
-    config = TrainerConfig(steps=3, warmup_steps=0, log_every=1, mixed_precision="no")
+    config = TrainerConfig(steps=3, schedule=ScheduleSettings(warmup_steps=0), log_every=1, mixed_precision="no")
 
     def fit(folder: str, stop_at: int | None = None) -> dict[str, Tensor]:
         torch.manual_seed(0)

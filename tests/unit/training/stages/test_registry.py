@@ -84,7 +84,9 @@ def test_a_stage_and_its_clips_need_no_more_than_their_names(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"must be one of 'vae'.*'lora' \(given 'line'\)"):
         load_run(path)
     register_stage(LineStage)
-    with pytest.raises(ConfigError, match=r"data: must be 'demo-world' \(given 'numbers'\)"):
+    with pytest.raises(
+        ConfigError, match=r"data: must be 'demo-world' or the path of a folder of clips \(given 'numbers'\)"
+    ):
         load_run(path)
     register_data("numbers")(Numbers)  # type: ignore[type-var]
 

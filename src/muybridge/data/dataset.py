@@ -1,0 +1,179 @@
+"""All sets of a run, read, probed and put into buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from muybridge.data.buckets import BucketPlan, Clip, plan_buckets
+from muybridge.data.clips import draw_clip, read_clip
+from muybridge.data.order import BatchOrder, Slot
+from muybridge.data.probe import probe
+from muybridge.data.readers import read_dataset
+from muybridge.data.record import Record, Refusal
+from muybridge.data.settings import DataSettings, SourceSettings
+from muybridge.errors import TrainingError
+from muybridge.video.encoding import Frames
+
+DAMAGE_RULES = frozenset({"unreadable", "no-video", "broken-tail", "damaged", "no-times", "unusable"})
+"""Refusals for what is wrong with a file itself."""
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of a run.
+
+    Attributes:
+        path: of it.
+        format: as it was read.
+        found: entries there were, refused ones among them.
+    """
+
+    path: str
+    format: str
+    found: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What there is to train on.
+
+    Attributes:
+        settings: of it.
+        sources: its sets.
+        plan: its clips by bucket.
+        refusals: everything else that was found, for whatever reason.
+    """
+
+    settings: DataSettings
+    sources: tuple[Source, ...]
+    plan: BucketPlan
+    refusals: tuple[Refusal, ...]
+
+    def split(self, share: float) -> tuple[Dataset, Dataset | None]:
+        """Without a share of the clips, one at least, and these; by their content, so that names do not matter.
+
+        There is no second one for a share of 0.
+
+        Raises:
+            TrainingError: fewer than two clips.
+        """
+        if share == 0:
+            return self, None
+        clips = sorted(self.plan.clips, key=lambda clip: clip.record.id)
+        if len(clips) < 2:
+            raise TrainingError("Of one clip none can be held out; leave data.held_out out, or add clips.")
+        held = {clip.record.id for clip in clips[: max(1, round(len(clips) * share))]}
+        return self._with(lambda clip: clip.record.id not in held), self._with(lambda clip: clip.record.id in held)
+
+    def _with(self, keep: Callable[[Clip], bool]) -> Dataset:
+        chosen = {shape: tuple(filter(keep, clips)) for shape, clips in self.plan.buckets.items()}
+        buckets = {shape: clips for shape, clips in chosen.items() if clips}
+        return replace(self, plan=replace(self.plan, buckets=buckets))
+
+    def order(self, batch_size: int, seed: int) -> BatchOrder:
+        """Which clips make up which batch.
+
+        Raises:
+            ConfigError: there is no clip, or nothing to mix.
+        """
+        weights = [source.weight for source in self.settings.sources]
+        return BatchOrder(self.plan, batch_size, seed, weights, self.settings.share_images)
+
+    def frames(self, slot: Slot, seed: int) -> Frames:
+        """Frames of a clip of a batch, `uint8 [f, h, w, 3]`.
+
+        Raises:
+            InputFileError: its file cannot be read.
+        """
+        clip, settings = slot.clip, self.settings
+        key = (seed, slot.turn, slot.again)
+        draw = draw_clip(clip.record.id, key, settings.crop == "random", settings.flip)
+        return read_clip(clip.record, clip.shape, clip.spacing_s, draw)
+
+    def check_usable(self) -> None:
+        """Whether a run can begin.
+
+        Raises:
+            TrainingError: no clip is left, or more files are damaged than `max_damaged` allows; the message names some.
+        """
+        count = len(self.plan.clips)
+        if not count:
+            found = "nothing was found" if not self.refusals else f"all that was found was refused: {self._named()}"
+            raise TrainingError(f"There is no clip to train on in {self._places()}; {found}")
+        check_damage([str(r) for r in self.refusals if r.rule in DAMAGE_RULES], count, self.settings.max_damaged)
+
+    def _places(self) -> str:
+        return ", ".join(source.path for source in self.sources)
+
+    def _named(self) -> str:
+        return named([str(refusal) for refusal in self.refusals])
+
+
+def open_dataset(settings: DataSettings, on_file: Callable[[int, int], None] | None = None) -> Dataset:
+    """Read the sets of a run and look all their files through.
+
+    Args:
+        settings: the `data` block of a run file.
+        on_file: called with (files looked through, files in all of this set).
+
+    Raises:
+        InputFileError: a set is not there, or its list cannot be read.
+        ConfigError: a set's format is unknown.
+    """
+    sources: list[Source] = []
+    kept: list[list[Record]] = []
+    refusals: list[Refusal] = []
+    for source in settings.sources:
+        found = read_dataset(Path(source.path).expanduser(), source.format, source.root)
+        sources.append(Source(source.path, found.format, len(found.records) + len(found.refusals)))
+        refusals += found.refusals
+        probed: list[Record] = []
+        for number, record in enumerate(found.records, 1):
+            result = probe(record, settings.probing)
+            if isinstance(result, Refusal):
+                refusals.append(result)
+            else:
+                probed.append(replace(result, text=caption(result, source)))
+            if on_file is not None:
+                on_file(number, len(found.records))
+        kept.append(probed)
+    plan = _without_unwanted(plan_buckets(kept, settings.buckets), settings.share_images)
+    return Dataset(settings, tuple(sources), plan, (*refusals, *plan.refusals))
+
+
+def caption(record: Record, source: SourceSettings) -> str:
+    """The caption that a record is trained with."""
+    text = record.text or source.caption or ""
+    return ", ".join(filter(None, (source.trigger, text)))
+
+
+def check_damage(damaged: list[str], sound: int, most: float) -> None:
+    """Raises TrainingError, with names, where too large a share of all files is damaged."""
+    share = len(damaged) / max(len(damaged) + sound, 1)
+    if share > most:
+        raise TrainingError(
+            f"{len(damaged)} of {len(damaged) + sound} files are damaged, {share:.0%}; {most:.0%} are allowed "
+            f"(data.max_damaged): {named(damaged)} Take them out, or copy them again."
+        )
+
+
+def named(lines: list[str]) -> str:
+    """The first few of them."""
+    more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+    return "; ".join(line.removesuffix(".") for line in lines[:_NAMED]) + f"{more}."
+
+
+def _without_unwanted(plan: BucketPlan, share_images: float | None) -> BucketPlan:
+    """What a share of pictures leaves nothing of is refused, and not left out in silence."""
+    if share_images not in (0, 1):
+        return plan
+    kept: dict[bool, dict] = {True: {}, False: {}}
+    for shape, clips in plan.buckets.items():
+        kept[(shape.num_frames == 1) == (share_images == 1)][shape] = clips
+    reason = f"share_images is {share_images:g}"
+    unwanted: list[Clip] = [clip for clips in kept[False].values() for clip in clips]
+    refused = [Refusal(clip.record.name, reason, "share-images") for clip in unwanted]
+    return replace(plan, buckets=kept[True], refusals=(*plan.refusals, *refused))

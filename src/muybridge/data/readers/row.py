@@ -1,0 +1,113 @@
+"""What a set says about one clip or picture, before it was looked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from muybridge.data.packed import PackedFile
+from muybridge.data.record import PACKED, ContentIds, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
+from muybridge.errors import InputFileError
+from muybridge.types import SettingsDict
+
+CAPTION_NAMES = ("text", "caption", "prompt")
+"""What sets call the caption, in the order in which it is looked for."""
+_OWN_NAMES = (PACKED, "duration")
+"""What records note under these names is found out and not taken over."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry of a set.
+
+    Attributes:
+        where: stands for it in refusals.
+        media: its file as the set names it.
+        text: its caption.
+        kind: what it is, if the set says so.
+        start: where it begins in its file, in seconds.
+        end: where it ends.
+        fps: its rate, where its file may have none.
+        packed: where its file lies, if that is inside `media`.
+        extra: what else the set says.
+        folder: that its file is named from, if it is not that of the whole set.
+    """
+
+    where: str
+    media: str
+    text: object = ""
+    kind: Kind | None = None
+    start: float = 0.0
+    end: float | None = None
+    fps: float | None = None
+    packed: PackedFile | None = None
+    extra: SettingsDict = field(default_factory=dict)
+    folder: Path | None = None
+
+
+def caption_of(values: Mapping[str, object]) -> object:
+    """The caption among named values; empty where there is none."""
+    given = (values[name] for name in CAPTION_NAMES if values.get(name) is not None)
+    return next(given, "")
+
+
+def rest_of(values: Mapping[str, object], *used: str) -> SettingsDict:
+    """What named values say beside the caption and what else is `used`."""
+    known = {*CAPTION_NAMES, *used}
+    return {name: value for name, value in values.items() if isinstance(name, str) and name not in known}
+
+
+def to_record(row: Row, root: Path, ids: ContentIds) -> Record | Refusal:
+    """Look for what a row names, below `root` unless its path is absolute."""
+    if not row.media:
+        return Refusal(row.where, "it names no file", "no-name")
+    try:
+        path = (row.folder or root) / row.media
+        return _to_record(row, path, ids)
+    except InputFileError as error:
+        return Refusal(row.where, str(error), error.fault)
+    except (OSError, ValueError) as error:  # also names that no file system takes
+        reason = (isinstance(error, OSError) and error.strerror) or "its name cannot be that of a file"
+        return Refusal(row.where, f"{row.media} cannot be read: {reason}", "unreadable")
+
+
+def _to_record(row: Row, path: Path, ids: ContentIds) -> Record:
+    if not os.path.exists(path):  # noqa: PTH110  # False also for names that no file system takes
+        raise InputFileError(f"no file {row.media}", "no-file")
+    kind = _kind(row, path)
+    for name in ("start", "end", "fps"):
+        check_number(name, getattr(row, name))
+    if row.end is not None and row.end <= row.start:
+        raise InputFileError(f"it ends at {row.end:g} s, not after its start at {row.start:g} s", "empty-part")
+    extra = {name: value for name, value in row.extra.items() if name not in _OWN_NAMES}
+    if row.packed is not None:
+        extra |= packed_extra(row.packed)
+    media, start = str(path), float(row.start)
+    return Record(
+        ids(media, extra, start, row.end), media, kind, _caption(row), start, row.end, fps=row.fps, extra=extra
+    )
+
+
+def _kind(row: Row, path: Path) -> Kind:
+    if path.is_dir():
+        if row.kind == "video":
+            return "video"
+        raise InputFileError(f"{row.media} is a folder", "unknown-kind")
+    found = kind_by_name(row.media if row.packed is None else row.packed.member)
+    if found is None:
+        raise InputFileError(f"{row.media} is no video or picture, by its name", "unknown-kind")
+    if row.kind is not None and row.kind != found:
+        raise InputFileError(f"{row.media} is said to be of the kind {row.kind}, and is of the kind {found}", "kind")
+    return found
+
+
+def _caption(row: Row) -> str:
+    if not isinstance(row.text, str):
+        raise InputFileError(f"its caption is no text: {row.text!r}", "caption")
+    try:
+        row.text.encode()
+    except UnicodeEncodeError:
+        raise InputFileError("its caption is not in UTF-8", "caption") from None
+    return row.text.strip()

@@ -1,0 +1,130 @@
+"""What a run file says about the clips to train on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from muybridge.data.buckets import BucketSettings, Short, Size, size_table
+from muybridge.data.probe import ProbeSettings
+from muybridge.data.readers import reader_names
+from muybridge.errors import ConfigError
+from muybridge.types import VideoShape
+
+_STEP = 8  # frames: what EasyAnimate's VAE takes at once
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SourceSettings(_Strict):
+    """One set of clips among those of a run."""
+
+    path: str = Field(min_length=1)
+    """A folder, or a file that lists clips."""
+    format: str | None = None
+    """Name of its format; recognised if not given."""
+    root: str | None = None
+    """The folder that names in a list start from; by default the one of the list."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often a clip of it comes, compared with one of a set of weight 1."""
+    caption: str | None = None
+    """Of clips that have none."""
+    trigger: str | None = None
+    """Stands before every caption, with a comma after it."""
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str | None) -> str | None:
+        if name is not None and name not in (known := reader_names()):
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return name
+
+
+class DataSettings(_Strict):
+    """The `data` block of a run file: sets of clips, and what they are made to."""
+
+    sources: tuple[SourceSettings, ...] = Field(min_length=1)
+    fps: float = Field(default=8.0, gt=0)
+    """Frames per second that are taken, by time, whatever the rate of a file; by default the model's."""
+    num_frames: tuple[int, ...] = Field(default=(16,), min_length=1)
+    """Numbers of frames; a video goes to the largest that it lasts for. By default multiples of 8 up to what the model
+    makes."""
+    area: int | None = Field(default=None, ge=1)
+    """Pixels of a frame: each clip goes to the nearest aspect ratio of this area. By default what the model makes."""
+    size: tuple[int, int] | None = None
+    """(height, width) instead, the same for all."""
+    multiple: int = Field(default=16, ge=1)
+    """Of which sides are multiples; by default what the model asks for."""
+    short: Short = "drop"
+    """What becomes of videos too short for the least number of frames: drop, slow, or image."""
+    upscale: float = Field(default=1.2, ge=1)
+    """How much a clip may be enlarged."""
+    crop: Literal["centre", "random"] = "centre"
+    flip: bool = False
+    """Whether half of the clips are mirrored; wrong where captions or motion know left from right."""
+    share_images: float | None = Field(default=None, ge=0, le=1)
+    """Of the batches, how many are of pictures; by default as many as there are."""
+    allow_high_range: bool = False
+    max_damaged: float = Field(default=0.1, ge=0, le=1)
+    """Share of the files that may be damaged before the run stops."""
+    held_out: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the clips, one at least, that are not trained on, to measure what is learned and not remembered."""
+    cache: str | None = None
+    """A folder for latents, so that each clip is encoded once; it then has one draw of start, crop and mirror."""
+    every_frame: bool = False
+    """Whether files are decoded from end to end before training; else damage in the middle is met while training."""
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> DataSettings:
+        if any(count < 1 for count in self.num_frames):
+            raise ValueError("num_frames are from 1 on")
+        if self.size is not None:
+            if self.area is not None:
+                raise ValueError("give area or size, not both")
+            if any(side < 1 or side % self.multiple for side in self.size):
+                raise ValueError(f"sides of size must be positive multiples of {self.multiple}")
+        elif (self.area or self.multiple**2) < self.multiple**2:
+            raise ValueError(f"area must be at least {self.multiple**2}, one multiple a side")
+        return self
+
+    def for_model(self, shape: VideoShape, fps: float, multiple: int) -> DataSettings:
+        """These settings, with what a model is made for where they say nothing.
+
+        Args:
+            shape: of the videos that it makes by default.
+            fps: of these.
+            multiple: of which their sides must be multiples.
+
+        Raises:
+            ConfigError: a size that the model cannot take.
+        """
+        if self.size is not None and any(side % multiple for side in self.size):
+            raise ConfigError(f"data.size must be multiples of {multiple} for this model; given {list(self.size)}.")
+        usual: dict[str, Any] = {
+            "fps": fps,
+            "num_frames": tuple(range(_STEP, shape.num_frames + 1, _STEP)) or (shape.num_frames,),
+            "multiple": math.lcm(multiple, self.multiple) if "multiple" in self.model_fields_set else multiple,
+        }
+        if self.size is None and self.area is None:
+            usual["area"] = shape.height * shape.width
+        given = {name: getattr(self, name) for name in self.model_fields_set - {"multiple"}}
+        return type(self)(**{**usual, **given})
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Heights and widths to choose from."""
+        return size_table(self.area or 512 * 512, self.multiple) if self.size is None else (self.size,)
+
+    @property
+    def buckets(self) -> BucketSettings:
+        """What clips are made to."""
+        return BucketSettings(self.num_frames, self.fps, self.sizes, self.short, self.upscale)
+
+    @property
+    def probing(self) -> ProbeSettings:
+        """What files are let through."""
+        return ProbeSettings(allow_high_range=self.allow_high_range, every_frame=self.every_frame)

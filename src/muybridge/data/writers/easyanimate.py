@@ -1,0 +1,30 @@
+"""EasyAnimate's list in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from muybridge.data.record import Record
+from muybridge.data.writers.places import check_loose, check_whole, path_from
+from muybridge.files.atomic import new_file
+
+
+def write_easyanimate(records: Sequence[Record], path: Path) -> None:
+    """Write a list that EasyAnimate takes, with the list's folder as the data root. What is in `extra` goes with it.
+
+    Raises:
+        ConfigError: some records are parts of files, or lie inside others.
+        OutputError: it cannot be written.
+    """
+    check_whole(records, "EasyAnimate's format")
+    check_loose(records, "EasyAnimate's format")
+    rows: list[dict[str, object]] = []
+    for record in records:
+        # The original takes what has no type for a picture.
+        row = {"file_path": path_from(path.parent, record.media), "text": record.text, "type": record.kind}
+        size = {"width": record.width, "height": record.height}
+        rows.append({**record.extra, **row, **{name: value for name, value in size.items() if value is not None}})
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")

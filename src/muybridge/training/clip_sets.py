@@ -1,0 +1,199 @@
+"""People's own clips and pictures as training data, for whatever stage asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from muybridge.data.dataset import open_dataset
+from muybridge.data.report import DatasetReport, write_report
+from muybridge.data.settings import DataSettings
+from muybridge.errors import ConfigError, InputFileError
+from muybridge.files.atomic import output_error
+from muybridge.training.clip_data import BatchSettings, DatasetBatches
+from muybridge.training.data import Batch, BatchSource, ClipsWanted
+from muybridge.training.latent_cache import CachedClips
+
+_KNOWN = {"start": 0.4, "both ends": 0.2, "anywhere": 0.4}
+"""How often a clip is given with what of it, for a SparseCtrl."""
+_EVERY_SECOND = 0.7
+"""How often a stretch has every second frame, where there is room for it."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Batches without dropped captions, to measure on.
+
+    Attributes:
+        trained: of clips that are trained on.
+        held_out: of others; None where there are none.
+    """
+
+    trained: DatasetBatches | None
+    held_out: DatasetBatches | None
+
+
+class ClipSets:
+    """Training data of the `data` block of a run file.
+
+    Files are looked through when batches are first asked for, as what is wanted of them depends on the model.
+    """
+
+    def __init__(self, settings: DataSettings) -> None:
+        """Of these sets."""
+        self.settings = settings
+        self.report: DatasetReport | None = None
+        """Of the batches that were asked for last."""
+        self.looks: Looks | None = None
+        """Batches to measure on, of those that were asked for last."""
+
+    def check_sources(self) -> None:
+        """Raises ConfigError where a set is not there at all."""
+        missing = [each.path for each in self.settings.sources if not Path(each.path).expanduser().exists()]
+        if missing:
+            raise ConfigError(f"There is no {', no '.join(missing)} to train on. Give a folder of clips, or a list.")
+
+    def clips(self, wanted: ClipsWanted) -> BatchSource:
+        """Stretches of clips: neighbouring frames, or every second one, and where they stand; or whole clips."""
+        whole = self._encoded(wanted)
+        if wanted.num_frames is None:
+            return whole
+        return _Stretches(whole, wanted.num_frames, wanted.whole_clip_share, wanted.seed)
+
+    def whole_clips(self, wanted: ClipsWanted) -> BatchSource:
+        """Whole clips, of which nothing is known."""
+        return self._encoded(replace(wanted, num_frames=None))
+
+    def keyframe_clips(self, wanted: ClipsWanted) -> BatchSource:
+        """As `clips`, with the first frame, both ends, or up to half of the frames anywhere known."""
+        return _WithKnownFrames(self.clips(replace(wanted, encoder=None)), wanted.seed)
+
+    def taught_clips(self, wanted: ClipsWanted, taught: str | None) -> BatchSource:
+        """As `clips`."""
+        self.check_taught(taught)
+        return self.clips(wanted)
+
+    def check_taught(self, taught: str | None) -> None:
+        """Raises ConfigError for anything: what these clips have in common, nobody has to say."""
+        if taught is not None:
+            raise ConfigError("taught is about the toy world; clips of your own teach what they show. Leave it out.")
+
+    def _encoded(self, wanted: ClipsWanted) -> BatchSource:
+        """Batches with latents from the cache, where there is one that the stage can use."""
+        batches = self._batches(wanted)
+        if self.settings.cache is None:
+            return batches
+        if wanted.encoder is None:
+            raise ConfigError("This stage encodes its clips anew in every step; leave data.cache out.")
+        return CachedClips(batches, wanted.encoder, Path(self.settings.cache).expanduser())
+
+    def _batches(self, wanted: ClipsWanted) -> DatasetBatches:
+        settings = self.settings
+        if (usual := wanted.usual) is not None:
+            settings = settings.for_model(usual.shape, usual.fps, usual.multiple)
+        try:
+            dataset = open_dataset(settings)
+        except InputFileError as error:
+            raise ConfigError(f"The clips to train on cannot be read: {error}") from error
+        trained, held_out = dataset.split(settings.held_out)
+        batches = DatasetBatches(
+            trained, wanted.tokenizer, BatchSettings(wanted.batch_size, wanted.seed, wanted.caption_dropout)
+        )
+        self.report = DatasetReport(trained, batches.order, 1)
+        whole = BatchSettings(wanted.batch_size, wanted.seed, caption_dropout=0.0, workers=0)
+        self.looks = Looks(
+            *(None if each is None else DatasetBatches(each, wanted.tokenizer, whole) for each in (trained, held_out))
+        )
+        return batches
+
+    def digest(self) -> str | None:
+        """Of the clips and captions that batches are made of, once they have been asked for."""
+        if self.report is None:
+            return None
+        found = hashlib.sha256(self.settings.model_dump_json(exclude={"cache", "max_damaged"}).encode())
+        for clip in sorted(self.report.dataset.plan.clips, key=lambda clip: clip.record.id):
+            found.update(f"{clip.record.id} {clip.shape} {clip.record.text}\n".encode("utf-8", "surrogateescape"))
+        return found.hexdigest()
+
+
+def report_on_data(report: DatasetReport, steps: int, folder: Path) -> DatasetReport:
+    """Write what is known of the clips to `data.txt`, `data.json` and `data.png` in the folder of a run.
+
+    Args:
+        report: of the batches.
+        steps: that they are for.
+        folder: of the run; made if it is not there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    whole = DatasetReport(report.dataset, report.order, steps)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    write_report(whole, folder)
+    return whole
+
+
+@dataclass(frozen=True)
+class _Stretches:
+    """Fewer frames of each clip than it has, so that a step takes less, and where they stand in it."""
+
+    clips: BatchSource
+    num_frames: int
+    whole_clip_share: float
+    seed: int
+
+    def __call__(self, index: int) -> Batch:
+        batch = self.clips(index)
+        rng = np.random.default_rng((self.seed, index, 2))
+        length = batch["pixels"].shape[1]
+        if rng.random() < self.whole_clip_share:
+            count = max(1, len(batch["pixels"]) * self.num_frames // length)
+            return {name: value if name == "frame_positions" else value[:count] for name, value in batch.items()}
+        if length <= self.num_frames:
+            return batch
+        stride = 2 if self.num_frames * 2 <= length and rng.random() < _EVERY_SECOND else 1
+        start = int(rng.integers(length - (self.num_frames - 1) * stride))
+        chosen = torch.arange(start, start + self.num_frames * stride, stride)[: self.num_frames]
+        if "latents" in batch:
+            batch = {**batch, "latents": batch["latents"][:, :, chosen]}
+        return {
+            **batch,
+            "pixels": batch["pixels"][:, chosen],
+            "unknown": batch["unknown"][:, chosen],
+            "frame_positions": batch["frame_positions"][chosen],
+        }
+
+
+@dataclass(frozen=True)
+class _WithKnownFrames:
+    """Clips, and which of their frames are shown: `known [b, f]`, true for those."""
+
+    clips: BatchSource
+    seed: int
+
+    def __call__(self, index: int) -> Batch:
+        batch = self.clips(index)
+        count, num_frames = batch["pixels"].shape[:2]
+        rng = np.random.default_rng((self.seed, index, 3))
+        known = np.stack([_known_frames(num_frames, rng) for _ in range(count)])
+        return {**batch, "known": torch.from_numpy(known)}
+
+
+def _known_frames(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    known = np.zeros(num_frames, bool)
+    task = rng.choice(list(_KNOWN), p=list(_KNOWN.values()))
+    if task == "anywhere":
+        count = int(rng.integers(1, max(1, num_frames // 2) + 1))
+        known[rng.choice(num_frames, count, replace=False)] = True
+        return known
+    known[0] = True
+    if task == "both ends":
+        known[-1] = True
+    return known

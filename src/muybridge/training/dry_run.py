@@ -1,0 +1,99 @@
+"""Looks before training: at the clips, with an estimate of time and memory, and at whether a few can be learned."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from muybridge.checkpoints.quiet_loading import quiet_loading
+from muybridge.errors import ConfigError
+from muybridge.runtime.peak import peak_memory
+from muybridge.training.clip_sets import ClipSets, report_on_data
+from muybridge.training.monitoring.overfitting import OverfitSettings, OverfitVerdict, overfit
+from muybridge.training.run import trainer_config
+from muybridge.training.run_file import TrainingRun, load_run
+from muybridge.training.stages.registry import training_data
+from muybridge.training.stages.stage import Stage, StageWork
+from muybridge.training.trainer import Trainer
+
+_TIMED_STEPS = 2
+"""Steps that are timed for an estimate, after one that is not."""
+_OVERFIT_STEPS = 150
+
+
+def look_at_data(run_file: Path, overrides: list[str], output: Path) -> str:
+    """The report on the clips of a run, and what its first stage will take; three steps are trained, and thrown away.
+
+    The report is written to the folder of the run as `data.txt`, `data.json` and `data.png`.
+
+    Raises:
+        ConfigError: a wrong run file, or a run on the toy world, of which there is nothing to report.
+        TrainingError: no clip that can be used, or too many that are damaged.
+        OutputError: the report cannot be written.
+    """
+    run = load_run(run_file, overrides)
+    stage = run.stages[0]
+    data = training_data(run.data)
+    if not isinstance(data, ClipSets):
+        raise ConfigError(f"{run_file} trains on {run.data}, which is drawn as it goes; there are no clips to look at.")
+    stage.check(data)
+    with quiet_loading():
+        torch.manual_seed(stage.seed)
+        work = stage.prepare(output, data)
+        if data.report is None:
+            raise ConfigError(f"The stage {stage.method!r} takes no clips.")
+        report = report_on_data(data.report, stage.steps, output)
+        return f"{report}\n\n{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
+
+
+def _estimate(stage: Stage, work: StageWork) -> str:
+    config = replace(trainer_config(stage), steps=1 + _TIMED_STEPS, trackers=(), debug=())
+    folder = Path(tempfile.mkdtemp(prefix="muybridge-"))
+    ends: list[float] = []
+    try:
+        trainer = Trainer(work.method, work.batches, replace(config, log_every=1), folder)
+        trainer.fit(lambda *_: ends.append(time.perf_counter()))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
+    lasts = seconds * stage.steps
+    shown = f"{lasts / 60:.0f} minutes" if lasts >= 90 else f"{lasts:.0f} seconds"
+    memory = peak_memory(next(work.method.parameters()).device) / 1e9
+    return f"about {seconds:.2g} s a step here, so {shown} for {stage.steps} steps; memory so far {memory:.2g} GB"
+
+
+def overfit_run(
+    run_file: Path, overrides: list[str], clips: int, progress: Callable[[int, int], None] | None = None
+) -> OverfitVerdict:
+    """Whether the last stage of a run can learn a few clips by heart; nothing is kept.
+
+    Raises:
+        ConfigError: a wrong run file, a stage that builds on others of the run, or one that takes no noise off.
+        TrainingError: no clip that can be used.
+    """
+    run: TrainingRun = load_run(run_file, overrides)
+    stage = run.last
+    if stage.needs:
+        raise ConfigError(f"The stage {stage.method!r} builds on others of its run; try it on one that stands alone.")
+    given = {"batch_size": clips} | ({"caption_dropout": 0.0} if "caption_dropout" in type(stage).model_fields else {})
+    stage = stage.model_copy(update=given)
+    data = training_data(run.data)
+    stage.check(data)
+    with quiet_loading(), tempfile.TemporaryDirectory(prefix="muybridge-") as folder:
+        torch.manual_seed(stage.seed)
+        work = stage.prepare(Path(folder), data)
+        config = trainer_config(stage)
+        rates = OverfitSettings(
+            steps=_OVERFIT_STEPS,
+            learning_rate=config.learning_rate,
+            other_learning_rate=config.other_learning_rate,
+            optimizer=config.optimizer,
+            max_gradient_norm=config.max_gradient_norm,
+        )
+        return overfit(work, rates, progress)

@@ -1,0 +1,216 @@
+"""From a folder of clips to a run file: what is chosen for somebody who says nothing but where the clips are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from muybridge.checkpoints.locate import SHIPPED_MODELS
+from muybridge.data.readers import read_dataset
+from muybridge.data.record import Record
+from muybridge.errors import ConfigError, InputFileError
+from muybridge.files.atomic import new_file
+from muybridge.types import SettingsDict
+
+ClipMethod = Literal["lora", "motion", "motion-lora"]
+CLIP_METHODS: tuple[ClipMethod, ...] = get_args(ClipMethod)
+_LOOKS = 4
+_SAMPLES = 2
+_ENOUGH, _HELD_OUT = 10, 0.1
+_STEPS = (100, 3000)
+"""Fewest and most steps that are chosen."""
+
+
+@dataclass(frozen=True)
+class ClipsRun:
+    """What is asked for.
+
+    Attributes:
+        clips: a folder of clips, with captions in text files beside them or without; or a list of any known format.
+        base: the model to train on.
+        method: what learns: a LoRA of the attentions, the motion modules themselves, or a LoRA of these alone.
+        caption: of clips that have none.
+        trigger: a word that stands before every caption, and later in prompts.
+        steps: optimizer steps; by default by the number of clips.
+    """
+
+    clips: Path
+    base: str = "demo/animatediff"
+    method: ClipMethod = "lora"
+    caption: str | None = None
+    trigger: str | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What a model asks for, by its size.
+
+    Attributes:
+        rank: of a LoRA.
+        batch_size: clips a step.
+        times_seen: how often each clip comes, in all steps.
+        settings: further settings of the stage.
+    """
+
+    rank: int
+    batch_size: int
+    times_seen: int
+    settings: SettingsDict
+
+
+_SHIPPED_SCALE = _Scale(
+    16,
+    2,
+    20,
+    {
+        "learning_rate": 2.0e-3,
+        "other_learning_rate": 1.0e-3,
+        "warmup_steps": 10,
+        "ema_decay": 0.95,
+        "log_every": 5,
+        "timestep_shift": 3.0,
+    },
+)
+_PUBLISHED_SCALE = _Scale(
+    16,
+    1,
+    60,
+    {
+        "optimizer": "adamw",
+        "learning_rate": 1.0e-4,
+        "schedule": {"name": "cosine", "warmup_steps": 50},
+        "objective": {"timesteps": "uniform"},
+        "ema_decay": 0.99,
+        "log_every": 10,
+    },
+)
+
+
+def run_document(asked: ClipsRun) -> tuple[SettingsDict, list[str]]:
+    """The values of a run file, and what was chosen in words.
+
+    The list of clips is read; no file of theirs is opened.
+
+    Raises:
+        ConfigError: nothing to train on, clips without captions where no word says what they show, or an unknown
+            method.
+    """
+    if asked.method not in CLIP_METHODS:
+        raise ConfigError(f"--method is one of {', '.join(CLIP_METHODS)}; given {asked.method!r}.")
+    records = _records(asked.clips)
+    _check_captions(asked, records)
+    scale = _SHIPPED_SCALE if asked.base in SHIPPED_MODELS else _PUBLISHED_SCALE
+    steps = asked.steps or _steps(len(records), scale)
+    source = {"path": str(asked.clips), "caption": asked.caption, "trigger": asked.trigger}
+    stage = {**_stage(asked.method, scale.rank), "base": asked.base, "steps": steps, "batch_size": scale.batch_size}
+    stage |= {**scale.settings, "evaluation": {"every": max(1, steps // _LOOKS), "prompts": _prompts(asked, records)}}
+    held_out = {"held_out": _HELD_OUT} if len(records) >= _ENOUGH else {}
+    document = {
+        "name": _name(asked.clips),
+        "data": {"sources": [{key: value for key, value in source.items() if value is not None}], **held_out},
+        "stages": [stage],
+    }
+    seen = steps * scale.batch_size / len(records)
+    picked = [
+        f"{len(records)} clips and pictures for {asked.base}",
+        _WORDS[asked.method].format(rank=scale.rank),
+        f"{steps} steps of {scale.batch_size}: each clip is seen about {seen:.0f} times",
+    ]
+    if held_out:
+        picked.append(f"{max(1, round(_HELD_OUT * len(records)))} clips are held out, to measure what is learned")
+    if asked.trigger is not None:
+        picked.append(f"prompts call it by {asked.trigger!r}")
+    return document, picked
+
+
+def write_run_file(asked: ClipsRun, folder: Path) -> tuple[Path, list[str]]:
+    """Write the run file that does what was asked for, and say what was chosen.
+
+    Args:
+        asked: what to train.
+        folder: of the run, where the file goes as `run.yaml`.
+
+    Returns:
+        The file, and what was chosen in words.
+
+    Raises:
+        ConfigError: as of `run_document`.
+        OutputError: it cannot be written.
+    """
+    import yaml
+
+    document, picked = run_document(asked)
+    path = folder / "run.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    comments = "".join(f"# {line}.\n" for line in picked)
+    with new_file(path) as temporary:
+        temporary.write_text(
+            f"{comments}# The same again: muybridge train {path}\n"
+            + yaml.safe_dump(document, sort_keys=False, allow_unicode=True),
+            encoding="utf-8",
+        )
+    return path, picked
+
+
+def default_folder(clips: Path) -> Path:
+    """Where a run on these clips goes if nobody says."""
+    return Path("work") / _name(clips)
+
+
+_WORDS: dict[ClipMethod, str] = {
+    "lora": "a LoRA of rank {rank} of all attentions",
+    "motion": "the model's own motion modules, further trained",
+    "motion-lora": "a LoRA of rank {rank} of the motion modules' attentions",
+}
+
+
+def _stage(method: ClipMethod, rank: int) -> SettingsDict:
+    if method == "lora":
+        return {"method": "lora", "layers": "attention", "rank": rank}
+    if method == "motion-lora":
+        return {"method": "motion-lora", "rank": rank}
+    return {"method": "motion-adapter", "start": "own"}
+
+
+def _records(clips: Path) -> tuple[Record, ...]:
+    place = clips.expanduser()
+    if place.is_dir() and not any(each.is_file() for each in place.rglob("*")):
+        raise ConfigError(f"There is nothing to train on in {clips}: the folder is empty.")
+    try:
+        found = read_dataset(place)
+    except InputFileError as error:
+        raise ConfigError(f"{clips} cannot be read: {error}") from error
+    if not found.records:
+        first = "; ".join(str(refusal) for refusal in found.refusals[:3])
+        raise ConfigError(f"There is nothing to train on in {clips}{f': {first}' if first else ''}.")
+    return tuple(found.records)
+
+
+def _check_captions(asked: ClipsRun, records: tuple[Record, ...]) -> None:
+    if asked.caption is not None or asked.trigger is not None:
+        return
+    if without := [record.name for record in records if not record.text]:
+        raise ConfigError(
+            f"{len(without)} of {len(records)} clips have no caption, {without[0]} for one. Write what a clip shows "
+            "into a text file of its name, give one caption for all with --caption, or a word to call them by with "
+            "--trigger."
+        )
+
+
+def _prompts(asked: ClipsRun, records: tuple[Record, ...]) -> list[str]:
+    """Of the samples that show how far it is: the first captions that differ."""
+    captions = (", ".join(filter(None, (asked.trigger, each.text or asked.caption))) for each in records)
+    return list(dict.fromkeys(captions))[:_SAMPLES]
+
+
+def _steps(clips: int, scale: _Scale) -> int:
+    least, most = _STEPS
+    return min(most, max(least, round(clips * scale.times_seen / scale.batch_size)))
+
+
+def _name(clips: Path) -> str:
+    name = re.sub(r"[^\w-]+", "-", clips.expanduser().resolve().stem).strip("-")
+    return name or "clips"

@@ -1,0 +1,177 @@
+"""Where the weights of a method lie while it is trained: whole in every process, or shared out between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from importlib.util import find_spec
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
+from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfiguration
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from muybridge.errors import ConfigError
+from muybridge.training.config import TrainerConfig
+from muybridge.training.optimizers import OptimizerName
+from muybridge.training.recomputation import blocks_of, compile_blocks, recompute
+from muybridge.training.shards import whole
+
+TRACKERS_FOLDER = "trackers"
+"""In the folder of a run, for those that write files."""
+SHARDABLE_OPTIMIZERS: tuple[OptimizerName, ...] = ("muon", "adamw")
+_LONGEST_WAIT = timedelta(hours=4)  # while one process makes samples, the others wait for it
+
+
+def make_accelerator(trackers: list[str | LoggerType | GeneralTracker], folder: str) -> Accelerator:
+    """Devices and processes as torch's launcher started them."""
+    # accelerate keeps one precision for the whole program, so each trainer casts by itself.
+    return Accelerator(
+        mixed_precision="no",
+        cpu=not torch.cuda.is_available(),
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(folder, f"{folder}/{TRACKERS_FOLDER}"),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+    )
+
+
+class Placement:
+    """A method whole in every process; where there are several, torch's DDP averages their gradients.
+
+    Attributes:
+        method: as it was given; in a context of `gathered` it holds the weights.
+        trained: whose parameters the optimizer changes: the method, or a copy of it.
+        model: what is called.
+    """
+
+    is_sharded = False
+
+    def __init__(self, method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> None:
+        """Move the method to its device."""
+        self.method = method
+        self.trained = method.to(accelerator.device)
+        _arrange(method, config)
+        self._accelerator = accelerator
+        self.model: nn.Module = method
+
+    def prepare(self) -> None:
+        """Make what is called in a step, once the parameters have the values that training begins with."""
+        self.model = self._accelerator.prepare_model(self.method)
+
+    def backward_of(self, is_last: bool) -> AbstractContextManager[object]:
+        """A context of a batch's forward and backward pass; with the last of a step gradients are averaged."""
+        several = self._accelerator.num_processes > 1
+        return self._accelerator.no_sync(self.model) if several and not is_last else nullcontext()
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """While the block runs, `method` holds the weights in the main process. All processes must enter it."""
+        yield
+
+
+class ShardedPlacement(Placement):
+    """A copy of the method whose weights are shared out between the processes, block by block, with torch's FSDP2.
+
+    The method itself stays whole in the memory of the CPU of the main process, and takes the weights when they are
+    gathered there.
+    """
+
+    is_sharded = True
+
+    def __init__(self, method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> None:
+        """Share out a copy.
+
+        Raises:
+            ConfigError: an optimizer or a precision that does not go with it.
+        """
+        check_sharding(config)
+        self.method = method
+        self._accelerator = accelerator
+        self.trained = self.model = copy.deepcopy(method)
+        if not accelerator.is_main_process:
+            method.to("meta")
+        _arrange(self.trained, config)  # blocks are compiled before they are shared out
+        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        # Inputs are left to autocast, which casts what gains by it and nothing else.
+        policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+        if config.mixed_precision == "bf16":
+            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        for block in blocks_of(self.trained):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(self.trained, mesh=mesh, mp_policy=policy)
+        self.trained.to(accelerator.device)
+
+    def prepare(self) -> None:
+        """Nothing is left to do."""
+
+    def backward_of(self, is_last: bool) -> AbstractContextManager[object]:
+        """Each batch's gradients are averaged and shared out, so that no process ever holds all of them."""
+        return nullcontext()
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """While the block runs, `method` holds the weights in the main process. All processes must enter it."""
+        main = self._accelerator.is_main_process
+        targets = dict(self.method.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.trained.named_parameters():
+                if parameter.requires_grad:
+                    value = whole(parameter)
+                    if main:
+                        targets[name].copy_(value)
+            if main:
+                own = dict(self.method.named_buffers())
+                for name, buffer in self.trained.named_buffers():
+                    own[name].copy_(whole(buffer))
+        if not main:
+            yield
+            return
+        self.method.to(self._accelerator.device)
+        try:
+            yield
+        finally:
+            self.method.to("cpu")
+
+
+def place(method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> Placement:
+    """Put the weights of a method where the settings say. In one process there is nothing to share out.
+
+    Raises:
+        ConfigError: settings that do not go with how they are shared out, or that have no effect.
+    """
+    sharded = config.sharding == "fsdp2" and accelerator.num_processes > 1
+    return (ShardedPlacement if sharded else Placement)(method, config, accelerator)
+
+
+def check_sharding(config: TrainerConfig) -> None:
+    """Whether the other settings go with how the weights are shared out.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if config.sharding == "none":
+        return
+    if config.sharding == "deepspeed":
+        lacks = "" if find_spec("deepspeed") else "deepspeed is not installed, and "
+        raise ConfigError(f"sharding deepspeed: {lacks}this trainer does not run it; take sharding fsdp2.")
+    if config.optimizer.name not in SHARDABLE_OPTIMIZERS:
+        raise ConfigError(
+            f"sharding {config.sharding} goes with the optimizers {' and '.join(SHARDABLE_OPTIMIZERS)}; given "
+            f"{config.optimizer.name}."
+        )
+    if config.mixed_precision == "fp16":
+        raise ConfigError(
+            f"sharding {config.sharding} goes with mixed_precision bf16 or no; fp16 scales the loss by what one "
+            "process alone sees."
+        )
+
+
+def _arrange(method: nn.Module, config: TrainerConfig) -> None:
+    recompute(method, config.gradient_checkpointing)
+    if config.compile:
+        compile_blocks(method)

@@ -1,0 +1,83 @@
+"""From a folder of clips to a LoRA by one command, on the shipped model."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from muybridge.cli import main as cli
+from muybridge.pipelines import load_pipeline
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clips" / "make_clips.py"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips") / "bouncing things"
+    runpy.run_path(str(EXAMPLE))["main"](folder)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as done:
+        cli.main([str(each) for each in ("train", *arguments)])
+    return int(done.value.code or 0)
+
+
+def test_one_command_makes_a_lora_and_says_what_it_chose(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--set", "batch_size=1", "--set", "rank=4", "--set", "num_frames=2")
+    asked = ("--clips", clips, "--steps", 1, "--trigger", "sks", "-o", tmp_path)
+    assert run(*asked, *small, "--set", "evaluation.every=null") == 0
+    said = capsys.readouterr()
+    assert "16 clips and pictures for demo/animatediff" in said.err
+    assert "2 clips are held out" in said.err
+    assert said.out.strip() == str(tmp_path / "bouncing-things.safetensors")
+
+    document = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    assert document["data"] == {"sources": [{"path": str(clips), "trigger": "sks"}], "held_out": 0.1}
+    assert document["stages"][0]["evaluation"]["prompts"][0].startswith("sks, a red circle bouncing")
+    assert "14 clips to train on" in (tmp_path / "lora" / "data.txt").read_text()
+    assert (tmp_path / "report.html").is_file()
+
+    pipeline = load_pipeline("demo/animatediff")
+    pipeline.load_lora_weights(tmp_path / "bouncing-things.safetensors")
+
+
+def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("--set", "batch_size=1", "--set", "num_frames=2", "--set", "rank=2")
+    assert run("--clips", clips, "--dry-run", "-o", tmp_path, *small) == 0
+    said = capsys.readouterr().out
+    assert "14 clips to train on" in said
+    assert "s a step here" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"run.yaml", "data.txt", "data.json", "data.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give one, such as runs/lora.yaml, or a folder of clips with --clips"),
+        (("--trigger", "sks"), "--trigger goes with --clips FOLDER"),
+        (("run.yaml", "--base", "x"), "--base is for training without a run file"),
+        (("--clips", "nowhere"), "nowhere"),
+        (("--clips", "{clips}", "--method", "dream"), "--method is one of lora, motion, motion-lora; given 'dream'"),
+        (("--clips", "{silent}"), "2 of 2 clips have no caption"),
+        (("--clips", "{empty}"), "There is nothing to train on in"),
+    ],
+)
+def test_refused(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    for name in ("silent", "empty"):
+        (tmp_path / name).mkdir()
+    for path in sorted(clips.glob("*.mp4"))[:2]:
+        (tmp_path / "silent" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "run.yaml").write_text("name: x")
+    places = {"{clips}": str(clips), "{silent}": str(tmp_path / "silent"), "{empty}": str(tmp_path / "empty")}
+    assert run(*(places.get(each, each) for each in arguments), "-o", tmp_path / "out") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,95 @@
+"""Clips encoded once give the batches that clips encoded anew give, and a cache is never believed without reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from muybridge.data.dataset import open_dataset
+from muybridge.data.settings import DataSettings
+from muybridge.pipelines.animatediff.family import TRAINING
+from muybridge.training.clip_data import BatchSettings, DatasetBatches
+from muybridge.training.clip_sets import ClipSets
+from muybridge.training.data import ClipsWanted
+from muybridge.training.latent_cache import CachedClips, ClipEncoder
+from muybridge.training.stages.base_model import networks_of
+from muybridge.video import Video
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    noise = np.random.default_rng(0)
+    for number in range(3):
+        Video(noise.integers(0, 255, (4, 16, 16, 3), np.uint8), 8).save(folder / f"{number}.mp4")
+        (folder / f"{number}.txt").write_text("a red circle")
+    return folder
+
+
+@pytest.fixture
+def pipeline(make_pipeline: Callable[..., Any]) -> Any:
+    return make_pipeline()
+
+
+def settings(folder: Path, **values: object) -> DataSettings:
+    given = {"sources": [{"path": str(folder)}], "num_frames": [4], "size": [16, 16], **values}
+    return DataSettings.model_validate(given)
+
+
+def batches(pipeline: Any, folder: Path) -> DatasetBatches:
+    return DatasetBatches(open_dataset(settings(folder)), pipeline.tokenizer, BatchSettings(2, workers=0))
+
+
+def test_latents_are_those_of_the_pixels(pipeline: Any, folder: Path, tmp_path: Path) -> None:
+    plain, encoder = batches(pipeline, folder), ClipEncoder(networks_of(pipeline), TRAINING)
+    cached = CachedClips(batches(pipeline, folder), encoder, tmp_path / "cache")
+    for index in range(3):
+        expected, first, again = plain(index), cached(index), cached(index)
+        torch.testing.assert_close(first["latents"], encoder.latents(expected["pixels"]), rtol=1e-5, atol=1e-5)
+        assert torch.equal(first["latents"], again["latents"])
+        for name in ("input_ids", "frame_positions", "unknown"):
+            assert torch.equal(first[name], expected[name])
+        assert first["pixels"].shape == expected["pixels"].shape
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 3
+
+
+def test_what_is_there_is_not_encoded_again(pipeline: Any, folder: Path, tmp_path: Path) -> None:
+    encoder = ClipEncoder(networks_of(pipeline), TRAINING)
+    first = CachedClips(batches(pipeline, folder), encoder, tmp_path)(0)
+    again = CachedClips(batches(pipeline, folder), encoder, tmp_path)
+    with torch.no_grad():
+        for parameter in pipeline.vae.parameters():
+            parameter.zero_()  # after the digest was taken: encoding anew would show
+    assert torch.equal(again(0)["latents"], first["latents"])
+
+
+def test_another_vae_and_damage_are_noticed(pipeline: Any, folder: Path, tmp_path: Path) -> None:
+    encoder = ClipEncoder(networks_of(pipeline), TRAINING)
+    cached = CachedClips(batches(pipeline, folder), encoder, tmp_path)
+    first = cached(0)["latents"]
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    whole = files[0].read_bytes()
+    files[0].write_bytes(files[1].read_bytes())  # of another clip
+    files[1].write_bytes(whole[:100])
+    assert torch.equal(cached(0)["latents"], first)
+
+    with torch.no_grad():
+        pipeline.vae.encoder.conv_in.weight.mul_(2)
+    other = CachedClips(batches(pipeline, folder), encoder, tmp_path)(0)["latents"]
+    assert not torch.allclose(other, first)
+
+
+def test_a_stretch_of_cached_latents(pipeline: Any, folder: Path, tmp_path: Path) -> None:
+    encoder = ClipEncoder(networks_of(pipeline), TRAINING)
+    wanted = ClipsWanted(2, 0, pipeline.tokenizer, 0.0, 2, encoder=encoder)
+    plain = ClipSets(settings(folder)).clips(wanted)
+    cached = ClipSets(settings(folder, cache=str(tmp_path / "cache"))).clips(wanted)
+    for index in range(3):
+        expected, found = plain(index), cached(index)
+        assert torch.equal(found["frame_positions"], expected["frame_positions"])
+        torch.testing.assert_close(found["latents"], encoder.latents(expected["pixels"]), rtol=1e-5, atol=1e-5)
