@@ -22,7 +22,7 @@ _FLAGS = (
         "FOLDER",
         _CLIPS,
     ),
-    Flag("base", "base", str, "The model to train on; demo/animatediff if not given.", None, _CLIPS),
+    Flag("base", "base", str, "The model to train on; a shipped one if not given.", None, _CLIPS),
     Flag(
         "method",
         "method",
