@@ -83,7 +83,7 @@ class AutoencoderStage(LastStage):
                 _scale(vae, clips)
             return {"vae": vae}
 
-        per_step = self.processes * getattr(self, "accumulate", 1)
+        per_step = self.processes * self.accumulate
         return StageWork(method, NumberedSteps(clips, per_step), trained_parts)
 
     def publish(self, run: RunSettings, output: Path) -> Path:
