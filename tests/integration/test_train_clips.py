@@ -16,7 +16,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clips" / "make_cli
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clips") / "bouncing things"
+    folder = tmp_path_factory.mktemp("clips") / "jumping things"
     runpy.run_path(str(EXAMPLE))["main"](folder)
     return folder
 
@@ -36,16 +36,16 @@ def test_one_command_makes_a_lora_and_says_what_it_chose(
     said = capsys.readouterr()
     assert "16 clips and pictures for demo/animatediff" in said.err
     assert "2 clips are held out" in said.err
-    assert said.out.strip() == str(tmp_path / "bouncing-things.safetensors")
+    assert said.out.strip() == str(tmp_path / "jumping-things.safetensors")
 
     document = yaml.safe_load((tmp_path / "run.yaml").read_text())
     assert document["data"] == {"sources": [{"path": str(clips), "trigger": "sks"}], "held_out": 0.1}
-    assert document["stages"][0]["evaluation"]["prompts"][0].startswith("sks, a red circle bouncing")
+    assert document["stages"][0]["evaluation"]["prompts"][0].startswith("sks, a red circle jumping")
     assert "14 clips to train on" in (tmp_path / "lora" / "data.txt").read_text()
     assert (tmp_path / "report.html").is_file()
 
     pipeline = load_pipeline("demo/animatediff")
-    pipeline.load_lora_weights(tmp_path / "bouncing-things.safetensors")
+    pipeline.load_lora_weights(tmp_path / "jumping-things.safetensors")
 
 
 def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
