@@ -60,7 +60,7 @@ def main(lora: Path) -> None:
     rows = []
     for name in ("without the LoRA", "with it"):
         clips = [maker.from_prompts([text], [SEED + i])[0] for i, text in enumerate(texts)]
-        print(f"{name}: {sum(map(jumps, clips))} of {len(clips)} jump")
+        sys.stdout.write(f"{name}: {sum(map(jumps, clips))} of {len(clips)} jump\n")
         rows.append(np.concatenate([np.concatenate(list(clip[::2]), axis=1) for clip in clips[:8]]))
         if name.startswith("without"):
             pipeline.load_lora_weights(lora)
