@@ -26,7 +26,7 @@ def plan(
     steps: Annotated[int, typer.Option(help="Denoising steps; for the cost of moving weights.", min=1)] = 25,
     device: Annotated[str, typer.Option(help="Where it is to run, cuda or cpu; need not be here.")] = "cuda",
     profile: Annotated[
-        str | None, typer.Option(help="EasyAnimate: reference (numbers of the original) or clean; as generate's.")
+        str | None, typer.Option(help="Numbers of the original (reference) or not (clean), as generate takes it.")
     ] = None,
     as_json: Json = False,
     **given: Any,

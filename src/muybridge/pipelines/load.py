@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from muybridge.checkpoints import SHIPPED_MODELS
 from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines.make import VideoPipeline
 from muybridge.pipelines.placing import Wish, find_place, put
@@ -69,14 +71,20 @@ def load_pipeline(  # noqa: PLR0913  # the one call for any model; what decides 
     if shape is not None and memory is None:
         raise ConfigError("shape says what memory is to be enough for; give memory too, or leave it out.")
     choice = ModelChoice(
-        model=os.fspath(model),
-        motion_adapter=None if motion_adapter is None else os.fspath(motion_adapter),
+        model=_named(model),
+        motion_adapter=None if motion_adapter is None else _named(motion_adapter),
         motion_variant=motion_variant,
-        parts_from=None if parts_from is None else os.fspath(parts_from),
-        vae=None if vae is None else os.fspath(vae),
+        parts_from=None if parts_from is None else _named(parts_from),
+        vae=None if vae is None else _named(vae),
         prediction=prediction,
     )
     return load_choice(choice, Wish(torch_dtype, memory, speed, device, shape))
+
+
+def _named(place: str | os.PathLike[str]) -> str:
+    """A place as a choice has it: a `Path` is on this machine, and never looked for on the hub."""
+    is_missing = not isinstance(place, str) and not Path(place).exists() and str(place) not in SHIPPED_MODELS
+    return str(Path(place).absolute()) if is_missing else os.fspath(place)
 
 
 def load_choice(choice: ModelChoice, wish: Wish) -> VideoPipeline:

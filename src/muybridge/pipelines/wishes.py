@@ -29,6 +29,8 @@ def wishes_of(
         CheckpointError: no such model, or a family that is not known.
         ConfigError: parts of the choice that do not go together.
     """
+    if not isinstance(model, (str, ModelChoice)) and not Path(model).exists():
+        locate_model(model)  # which refuses it: a `Path` is on this machine
     choice = model if isinstance(model, ModelChoice) else ModelChoice(model=os.fspath(model))
     if choice.motion_variant is not None and choice.motion_adapter is None:
         raise ConfigError("motion_variant says what a motion adapter is; give motion_adapter too.")
