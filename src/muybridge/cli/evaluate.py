@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from muybridge.cli.console import Json, errors, output, print_json
+from muybridge.cli.flags import parse_loras
 
 if TYPE_CHECKING:
     from muybridge.demo.task_report import TaskReport
@@ -28,6 +29,10 @@ def evaluate_demo(
     sheet: Annotated[
         Path | None, typer.Option(help="Also write a contact sheet (.png) of the first clips; given frames are marked.")
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:WEIGHT]", help="Measure it with a LoRA, to see what else that changes."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Generate held-out prompts of the toy world and measure what came out."""
@@ -36,7 +41,8 @@ def evaluate_demo(
     def show(name: str, done: int, total: int) -> None:
         errors.print(f"{name} {done}/{total} clips")
 
-    result = evaluation.evaluate_demo(model, task, count, seed, sheet, None if as_json else show)
+    loras = parse_loras(lora or [])
+    result = evaluation.evaluate_demo(model, task, count, seed, sheet, None if as_json else show, loras)
     if as_json:
         print_json(result.to_dict())
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def evaluate_demo(  # what the command line asks for
     seed: int = 0,
     sheet: Path | None = None,
     progress: TaskProgress | None = None,
+    loras: Mapping[str, float] | None = None,
 ) -> DemoEvaluation:
     """Generate clips for prompts over held-out combinations, and measure what came out.
 
@@ -70,11 +71,12 @@ def evaluate_demo(  # what the command line asks for
         seed: of prompts and noise. Same seed, same figures.
         sheet: a contact sheet (PNG) is written here; for `all` one for each task, its name before the suffix.
         progress: told after every few clips.
+        loras: files to load into it, and the weight of each.
 
     Raises:
         ConfigError: no such task, or one the model cannot do.
         OutputError: the contact sheet cannot be written at `sheet`.
-        CheckpointError: no such model.
+        CheckpointError: no such model, or a LoRA that is not for it.
     """
     names = tasks_named(task)
     if count is not None and count < 1:
@@ -86,6 +88,8 @@ def evaluate_demo(  # what the command line asks for
     started = time.perf_counter()
     with quiet_loading():
         pipeline = load_pipeline(model)
+        for path, weight in (loras or {}).items():
+            pipeline.load_lora_weights(path, weight=weight)
     maker = ClipMaker(pipeline)
     refusals = _refusals(maker, names)
     if task != ALL and refusals:
