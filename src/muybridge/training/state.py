@@ -7,13 +7,14 @@ writes its parts. Both are read by any number of processes, sharing them out or 
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -129,7 +130,9 @@ class TrainingState:
         self._check({_name_of(key): each.size for key, each in known.items() if key.startswith(_WEIGHT)}, folder)
         targets = {key: self._target(key, each) for key, each in known.items()}
         try:
-            checkpoint.load(targets, storage_reader=reader, no_dist=not self.is_sharded)
+            with warnings.catch_warnings():  # that one process reads what several have written is meant
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+                checkpoint.load(targets, storage_reader=reader, no_dist=not distributed.is_initialized())
         except CheckpointException as error:
             raise BrokenCheckpointError(str(error).splitlines()[0]) from error
         owners = {id(p): o for o in self.optimizer.optimizers for p in _parameters_of(o)}
