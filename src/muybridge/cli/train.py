@@ -77,6 +77,8 @@ def train(
         _check_alone(names, {"a run file": run_file, "--set": settings, "--output": output_folder, **flags})
         _look(watched, compared, reported)
         return
+    if len(only := [name for name in ("dry_run", "overfit", "until") if name in asked]) > 1:
+        raise ConfigError(f"--{only[0].replace('_', '-')} and --{only[1]} do different things; give one of them.")
     run_file, folder = _run_file(run_file, asked, output_folder)
     if asked.get("dry_run"):
         _look_at_data(run_file, settings or [], folder)

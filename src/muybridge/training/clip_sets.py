@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,8 +49,15 @@ class ClipSets:
         self.settings = settings
         self.report: DatasetReport | None = None
         """Of the batches that were asked for last."""
+        self._opened: list[DatasetBatches] = []
         self.looks: Looks | None = None
         """Batches to measure on, of those that were asked for last."""
+
+    def close(self) -> None:
+        """Stop decoding ahead."""
+        for each in self._opened:
+            each.close()
+        self._opened.clear()
 
     def check_sources(self) -> None:
         """Raises ConfigError where a set is not there at all."""
@@ -103,6 +111,7 @@ class ClipSets:
         batches = DatasetBatches(
             trained, wanted.tokenizer, BatchSettings(wanted.batch_size, wanted.seed, wanted.caption_dropout)
         )
+        self._opened.append(batches)
         self.report = DatasetReport(trained, batches.order, 1)
         whole = BatchSettings(wanted.batch_size, wanted.seed, caption_dropout=0.0, workers=0)
         self.looks = Looks(
@@ -114,7 +123,11 @@ class ClipSets:
         """Of the clips and captions that batches are made of, once they have been asked for."""
         if self.report is None:
             return None
-        found = hashlib.sha256(self.settings.model_dump_json(exclude={"cache", "max_damaged"}).encode())
+        # Clips count by their content, wherever they lie; with a cache each has one draw, whatever folder that is.
+        settings = self.settings.model_dump(mode="json", exclude={"sources", "cache", "max_damaged", "every_frame"})
+        settings["weights"] = [source.weight for source in self.settings.sources]
+        settings["is_cached"] = self.settings.cache is not None
+        found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for clip in sorted(self.report.dataset.plan.clips, key=lambda clip: clip.record.id):
             found.update(f"{clip.record.id} {clip.shape} {clip.record.text}\n".encode("utf-8", "surrogateescape"))
         return found.hexdigest()

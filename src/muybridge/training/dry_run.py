@@ -48,7 +48,7 @@ def look_at_data(run_file: Path, overrides: list[str], output: Path) -> str:
         work = stage.prepare(output, data)
         if data.report is None:
             raise ConfigError(f"The stage {stage.method!r} takes no clips.")
-        report = report_on_data(data.report, stage.steps, output)
+        report = report_on_data(data.report, stage.steps * stage.batches_a_step, output)
         return f"{report}\n\n{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
 
 

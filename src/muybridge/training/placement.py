@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from importlib.util import find_spec
 
 import torch
 from accelerate import Accelerator
@@ -156,9 +155,8 @@ def check_sharding(config: TrainerConfig) -> None:
     """
     if config.sharding == "none":
         return
-    if config.sharding == "deepspeed":
-        lacks = "" if find_spec("deepspeed") else "deepspeed is not installed, and "
-        raise ConfigError(f"sharding deepspeed: {lacks}this trainer does not run it; take sharding fsdp2.")
+    if config.sharding != "fsdp2":
+        raise ConfigError(f"sharding is none or fsdp2; given {config.sharding}.")
     if config.optimizer.name not in SHARDABLE_OPTIMIZERS:
         raise ConfigError(
             f"sharding {config.sharding} goes with the optimizers {' and '.join(SHARDABLE_OPTIMIZERS)}; given "

@@ -122,8 +122,12 @@ def train_stage(
             progress(stage.method, step, steps, metrics)
 
     if trainer.is_main and isinstance(data, ClipSets) and data.report is not None:
-        report_on_data(data.report, stage.steps, output / stage.method)
-    trainer.fit(report, observers_of(stage, work, data, output), until)
+        report_on_data(data.report, stage.steps * stage.batches_a_step, output / stage.method)
+    try:
+        trainer.fit(report, observers_of(stage, work, data, output), until)
+    finally:
+        if isinstance(data, ClipSets):
+            data.close()
     if trainer.step < stage.steps:
         return
     with trainer.evaluated():

@@ -120,6 +120,16 @@ def _needed(run: TrainingRun, method: str) -> set[str]:
     return {method}.union(*(_needed(run, need) for need in stage.needs))
 
 
+def _own_data(values: SettingsDict, override: str) -> SettingsDict:
+    """The `data` block of a run file, as settings by name, in the place of a path or a list of them."""
+    data = values.get("data")
+    if isinstance(data, str) and data in data_names():
+        raise ConfigError(f"--set {override!r}: {data} has no settings; those of data are for clips of one's own.")
+    if not isinstance(data, dict):
+        values["data"] = {"sources": data}
+    return values["data"]
+
+
 def _apply_override(values: SettingsDict, override: str) -> None:
     name, separator, text = override.partition("=")
     *path, last = name.split(".")
@@ -132,7 +142,9 @@ def _apply_override(values: SettingsDict, override: str) -> None:
     found = values.get("stages")
     stages = {str(s.get("method")): s for s in found if isinstance(s, dict)} if isinstance(found, list) else {}
     target: Any = values
-    if path and path[0] in stages:
+    if path and path[0] == "data":
+        target, path = _own_data(values, override), path[1:]
+    elif path and path[0] in stages:
         target, path = stages[path[0]], path[1:]
     elif len(stages) == 1 and name.split(".")[0] not in TrainingRun.model_fields:
         (target,) = stages.values()

@@ -151,3 +151,14 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, change: str):
     with pytest.raises(ConfigError, match="finite"):
         load_run(written(tmp_path, run_values()), [change])
+
+
+def test_settings_of_the_clips_are_set_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    stage = {"method": "lora", "steps": 1, "batch_size": 1}
+    path.write_text(yaml.safe_dump({"name": "x", "data": str(tmp_path), "stages": [stage]}))
+    data = load_run(path, ["data.fps=4", "data.held_out=0.2"]).data
+    assert (data.fps, data.held_out, data.sources[0].path) == (4, 0.2, str(tmp_path))  # type: ignore[union-attr]
+    path.write_text(yaml.safe_dump({"name": "x", "data": "demo-world", "stages": [stage]}))
+    with pytest.raises(ConfigError, match="demo-world has no settings"):
+        load_run(path, ["data.fps=4"])

@@ -135,6 +135,15 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
                 shutil.copyfile(self._domain_adapter(output), temporary)
         return folder
 
+    def built_on(self, output: Path) -> list[Path]:
+        """Besides the model, the motion modules that it begins with, and the domain adapter."""
+        from muybridge.checkpoints.locate import locate_weights
+
+        files = [self.start] if self.start not in ("fresh", "own") else []
+        if self.domain_adapter is not None:
+            files.append(str(self._domain_adapter(output)))
+        return [*super().built_on(output), *map(locate_weights, files)]
+
     def _base(self) -> tuple[VideoPipeline, Training]:
         from muybridge.training.stages.base_model import load_base
 

@@ -67,7 +67,7 @@ class MotionLoraStage(LoraOutput):
         cached_by = how if self.camera is None else None
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames or how.frames, cached_by)
         folder = self.folder_of(method, base, "motion")
-        return StageWork(method, self._clips(data, wanted), lambda: {"lora": folder}, pipeline=base)
+        return StageWork(method, self._clips(data, wanted), lambda: {"lora": folder}, None, base, self.camera is None)
 
     def _clips(self, data: TrainingData, wanted: ClipsWanted) -> BatchSource:
         clips = data.taught_clips(wanted, self.taught)

@@ -86,6 +86,7 @@ class StageWork:
         trained_parts: gives the parts of the pipeline by name, with the weights that `method` holds now.
         data_digest: of what the batches are made of, if there is one; a run does not go on with another.
         pipeline: of the networks that are trained, to make samples with; None where there is none.
+        sees_clips_as_they_are: False where it changes their pixels, as camera moves do.
     """
 
     method: nn.Module
@@ -93,6 +94,7 @@ class StageWork:
     trained_parts: Callable[[], dict[str, SavablePart]]
     data_digest: str | None = None
     pipeline: VideoPipeline | None = None
+    sees_clips_as_they_are: bool = True
 
 
 class Stage(Settings, ABC):
@@ -136,7 +138,7 @@ class Stage(Settings, ABC):
     compile: bool = False
     """Compile the repeated blocks, which needs a C++ compiler where a CPU trains."""
     sharding: Annotated[Sharding, BeforeValidator(_yaml_none)] = "none"
-    """With several processes, fsdp2 or deepspeed share out the weights between them, for what does not fit one."""
+    """With several processes, fsdp2 shares out the weights between them, for what does not fit one."""
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=20, ge=1)
