@@ -19,8 +19,6 @@ from muybridge.training.clip_data import BatchSettings, DatasetBatches
 from muybridge.training.data import Batch, BatchSource, ClipsWanted
 from muybridge.training.latent_cache import CachedClips
 
-_KNOWN = {"start": 0.4, "both ends": 0.2, "anywhere": 0.4}
-"""How often a clip is given with what of it, for a SparseCtrl."""
 _EVERY_SECOND = 0.7
 """How often a stretch has every second frame, where there is room for it."""
 
@@ -78,7 +76,9 @@ class ClipSets:
 
     def keyframe_clips(self, wanted: ClipsWanted) -> BatchSource:
         """As `clips`, with the first frame, both ends, or up to half of the frames anywhere known."""
-        return _WithKnownFrames(self.clips(replace(wanted, encoder=None)), wanted.seed)
+        from muybridge.training.methods.sparse_control import KnownFrames  # slow to import
+
+        return KnownFrames(self.clips(replace(wanted, encoder=None)), wanted.seed)
 
     def taught_clips(self, wanted: ClipsWanted, taught: str | None) -> BatchSource:
         """As `clips`."""
@@ -182,31 +182,3 @@ class _Stretches:
             "unknown": batch["unknown"][:, chosen],
             "frame_positions": batch["frame_positions"][chosen],
         }
-
-
-@dataclass(frozen=True)
-class _WithKnownFrames:
-    """Clips, and which of their frames are shown: `known [b, f]`, true for those."""
-
-    clips: BatchSource
-    seed: int
-
-    def __call__(self, index: int) -> Batch:
-        batch = self.clips(index)
-        count, num_frames = batch["pixels"].shape[:2]
-        rng = np.random.default_rng((self.seed, index, 3))
-        known = np.stack([_known_frames(num_frames, rng) for _ in range(count)])
-        return {**batch, "known": torch.from_numpy(known)}
-
-
-def _known_frames(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    known = np.zeros(num_frames, bool)
-    task = rng.choice(list(_KNOWN), p=list(_KNOWN.values()))
-    if task == "anywhere":
-        count = int(rng.integers(1, max(1, num_frames // 2) + 1))
-        known[rng.choice(num_frames, count, replace=False)] = True
-        return known
-    known[0] = True
-    if task == "both ends":
-        known[-1] = True
-    return known
