@@ -10,6 +10,7 @@ import yaml
 
 from muybridge.cli import main as cli
 from muybridge.pipelines import load_pipeline
+from muybridge.training.newcomer import ClipsRun, write_run_file
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clips" / "make_clips.py"
 
@@ -55,6 +56,19 @@ def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys:
     assert "14 clips to train on" in said
     assert "s a step here" in said
     assert {path.name for path in tmp_path.iterdir()} == {"run.yaml", "data.txt", "data.json", "data.png"}
+
+
+def test_a_run_file_that_somebody_has_changed_is_kept(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ClipsRun(clips)
+    path, _ = write_run_file(asked, tmp_path)
+    before = path.read_text()
+    assert write_run_file(asked, tmp_path)[0] == path
+    path.write_text(before.replace("rank: 16", "rank: 4"))
+    assert run("--clips", clips, "-o", tmp_path) == 2
+    assert "is there and says something else" in " ".join(capsys.readouterr().err.split())
+    assert "rank: 4" in path.read_text()
 
 
 @pytest.mark.parametrize(

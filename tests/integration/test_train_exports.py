@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from muybridge import load_pipeline
 from muybridge.checkpoints.motion_export import write_motion
 from muybridge.checkpoints.motion_files import read_motion
+from muybridge.errors import ConfigError
 from muybridge.training.methods.lora import LoraMethod, LoraParts, LoraShape
 from muybridge.training.run_file import load_run
 from muybridge.training.stages.registry import training_data
@@ -104,3 +105,12 @@ def test_diffusers_loads_a_lora(dora: bool, tmp_path: Path) -> None:
 
     with torch.no_grad():
         assert_same(theirs.eval()(*inputs).sample, wanted)
+
+
+def test_a_dialect_is_refused_before_anything_is_trained_and_fits_the_model_by_default() -> None:
+    transformer, whole = "base=demo/easyanimate", "num_frames=null"
+    with pytest.raises(ConfigError, match="in a U-Net only"):
+        prepared("motion-lora", transformer, "rank=2", whole, "dialect=original")
+    for base, dialect in ((transformer, "diffusers"), ("base=demo/animatediff", "original")):
+        (folder,) = prepared("motion-lora", base, "rank=2", whole).trained_parts().values()
+        assert folder.dialect == dialect

@@ -116,7 +116,7 @@ def fit(
 ) -> Placement:
     """The cheapest settings that fit a budget, in one of some precisions, from the one preferred on.
 
-    `can_offload` is False where parts cannot wait on the host; `profile` is the numeric one, by default the model's.
+    `can_offload` is False where parts cannot wait on the host.
 
     Raises:
         ConfigError: none does; names the least that would.

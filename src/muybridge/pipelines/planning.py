@@ -63,7 +63,7 @@ class PartialShape:
         return VideoShape(frames, self.height or usual.height, self.width or usual.width)
 
 
-def plan_video(  # what is planned, and for what
+def plan_video(
     model: str | os.PathLike[str] | ModelChoice,
     shape: VideoShape | PartialShape | None = None,
     num_steps: int = 25,

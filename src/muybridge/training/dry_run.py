@@ -49,7 +49,10 @@ def look_at_data(run_file: Path, overrides: list[str], output: Path) -> str:
         if data.report is None:
             raise ConfigError(f"The stage {stage.method!r} takes no clips.")
         report = report_on_data(data.report, stage.steps * stage.batches_a_step, output)
-        return f"{report}\n\n{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
+        try:
+            return f"{report}\n\n{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
+        finally:
+            data.close()
 
 
 def _estimate(stage: Stage, work: StageWork) -> str:

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 
 from muybridge.checkpoints.locate import SHIPPED_MODELS
 from muybridge.data.readers import read_dataset
-from muybridge.data.record import Record
+from muybridge.data.record import Record, shown
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.files.atomic import new_file
+from muybridge.files.atomic import new_file, output_error
 from muybridge.types import SettingsDict
 
 ClipMethod = Literal["lora", "motion", "motion-lora"]
@@ -137,21 +137,28 @@ def write_run_file(asked: ClipsRun, folder: Path) -> tuple[Path, list[str]]:
         The file, and what was chosen in words.
 
     Raises:
-        ConfigError: as of `run_document`.
+        ConfigError: as of `run_document`, or there is another run file, which is not replaced.
         OutputError: it cannot be written.
     """
     import yaml
 
     document, picked = run_document(asked)
     path = folder / "run.yaml"
-    folder.mkdir(parents=True, exist_ok=True)
-    comments = "".join(f"# {line}.\n" for line in picked)
-    with new_file(path) as temporary:
-        temporary.write_text(
-            f"{comments}# The same again: muybridge train {path}\n"
-            + yaml.safe_dump(document, sort_keys=False, allow_unicode=True),
-            encoding="utf-8",
+    comments = "".join(f"# {shown(line)}.\n" for line in (*picked, f"The same again: muybridge train {path}"))
+    text = comments + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if path.exists():
+        if path.read_text(encoding="utf-8", errors="replace") == text:
+            return path, picked
+        raise ConfigError(
+            f"{path} is there and says something else. Go on with it: muybridge train {shown(str(path))}; or choose "
+            "another folder with --output."
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path, picked
 
 

@@ -21,9 +21,8 @@ from muybridge.training.stages.stage import Stage, StageWork
 def observers_of(stage: Stage, work: StageWork, data: TrainingData, run_folder: Path) -> list[Observer]:
     """None where the stage has no `evaluation.every`.
 
-    Sizes of updates always; losses at fixed noise where clips are held out, and the stage sees them as they
-    are; sheets where there are prompts, and a
-    pipeline to make them with; and the report of the run, last, of what the others found.
+    Sizes of updates always; losses at fixed noise where clips are held out, and the stage sees them as they are; sheets
+    where there are prompts, and a pipeline to make them with; last, the report of the run, of what the others found.
     """
     asked = stage.evaluation
     if asked.every is None:

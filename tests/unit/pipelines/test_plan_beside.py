@@ -15,7 +15,7 @@ from torch import nn
 from muybridge.checkpoints.lora import LoraChange, write_lora
 from muybridge.conditioning.kinds.control import Control
 from muybridge.debug.tensor_memory import TensorMemory
-from muybridge.errors import CheckpointError
+from muybridge.errors import CheckpointError, ConfigError
 from muybridge.pipelines import load_pipeline
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.planning import plan_wishes
@@ -107,6 +107,18 @@ def test_a_wrong_file_is_refused_in_the_words_of_loading(saved_pipeline: Path, t
             device="cpu",
         )
     assert str(fitted.value) == str(plain.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"motion_adapter": "mm.ckpt"}, "has its motion modules in itself"),
+        ({"networks": {"keyframes": "rgb.ckpt"}}, "has no network for keyframes; leave rgb.ckpt out"),
+    ],
+)
+def test_what_loading_refuses_a_plan_refuses_too(parts: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(ModelChoice(model="demo/easyanimate", **parts))
 
 
 @pytest.mark.parametrize("model", ["demo/easyanimate", None])

@@ -4,7 +4,7 @@ from muybridge.checkpoints.lora.attached import AttachedLoras, inject
 from muybridge.checkpoints.lora.matching import ALPHA_MODES, AlphaMode, LoraChange, match_lora
 from muybridge.checkpoints.lora.names import adaptable_layers, described
 from muybridge.checkpoints.lora.reading import LoraPair, read_lora
-from muybridge.checkpoints.lora.writing import DIALECTS, Dialect, write_lora
+from muybridge.checkpoints.lora.writing import DIALECTS, Dialect, check_dialect, write_lora
 
 __all__ = [
     "ALPHA_MODES",
@@ -15,6 +15,7 @@ __all__ = [
     "LoraChange",
     "LoraPair",
     "adaptable_layers",
+    "check_dialect",
     "described",
     "inject",
     "match_lora",

@@ -62,6 +62,17 @@ def write_lora(
     return path
 
 
+def check_dialect(
+    changes: Mapping[str, Mapping[str, LoraChange]], backbone: Literal["unet", "transformer"], dialect: Dialect
+) -> None:
+    """Whether a LoRA of these changes can be written in a dialect.
+
+    Raises:
+        ConfigError: it cannot; says in which it can.
+    """
+    _ENTRIES[dialect](changes, backbone)
+
+
 def _kohya_entries(
     changes: Mapping[str, Mapping[str, LoraChange]], backbone: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from muybridge.errors import ConfigError
 from muybridge.pipelines.easyanimate.folder import USUAL_SIZE
-from muybridge.request import Capabilities
+from muybridge.request import Capabilities, ModelChoice
 from muybridge.request.following import Usual
 from muybridge.vae import AutoencoderKLMagvit
 
@@ -63,3 +63,17 @@ def warn_of_size(height: int, width: int, default: Sequence[int] | None) -> None
             "look worse, or grey; its own is the surest.",
             stacklevel=3,
         )
+
+
+def check_choice(choice: ModelChoice) -> None:
+    """Refuse what no EasyAnimate takes, before anything is read.
+
+    Raises:
+        ConfigError: a motion adapter, or a network beside the model.
+    """
+    if choice.motion_adapter is not None:
+        raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
+    if choice.networks:
+        role, path = next(iter(choice.networks.items()))
+        can = capabilities(takes_pictures=True)
+        raise ConfigError(f"{can.model} has no network for {role}; leave {path} out, or use {can.instead}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from muybridge.errors import ConfigError
+from muybridge.pipelines.easyanimate.capabilities import check_choice
 from muybridge.pipelines.easyanimate.folder import load_own_vae
 from muybridge.pipelines.easyanimate.pipeline import EasyAnimatePipeline
 from muybridge.pipelines.family import Wishes
@@ -18,8 +18,7 @@ def load(wishes: Wishes, dtype: torch.dtype) -> EasyAnimatePipeline:
     Raises:
         MuybridgeError: as `load_pipeline`.
     """
-    if wishes.choice.motion_adapter is not None:
-        raise ConfigError("An EasyAnimate model has its motion modules in itself; leave motion_adapter out.")
+    check_choice(wishes.choice)
     components: SettingsDict = {}
     if wishes.choice.vae is not None:
         components["vae"] = load_own_vae(wishes.choice.vae, wishes.place, dtype)

@@ -13,8 +13,13 @@ from transformers import T5Config, T5EncoderModel
 
 from muybridge.backbones.dit import Transformer3DModel
 from muybridge.backbones.dit.published import is_published, published_keywords
-from muybridge.pipelines.easyanimate.capabilities import check_profile
-from muybridge.pipelines.easyanimate.folder import locate_own_vae, refuse_later, usual_profile, usual_shape
+from muybridge.pipelines.easyanimate.capabilities import check_choice, check_profile
+from muybridge.pipelines.easyanimate.folder import (
+    locate_own_vae,
+    refuse_later,
+    usual_profile,
+    usual_shape,
+)
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.skeleton import Skeleton, in_default_dtype, made, settings_of, skeleton_parts
 from muybridge.pipelines.stages import Stage, empty, token_ids
@@ -37,6 +42,7 @@ def skeleton(wishes: Wishes) -> Skeleton:
         CheckpointError: its settings cannot be read.
     """
     folder = wishes.place
+    check_choice(wishes.choice)
     refuse_later(folder)
     makers = {name: make for name, make in _MAKERS.items() if name != "image_encoder" or (folder / name).is_dir()}
     if wishes.choice.vae is not None:

@@ -56,8 +56,9 @@ class LoraOutput(DenoisingStage, LastStage):
     """Share of the inputs of every change that are left out in training."""
     dora: bool = False
     """Whether the lengths of the changed rows learn too (DoRA): closer to training all, and a tenth slower or more."""
-    dialect: Literal["diffusers", "kohya", "original"] = "diffusers"
-    """Names in the file, and so the programs that read it besides this one; original is AnimateDiff's own."""
+    dialect: Literal["diffusers", "kohya", "original"] | None = "diffusers"
+    """Names in the file, and so the programs that read it besides this one; original is AnimateDiff's own. Where it is
+    none, that for a U-Net, and diffusers for a transformer."""
     about: AboutSettings = AboutSettings()
     """What the file says of itself besides."""
 
@@ -80,8 +81,17 @@ class LoraOutput(DenoisingStage, LastStage):
         return LoraShape(self.rank, self.alpha, self.dropout, self.dora, self.seed)
 
     def folder_of(self, method: LoraMethod, base: VideoPipeline, layers: str) -> LoraFolder:
-        """What is exported."""
-        return LoraFolder(method, self.dialect, network_metadata(self.shape(), base, self.base, layers))
+        """What is exported.
+
+        Raises:
+            ConfigError: the dialect cannot express it.
+        """
+        from muybridge.checkpoints.lora import check_dialect
+
+        root = base.family.lora.root
+        dialect = self.dialect or ("original" if root == "unet" else "diffusers")
+        check_dialect(method.changes(), root, dialect)
+        return LoraFolder(method, dialect, network_metadata(self.shape(), base, self.base, layers))
 
 
 @register_stage

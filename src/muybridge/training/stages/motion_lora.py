@@ -22,7 +22,7 @@ class MotionLoraStage(LoraOutput):
 
     method: Literal["motion-lora"]
     rank: int = Field(default=64, ge=1)
-    dialect: Literal["diffusers", "kohya", "original"] = "original"
+    dialect: Literal["diffusers", "kohya", "original"] | None = None
     camera: CameraMove | None = None
     """What a camera does over the first frames of the clips, which takes the place of their own motion; a roll turns
     what is shown the way that it is named after, and what is panned to the right goes left."""
@@ -88,7 +88,7 @@ class DomainAdapterStage(LoraOutput):
 
     method: Literal["domain-adapter"]
     rank: int = Field(default=128, ge=1)
-    dialect: Literal["diffusers", "kohya", "original"] = "original"
+    dialect: Literal["diffusers", "kohya", "original"] | None = None
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches.
