@@ -34,6 +34,10 @@ class InputFileError(MuybridgeError):
         self.fault = fault
 
 
+class NoAnswerError(MuybridgeError):
+    """A model that writes captions gives no usable answer to this question; it may to others."""
+
+
 class NonFiniteError(MuybridgeError):
     """NaN, infinite or all-zero values appeared while sampling; names the step and the first layer."""
 
