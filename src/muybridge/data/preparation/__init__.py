@@ -1,1 +1,1 @@
-"""Raw videos in, a set of clips to train on out: stages, what runs them, and an account of it."""
+"""From raw videos and pictures to a set for training: stages, recipes of them, and what becomes of each record."""
