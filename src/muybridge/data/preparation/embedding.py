@@ -1,7 +1,8 @@
-"""Pictures and texts as vectors of one space, by any model of the kind of CLIP and SigLIP; and heads that judge them."""
+"""Pictures and texts as vectors of one space, by a model such as CLIP or SigLIP; and heads that judge them."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ class LinearHead:
         names = sorted((name for name in state if name.endswith("weight") and state[name].ndim == 2), key=_in_order)
         self._layers = [(state[name], state.get(f"{name.removesuffix('weight')}bias")) for name in names]
         sizes = [weight.shape for weight, _ in self._layers]
-        fits = all(before[0] == after[1] for before, after in zip(sizes, sizes[1:], strict=False))
+        fits = all(before[0] == after[1] for before, after in itertools.pairwise(sizes))
         if not sizes or not fits or sizes[-1][0] != 1:
             raise CheckpointError(
                 f"{file} is no head: linear layers must lead from a vector to one number; it has {sizes or 'none'}."

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -59,6 +59,10 @@ class EndpointAddress:
     most_tokens: int = 256
     timeout_s: float = 120.0
     tries: int = 5
+
+    def patient(self, timeout_s: float, tries: int) -> EndpointAddress:
+        """The same with another patience."""
+        return replace(self, timeout_s=timeout_s, tries=tries)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -125,7 +129,7 @@ class Endpoint:
         }
 
     def _ask(self, body: bytes) -> Answer:
-        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310  # checked to be http
+        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
         if self._key:
             request.add_unredirected_header("Authorization", f"Bearer {self._key}")
         until = time.monotonic() + self._address.timeout_s
@@ -136,7 +140,9 @@ class Endpoint:
             with error:
                 self._refused(error, until)
         except (OSError, http.client.HTTPException) as error:  # a URLError is an OSError
-            raise _TryAgainError(self._safe(str(getattr(error, "reason", "") or error) or type(error).__name__)) from error
+            raise _TryAgainError(
+                self._safe(str(getattr(error, "reason", "") or error) or type(error).__name__)
+            ) from error
         return _answer_of(content)
 
     def _refused(self, error: urllib.error.HTTPError, until: float) -> NoReturn:

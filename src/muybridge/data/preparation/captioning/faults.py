@@ -15,8 +15,8 @@ _OPENING = re.compile(
     re.IGNORECASE,
 )
 _CHAT = re.compile(
-    r"(?:sure|certainly|of course|absolutely|okay|ok|here(?:'s| is| are)|as requested|caption|description|answer|output|"
-    r"rewritten(?: text| caption)?)\b\s*[,:!.]",
+    r"(?:sure|certainly|of course|absolutely|okay|ok|here(?:'s| is| are)|as requested|caption|description|answer|"
+    r"output|rewritten(?: text| caption)?)\b\s*[,:!.]",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
@@ -26,7 +26,9 @@ _REFUSAL = re.compile(
     r"please (?:provide|upload|share|attach))",
     re.IGNORECASE,
 )
-_MARKUP = re.compile(r"^\s*(?:[{\[]|```|#{1,6}\s|<\w+[ />]|[-*]\s|1[.)]\s)|```|<\|\w+\|>|<image>|</?\w+>\s*$", re.MULTILINE)
+_MARKUP = re.compile(
+    r"^\s*(?:[{\[]|```|#{1,6}\s|<\w+[ />]|[-*]\s|1[.)]\s)|```|<\|\w+\|>|<image>|</?\w+>\s*$", re.MULTILINE
+)
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _PHRASE = 5  # words
 
@@ -63,7 +65,9 @@ def look_at_caption(text: str) -> CaptionFigures:
 
 def count_words(text: str) -> int:
     """How many words; of scripts that do not part them, two letters count as one."""
-    return sum(1 if word.isascii() or not _is_unparted(word) else max(1, len(word) // 2) for word in _WORD.findall(text))
+    return sum(
+        1 if word.isascii() or not _is_unparted(word) else max(1, len(word) // 2) for word in _WORD.findall(text)
+    )
 
 
 def _is_unparted(word: str) -> bool:

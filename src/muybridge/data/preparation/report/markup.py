@@ -22,7 +22,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterab
 
     def cells(tag: str, values: Sequence[object]) -> str:
         return "".join(
-            f'<{tag}{" class=n" if place in right else ""}>{safe(value)}</{tag}>' for place, value in enumerate(values)
+            f"<{tag}{' class=n' if place in right else ''}>{safe(value)}</{tag}>" for place, value in enumerate(values)
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
