@@ -34,6 +34,10 @@ class InputFileError(MuybridgeError):
         self.fault = fault
 
 
+class PreparationError(MuybridgeError):
+    """Preparing clips cannot go on: a stage cannot begin, or no process for it can be started."""
+
+
 class NonFiniteError(MuybridgeError):
     """NaN, infinite or all-zero values appeared while sampling; names the step and the first layer."""
 
