@@ -156,6 +156,7 @@ class Stage(ABC):
 
         Raises:
             Refused: it cannot be used.
+            PreparationError: no record can, as when a server no longer accepts a key; the whole run ends.
         """
 
     def rules(self) -> Sequence[Rule]:

@@ -18,7 +18,7 @@ from muybridge.data.preparation.captioning.model_folder import check_model_folde
 from muybridge.data.preparation.captioning.prompts import prompt_hash, read_prompt
 from muybridge.data.preparation.stage import Refused, Stage, StageSettings
 from muybridge.data.record import Record
-from muybridge.errors import ConfigError, NoAnswerError
+from muybridge.errors import ConfigError, NoAnswerError, PreparationError
 
 CAPTION_FAILED = "caption-failed"
 _ANSWERS, _SLOTS = "answers", "slots"
@@ -119,7 +119,7 @@ class WritingStage(Stage):
 
         Raises:
             Refused: there is none.
-            ConfigError: there will never be one.
+            PreparationError: there will never be one.
         """
         self._slots = Slots(work / _SLOTS, self.settings.parallel)
         if self._writer is None:
@@ -128,6 +128,8 @@ class WritingStage(Stage):
             return self._writer.answer(turns)
         except NoAnswerError as error:
             raise Refused(CAPTION_FAILED, str(error), "caption-failed") from error
+        except ConfigError as error:
+            raise PreparationError(str(error)) from error
 
     def kept(self, record: Record, work: Path, *more: str) -> tuple[Answers, tuple[str, ...]]:
         """Where answers about a record are kept, and under which key."""

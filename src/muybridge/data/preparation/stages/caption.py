@@ -48,7 +48,7 @@ class Caption(WritingStage):
 
         Raises:
             Refused: as `caption-failed` where the model gives none; or its file cannot be read.
-            ConfigError: the server refuses everything.
+            PreparationError: the server refuses everything.
         """
         if record.text.strip() and not self.settings.replace:
             return [record]

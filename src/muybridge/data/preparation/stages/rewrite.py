@@ -33,7 +33,7 @@ class Rewrite(WritingStage):
 
         Raises:
             Refused: as `caption-failed` after three answers that are not what was asked for, or none.
-            ConfigError: the server refuses everything.
+            PreparationError: the server refuses everything.
         """
         if not record.text.strip():
             return [record]
