@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -187,7 +188,7 @@ def _length(record: Record) -> str:
 
 
 def _lengths() -> list[str]:
-    between = [f"{low} to {high} s" for low, high in zip(_LENGTHS, _LENGTHS[1:], strict=False)]
+    between = [f"{low} to {high} s" for low, high in itertools.pairwise(_LENGTHS)]
     return [f"under {_LENGTHS[0]} s", *between, f"{_LENGTHS[-1]} s and more", "picture", "unknown"]
 
 

@@ -14,6 +14,8 @@ _TICKS = 5
 _STEPS = 1.0, 2.0, 5.0, 10.0
 _FAR = 3.0
 """How many times the width of the middle 96 % a value may lie outside of it before it is put into the last bar."""
+_NEAR = 0.5
+"""How many times the width of all values a limit may lie outside of them to be drawn in its place."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,16 @@ class Span:
 
 
 def span_of(values: Sequence[float], limits: Sequence[float] = ()) -> Span:
-    """What shows all values and limits, but for values that would leave the others no room."""
+    """What shows all values and limits, but for those that would leave the others no room."""
     ordered = sorted(values)
     near_low, near_high = (ordered[round(share * (len(ordered) - 1))] for share in (0.02, 0.98))
     room = _FAR * (near_high - near_low)
     low, high = ordered[0], ordered[-1]
     below, above = room > 0 and low < near_low - room, room > 0 and high > near_high + room
     low, high = near_low if below else low, near_high if above else high
-    low, high = min((low, *limits)), max((high, *limits))
+    room = _NEAR * (high - low)
+    near = [limit for limit in limits if low - room <= limit <= high + room or low == high]
+    low, high = min((low, *near)), max((high, *near))
     if low == high:
         margin = abs(low) * 0.05 or 1.0
         low, high = low - margin, high + margin
@@ -127,10 +131,19 @@ def _limits(limits: Sequence[float], span: Span) -> list[str]:
     parts = []
     for limit in limits:
         x = _x(span.place(limit))
+        is_beyond = not span.low <= limit <= span.high
         # Beside the line, on the side that has room.
         anchor, shift = ("start", 4) if x < _WIDTH * 0.75 else ("end", -4)
-        parts.append(f'<path class="limit" d="M{x:.1f} {_TOP - 6}V{_HEIGHT - _BOTTOM}"/>')
+        if not is_beyond:
+            parts.append(f'<path class="limit" d="M{x:.1f} {_TOP - 6}V{_HEIGHT - _BOTTOM}"/>')
         parts.append(
-            f'<text class="at" x="{x + shift:.1f}" y="{_TOP + 3}" text-anchor="{anchor}">{short(limit)}</text>'
+            f'<text class="at" x="{x + shift:.1f}" y="{_TOP + 3}" text-anchor="{anchor}">{_arrow(limit, span)}</text>'
         )
     return parts
+
+
+def _arrow(limit: float, span: Span) -> str:
+    """A limit, with an arrow where it lies outside."""
+    if limit > span.high:
+        return f"{short(limit)} →"
+    return f"← {short(limit)}" if limit < span.low else short(limit)

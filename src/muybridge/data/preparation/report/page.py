@@ -42,7 +42,7 @@ td.s {{ overflow-wrap: normal; }}
 .bars i {{ display: block; background: var(--kept); }} .bars i.lost {{ background: var(--lost); }}
 .grid {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }}
 figure {{ margin: 0; padding: .6rem; border: 1px solid var(--edge); border-radius: .4rem; min-width: 0; }}
-figcaption {{ font-weight: 600; }}
+figcaption {{ font-weight: 600; }} figure ul {{ font-size: .88rem; }}
 svg {{ display: block; width: 100%; height: auto; }}
 svg text {{ font: 11px system-ui, sans-serif; fill: var(--faint); }}
 svg .axis {{ stroke: var(--edge); }} svg .kept {{ fill: var(--kept); }} svg .lost {{ fill: var(--lost-soft); }}
@@ -50,9 +50,10 @@ svg .limit {{ stroke: var(--lost); stroke-width: 1.5; stroke-dasharray: 4 3; }}
 svg text.at {{ fill: var(--lost); }}
 .key {{ display: inline-block; width: .7rem; height: .7rem; border-radius: .15rem; background: var(--kept);
   margin-right: .3rem; }} .key.lost {{ background: var(--lost-soft); margin-left: .8rem; }}
-.sheet {{ display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }}
+.sheet {{ display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 10rem), 1fr)); }}
+@media (min-width: 40rem) {{ .sheet {{ grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }} }}
 .clip {{ min-width: 0; font-size: .82rem; background: var(--soft); border-radius: .4rem; padding: .4rem; }}
-.clip img {{ display: block; width: 100%; height: auto; border-radius: .2rem; }}
+.clip img {{ display: block; width: 100%; height: auto; max-height: 8rem; object-fit: contain; border-radius: .2rem; }}
 .clip .name {{ color: var(--faint); margin-top: .25rem; }}
 .clip .gone {{ padding: 1.6rem .4rem; text-align: center; color: var(--faint); border: 1px dashed var(--edge); }}
 details {{ margin: .5rem 0; }} summary {{ cursor: pointer; font-weight: 600; }}

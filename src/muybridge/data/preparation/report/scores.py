@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from muybridge.data.preparation.account import Account, Bound
@@ -11,8 +11,11 @@ from muybridge.data.preparation.stage import Rule
 from muybridge.data.preparation.status import Outcome
 from muybridge.data.record import Record
 
-_LOSING = (0.1, 0.25)
-"""Shares of what passes that stricter limits would drop."""
+_LOOSER = (0.5, 1.0)
+"""Shares of what a limit drops that looser ones would let through; the first that changes anything is shown."""
+_STRICTER = (0.1, 0.25, 0.5)
+"""Shares of what passes that stricter ones would drop; likewise."""
+_OTHERS = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,21 @@ class Score:
     others: tuple[tuple[Rule, int], ...]
 
 
+@dataclass(frozen=True)
+class _Clip:
+    """A clip as a rule sees it.
+
+    Attributes:
+        value: that the rule looks at; None where there is none.
+        decides: whether it is kept if, and only if, this rule keeps it.
+        kept: whether it is.
+    """
+
+    value: float | None
+    decides: bool
+    kept: bool
+
+
 def scores_of(account: Account) -> list[Score]:
     """A score for each rule that any clip has a value for, in the order of the stages.
 
@@ -47,82 +65,74 @@ def scores_of(account: Account) -> list[Score]:
 
 def _score(bound: Bound, account: Account, clips: Sequence[tuple[Record, Outcome]]) -> Score | None:
     rule = bound.rule
-    values = tuple(value for record, _ in clips if _is_finite(value := rule.value(record)))
+    others = [other.rule for other in account.bounds if other.rule.name == rule.name and other.rule != rule]
+    seen = [_seen(rule, others, record, outcome) for record, outcome in clips]
+    values = sorted(clip.value for clip in seen if clip.value is not None)
     if not values:
         return None
-    same_name = [other.rule for other in account.bounds if other.rule.name == rule.name and other.rule != rule]
-    deciding = tuple(
-        value
-        for record, outcome in clips
-        if _is_finite(value := rule.value(record))
-        and not any(other.verdict(record) for other in same_name)
-        and _is_only_dropped_by(outcome, rule.name)
-    )
-    without = sum(outcome.status == "ok" for _, outcome in clips if not _is_finite(rule.value(_)))
-    others = tuple((other, without + sum(_passes(other, value) for value in deciding)) for other in _others(rule, values))
-    return Score(bound, values, without + sum(_passes(rule, value) for value in deciding), others)
+    kept = _kept(rule, seen)
+    changed = [
+        [(other, number) for other in side if (number := _kept(other, seen)) != kept] for side in _sides(rule, values)
+    ]
+    first = [side[0] for side in changed if side]
+    more = [each for side in changed for each in side[1:]]
+    return Score(bound, tuple(values), kept, tuple((first + more)[:_OTHERS]))
 
 
-def _is_only_dropped_by(outcome: Outcome, rule: str) -> bool:
-    if outcome.status == "ok":
-        return True
-    return bool(outcome.verdicts) and all(verdict.rule == rule for verdict in outcome.verdicts)
+def _seen(rule: Rule, others: Sequence[Rule], record: Record, outcome: Outcome) -> _Clip:
+    value = rule.value(record)
+    if value is not None and not math.isfinite(value):
+        value = None
+    is_kept = outcome.status == "ok"
+    only = bool(outcome.verdicts) and all(verdict.rule == rule.name for verdict in outcome.verdicts)
+    # Several rules may share a name, as those of width and height do.
+    decides = value is not None and (is_kept or only) and not any(other.verdict(record) for other in others)
+    return _Clip(value, decides, is_kept)
 
 
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _kept(rule: Rule, clips: Sequence[_Clip]) -> int:
+    return sum(clip.value is not None and _passes(rule, clip.value) if clip.decides else clip.kept for clip in clips)
 
 
 def _passes(rule: Rule, value: float) -> bool:
     return (rule.least is None or value >= rule.least) and (rule.most is None or value <= rule.most)
 
 
-def _others(rule: Rule, values: Iterable[float]) -> list[Rule]:
-    """Two other limits: a looser one that brings half of the dropped back, and a stricter one; or two stricter ones."""
-    ordered = sorted(values)
-    if rule.least is None and rule.most is None:
-        return _distinct(rule, [("least", _share(ordered, share)) for share in _LOSING])
-    side = _busier_side(rule, ordered)
+def _sides(rule: Rule, values: Sequence[float]) -> Iterator[list[Rule]]:
+    """Looser limits, and stricter ones, each in the order in which they are to be tried."""
+    side = _busier_side(rule, values)
     limit = getattr(rule, side)
-    # As seen from the limit: what is dropped lies before it.
-    passing = [value for value in ordered if (value >= limit if side == "least" else value <= limit)]
-    dropped = [value for value in ordered if (value < limit if side == "least" else value > limit)]
-    found: list[tuple[str, float]] = []
-    if dropped:
-        found.append((side, _share(dropped, 0.5)))
-    if passing:
-        shares = _LOSING if not dropped else _LOSING[:1]
-        found += [(side, _share(passing, share if side == "least" else 1 - share)) for share in shares]
-    return _distinct(rule, found)
+    up = values if side == "least" else values[::-1]
+    if limit is None:
+        yield _rules(rule, side, [_at(up, share) for share in _STRICTER])
+        return
+    passing = [value for value in up if (value >= limit) == (side == "least") or value == limit]
+    dropped = up[: len(up) - len(passing)]
+    yield _rules(rule, side, [_at(dropped[::-1], share) for share in _LOOSER] if dropped else [])
+    yield _rules(rule, side, [_at(passing, share) for share in _STRICTER] if passing else [])
 
 
 def _busier_side(rule: Rule, values: Sequence[float]) -> str:
-    """The limit that drops more, where there are two."""
+    """Of two limits the one that drops more."""
     if rule.least is None or rule.most is None:
         return "least" if rule.most is None else "most"
     least, most = rule.least, rule.most
     return "least" if sum(value < least for value in values) >= sum(value > most for value in values) else "most"
 
 
-def _share(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def _at(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))]
 
 
-def _distinct(rule: Rule, sides: Iterable[tuple[str, float]]) -> list[Rule]:
-    """Each as a rule with a limit that can be typed, which is at least as loose as the value it is from."""
-    found: list[Rule] = []
-    for side, value in sides:
-        other = replace(rule, **{side: _typed(value, down=side == "least")})
-        if other != rule and other not in found:
-            found.append(other)
-    return found
+def _rules(rule: Rule, side: str, limits: Sequence[float]) -> list[Rule]:
+    rules = [replace(rule, **{side: _typed(limit, down=side == "least")}) for limit in limits]
+    return [other for place, other in enumerate(rules) if other != rule and other not in rules[:place]]
 
 
 def _typed(value: float, down: bool) -> float:
-    """A number of three digits at or beside a value."""
-    if value == 0 or not math.isfinite(value):
+    """A number of three digits at a value or, so that it lets this through, beside it."""
+    if value == 0:
         return value
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
-    whole = value / unit
-    rounded = math.floor(whole + 1e-9) if down else math.ceil(whole - 1e-9)
-    return float(f"{rounded * unit:.3g}")
+    whole = math.floor(value / unit + 1e-9) if down else math.ceil(value / unit - 1e-9)
+    return float(f"{whole * unit:.3g}")
