@@ -1,4 +1,4 @@
-"""What is to be prepared: the entries of a set, looked for in parallel; files that did not change are not read again."""
+"""What is to be prepared: the entries of a set. Files are read in parallel, those that did not change only once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from muybridge.data.preparation.engine.job import CHANGED, Stamp
+from muybridge.data.preparation.engine.job import CHANGED, WRITTEN_TO, Stamp
 from muybridge.data.preparation.engine.journal import Lines
 from muybridge.data.readers import read_dataset
 from muybridge.data.readers.row import Row, to_record
@@ -100,7 +100,7 @@ class KnownIds(ContentIds):
             raise InputFileError("it is no file that could be read: a pipe or a device", "unknown-kind")
         found = super().__call__(media, extra, start, end)
         if not stamp.still_holds:
-            raise InputFileError("it was written to while it was read; run the same command again", CHANGED)
+            raise InputFileError(WRITTEN_TO, CHANGED)
         self.stamps[media] = stamp
         if time.time_ns() - stamp.mtime_ns > _SETTLED_NS:
             self._known[asked] = found

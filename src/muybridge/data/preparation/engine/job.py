@@ -19,6 +19,7 @@ from muybridge.errors import MuybridgeError, PreparationError
 
 CHANGED = "changed"
 """Rule of records whose file was written to while it was read."""
+WRITTEN_TO = "it was written to while it was read; run the same command again"
 
 
 @dataclass(frozen=True)
@@ -206,9 +207,7 @@ class Worker:
             self.load(job.stage)
         result = self._run(job)
         if job.stamp is not None and not job.stamp.still_holds:
-            return ended(
-                job, "failed", CHANGED, "its file was written to while it was read; run the same command again"
-            )
+            return ended(job, "failed", CHANGED, WRITTEN_TO)
         return result
 
     def _run(self, job: Job) -> Finished:
