@@ -59,13 +59,11 @@ class Limits:
         seconds: of any.
         per_second: seconds more for each second that it lasts.
         bytes_per_second: of its file that are read at least in a second, where it is not known yet how long it lasts.
-        memory_bytes: that a process may have; None for all there is.
     """
 
     seconds: float = 60.0
     per_second: float = 4.0
     bytes_per_second: int = 5_000_000
-    memory_bytes: int | None = None
 
     def seconds_for(self, record: Record, stamp: Stamp | None) -> float:
         """That a stage may take on a record."""
