@@ -1,4 +1,4 @@
-"""What is to be prepared: the entries of a set, looked for in parallel; files that did not change are not read again."""
+"""What is to be prepared: the entries of a set. Files are read in parallel, those that did not change only once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from muybridge.data.preparation.engine.job import CHANGED, Stamp
+from muybridge.data.preparation.engine.job import CHANGED, WRITTEN_TO, Stamp
 from muybridge.data.preparation.engine.journal import Lines
 from muybridge.data.readers import read_dataset
 from muybridge.data.readers.row import Row, to_record
-from muybridge.data.record import ContentIds, Record, Refusal, media_source
+from muybridge.data.record import ContentIds, Record, Refusal, kind_by_name, media_source
 from muybridge.data.writers.places import path_from
 from muybridge.errors import InputFileError
 from muybridge.files.atomic import output_error
@@ -100,7 +100,7 @@ class KnownIds(ContentIds):
             raise InputFileError("it is no file that could be read: a pipe or a device", "unknown-kind")
         found = super().__call__(media, extra, start, end)
         if not stamp.still_holds:
-            raise InputFileError("it was written to while it was read; run the same command again", CHANGED)
+            raise InputFileError(WRITTEN_TO, CHANGED)
         self.stamps[media] = stamp
         if time.time_ns() - stamp.mtime_ns > _SETTLED_NS:
             self._known[asked] = found
@@ -149,6 +149,24 @@ def read_inputs(
     # Of a list that has ids of its own, all entries have come.
     start = raw if raw.is_dir() else raw.parent
     return [_input(record, ids) for record in dataset.records if part.has(path_from(start, record.media))]
+
+
+def read_names(path: Path) -> list[Input]:
+    """The entries of a set, or the one video or picture that a path names, by their names and unread.
+
+    Raises:
+        InputFileError: there is nothing, or a list as a whole cannot be read.
+        ConfigError: nothing that is known is there.
+    """
+    if path.is_file() and (kind := kind_by_name(path.name)) is not None:
+        return [Input(Record(_name_id(str(path), {}, 0.0, None), str(path), kind))]
+    dataset = read_dataset(path, look_for=lambda rows, root: (to_record(row, root, _name_id) for row in rows))
+    return [Input(found) for found in (*dataset.records, *dataset.refusals)]
+
+
+def _name_id(media: str, extra: Mapping[str, object], start: float, end: float | None) -> str:
+    named = f"{media_source(media, extra)}\0{start}\0{end}"
+    return hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 _OTHERS = Refusal("", "it is of another part", "part")

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Literal, get_args
 
 from muybridge.data.preparation.account import Account, bounds_of, input_statuses, ordered
 from muybridge.data.preparation.engine.job import Engine, Limits
 from muybridge.data.preparation.engine.journal import Journal
 from muybridge.data.preparation.engine.pool import PoolEngine
 from muybridge.data.preparation.engine.serial import SerialEngine
-from muybridge.data.preparation.inputs import Input, KnownIds, Part, read_inputs
+from muybridge.data.preparation.inputs import Input, KnownIds, Part, read_inputs, read_names
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.schedule import Advance, Branch, Schedule
 from muybridge.data.preparation.stage import Stage
@@ -27,9 +28,11 @@ from muybridge.files.folder_lock import locked_folder
 from muybridge.version import __version__
 
 EngineName = Literal["pool", "serial", "ray"]
-_JOURNAL, _CLIPS = "journal", "clips"
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+_JOURNAL, _CLIPS, _PARTS = "journal", "clips", "parts"
 _DOING = "prepares clips"
 _LOOKS, _LOOK_S = 10, 0.05
+_MEMORY_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class PrepareSettings:
         part: of the set, for several machines; None for all of it.
         retry: whether what crashed or took too long before is tried again.
         limits: what a record may take.
+        memory_bytes: that a process may have; by default 4 GB, or all there is if a stage has a model.
         ray_address: of a cluster; one is started on this machine without.
     """
 
@@ -50,6 +54,7 @@ class PrepareSettings:
     part: Part | None = None
     retry: bool = False
     limits: Limits = field(default_factory=Limits)
+    memory_bytes: int | None = None
     ray_address: str | None = None
 
     @property
@@ -127,6 +132,24 @@ def prepare(
         return account
 
 
+def probe_set(path: Path, settings: PrepareSettings | None = None) -> list[Outcome]:
+    """What the files of a set hold, as they stand there; nothing is written, and nothing is too small or short.
+
+    Raises:
+        InputFileError: there is nothing.
+        ConfigError: it is no set.
+        PreparationError: no process can be started.
+    """
+    settings = settings or PrepareSettings()
+    recipe = Recipe.of({"stages": [{"probe": {"min_side": 0, "min_seconds": 0}}]})
+    inputs = read_names(path)
+    with TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        with Journal(work) as journal, make_engine(settings, recipe.stages, work) as engine:
+            endings = run_inputs(inputs, Schedule(recipe.stages, journal, engine, work, settings.limits))
+    return [outcome for outcomes in endings for outcome in outcomes]
+
+
 def run_inputs(inputs: Sequence[Input], schedule: Schedule) -> list[list[Outcome]]:
     """What comes of each entry."""
     endings: list[list[Outcome]] = [[] for _ in inputs]
@@ -154,7 +177,8 @@ def make_engine(settings: PrepareSettings, stages: Sequence[Stage], work: Path) 
     """
     if settings.ray_address is not None and settings.engine != "ray":
         raise ConfigError(f"The address of a cluster goes with the engine ray; this one is {settings.engine}.")
-    memory = settings.limits.memory_bytes
+    has_model = any(stage.digest() for stage in stages)
+    memory = settings.memory_bytes or (None if has_model else _MEMORY_BYTES)
     if settings.engine == "serial":
         if settings.workers not in (None, 1):
             raise ConfigError("The engine serial has one worker; take the engine pool for several.")
@@ -195,14 +219,14 @@ def _check_apart(raw: Path, out: Path) -> None:
 def _held(folder: Path, journal: Path, part: Part | None) -> Iterator[None]:
     """Hold the folder; parts of a set are prepared side by side, but not beside the whole."""
     if part is not None:
-        own = journal / part.name
-        own.mkdir(exist_ok=True)
+        own = journal / _PARTS / part.name
+        own.mkdir(parents=True, exist_ok=True)
         with locked_folder(own, _DOING):
             _check_free(folder)
             yield
         return
     with locked_folder(folder, _DOING):
-        for other in sorted(journal.glob("*-of-*")):
+        for other in sorted((journal / _PARTS).glob("*")):
             _check_free(other)
         for left in (folder / _CLIPS).glob(".muybridge-*.part"):  # of a program that was killed
             with suppress(OSError):

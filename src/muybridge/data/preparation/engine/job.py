@@ -19,6 +19,7 @@ from muybridge.errors import MuybridgeError, PreparationError
 
 CHANGED = "changed"
 """Rule of records whose file was written to while it was read."""
+WRITTEN_TO = "it was written to while it was read; run the same command again"
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,11 @@ class Limits:
         seconds: of any.
         per_second: seconds more for each second that it lasts.
         bytes_per_second: of its file that are read at least in a second, where it is not known yet how long it lasts.
-        memory_bytes: that a process may have; None for all there is.
     """
 
     seconds: float = 60.0
     per_second: float = 4.0
     bytes_per_second: int = 5_000_000
-    memory_bytes: int | None = None
 
     def seconds_for(self, record: Record, stamp: Stamp | None) -> float:
         """That a stage may take on a record."""
@@ -206,9 +205,7 @@ class Worker:
             self.load(job.stage)
         result = self._run(job)
         if job.stamp is not None and not job.stamp.still_holds:
-            return ended(
-                job, "failed", CHANGED, "its file was written to while it was read; run the same command again"
-            )
+            return ended(job, "failed", CHANGED, WRITTEN_TO)
         return result
 
     def _run(self, job: Job) -> Finished:

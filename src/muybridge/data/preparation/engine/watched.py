@@ -72,6 +72,11 @@ class WatchedProcess:
         return self._pipe
 
     @property
+    def is_started(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None
+
+    @property
     def is_free(self) -> bool:
         """Whether it takes a job."""
         return self._given is None
@@ -82,8 +87,10 @@ class WatchedProcess:
         return max(0.0, self._deadline - time.monotonic())
 
     def give(self, job: Job) -> None:
-        """Have a job run; it must be free."""
+        """Have a job run; it must be free. The first one starts the process."""
         self._given, self._done, self._tries, self.last_id = job, [], 0, job.record.id
+        if self._process is None:
+            self.start()
         self._send()
 
     def look(self) -> list[Finished]:

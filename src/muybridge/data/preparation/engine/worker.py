@@ -1,4 +1,4 @@
-"""The process that runs jobs: what it does from its start to its end. Imports nothing heavy before its limits are set."""
+"""The process that runs jobs, from its start to its end. Nothing heavy is imported before its limits are set."""
 
 from __future__ import annotations
 
