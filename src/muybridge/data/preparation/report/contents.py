@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from muybridge.data.buckets import BucketPlan, plan_buckets, shown_shape
 from muybridge.data.preparation.account import Account, shown_name
 from muybridge.data.preparation.report.captions import CaptionStatistics, look_at_captions
+from muybridge.data.preparation.report.pictures import ClipPictures
 from muybridge.data.preparation.report.scores import Score, scores_of
 from muybridge.data.preparation.status import Outcome
 from muybridge.data.record import Record
@@ -33,10 +34,12 @@ class Contents:
     Attributes:
         account: of the set.
         shape: of the videos that a model makes, to show the clips' buckets for.
+        pictures: of clips.
     """
 
     account: Account
     shape: VideoShape
+    pictures: ClipPictures
 
     @cached_property
     def scores(self) -> list[Score]:

@@ -15,7 +15,7 @@ from muybridge.data.preparation.report.contents import Contents
 from muybridge.data.preparation.report.histogram import draw_histogram, short
 from muybridge.data.preparation.report.markup import count, listed, minutes, safe, section, share, table
 from muybridge.data.preparation.report.page import PAGE
-from muybridge.data.preparation.report.pictures import clip_picture
+from muybridge.data.preparation.report.pictures import ClipPictures
 from muybridge.data.preparation.report.scores import Score
 from muybridge.data.preparation.stage import Rule
 from muybridge.data.preparation.status import Outcome
@@ -25,6 +25,7 @@ from muybridge.types import VideoShape
 
 _Item = TypeVar("_Item")
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+_JOURNAL = "journal"
 _USUAL_SHAPE = VideoShape(16, 512, 512)
 _NAMED = 20
 _LETTERS = 160
@@ -48,7 +49,7 @@ def write_report(account: Account, out: Path, shape: VideoShape | None = None) -
     Raises:
         OutputError: they cannot be written.
     """
-    contents = Contents(account, shape or _USUAL_SHAPE)
+    contents = Contents(account, shape or _USUAL_SHAPE, ClipPictures(out / _JOURNAL / "pictures"))
     with new_file(out / REPORT_JSON) as temporary:
         temporary.write_text(f"{json.dumps(contents.to_json(), indent=1)}\n", encoding="ascii")
     with new_file(out / REPORT_HTML) as temporary:
@@ -156,7 +157,8 @@ def _limits(rule: Rule) -> str:
 
 
 def _kept(contents: Contents) -> Iterable[str]:
-    clips = [_clip(record, record.text or "(no caption)") for record in contents.kept_samples]
+    pictures = contents.pictures
+    clips = [_clip(record, record.text or "(no caption)", pictures) for record in contents.kept_samples]
     if clips:
         yield f'<div class="sheet">{"".join(clips)}</div>'
         if (left := len(contents.account.kept) - len(clips)) > 0:
@@ -168,19 +170,19 @@ def _dropped(contents: Contents) -> Iterable[str]:
     most = max(numbers.values(), default=0)
     for rule, outcomes in contents.dropped_samples.items():
         number = numbers[rule]
-        clips = "".join(_outcome(outcome) for outcome in outcomes)
+        clips = "".join(_outcome(outcome, contents.pictures) for outcome in outcomes)
         shown = f", the {len(outcomes)} nearest to the limit" if number > len(outcomes) else ""
         state = " open" if number == most else ""
         yield f"<details{state}><summary>{safe(rule)}: {count(number, 'clip')}{shown}</summary>"
         yield f'<div class="sheet">{clips}</div></details>'
 
 
-def _outcome(outcome: Outcome) -> str:
-    return _clip(Record.from_json(outcome.record_json), outcome.reason or "")
+def _outcome(outcome: Outcome, pictures: ClipPictures) -> str:
+    return _clip(Record.from_json(outcome.record_json), outcome.reason or "", pictures)
 
 
-def _clip(record: Record, text: str) -> str:
-    address = clip_picture(record)
+def _clip(record: Record, text: str, pictures: ClipPictures) -> str:
+    address = pictures.address(record)
     picture = f'<img alt="" src="{address}">' if address else '<div class="gone">cannot be read any more</div>'
     about = " ".join(filter(None, (_name(record.name), f"({record.id[:6]})")))
     return f'<div class="clip">{picture}<div>{safe(text, _LETTERS)}</div><div class="name">{safe(about)}</div></div>'
