@@ -38,7 +38,7 @@ class Asked:
 
 
 class ModelServer:
-    """Answers with what `reply` makes of a question; keeps what was asked, and how many questions there were at once."""
+    """Answers with what `reply` makes of a question; keeps all questions, and how many there were at once."""
 
     def __init__(self, reply: Callable[[Asked], Reply]) -> None:
         self.asked: list[Asked] = []

@@ -64,9 +64,7 @@ class LocalWriter:
 
 def _load(task: str, folder: Path, device: str | None) -> Pipeline:
     from transformers import pipeline
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     pipe: Any = pipeline(task, model=str(folder), device=best_device(device), dtype="auto")  # type: ignore[call-overload]
     template = getattr(pipe.processor, "chat_template", None) or getattr(pipe.tokenizer, "chat_template", None)
     if not template:
