@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from muybridge.data.preparation.prepare import PrepareSettings
     from muybridge.data.preparation.status import Outcome
     from muybridge.data.record import Record
+    from muybridge.types import VideoShape
 
 app = typer.Typer(no_args_is_help=True, help="Make a set for training out of raw videos, and look at such sets.")
 
@@ -71,6 +72,7 @@ def prepare(
         said = f"part {asked['shard']} is done; when all are, the same command without --shard puts them together"
         print_json({"part": asked["shard"]}) if as_json else output.print(said)
         return
+    _write_report(account, None)
     _show_account(account, as_json)
 
 
@@ -149,11 +151,41 @@ def _probed(outcome: Outcome) -> str:
 
 
 @app.command()
-def report(out: Prepared, as_json: Json = False) -> None:
-    """Show what became of a set that was prepared."""
+def report(
+    out: Prepared,
+    model: Annotated[
+        str | None,
+        typer.Option("--for", metavar="MODEL|WxHxF", help="Whose sizes the clips are sorted by: a model, or a size."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what became of a set that was prepared, and write report.html and report.json with pictures and figures."""
     from muybridge.data.preparation.account import Account
 
-    _show_account(Account.read(out), as_json)
+    account = Account.read(out)
+    _write_report(account, None if model is None else _shape_of(model))
+    _show_account(account, as_json)
+
+
+def _shape_of(model: str) -> VideoShape:
+    from muybridge.types import VideoShape
+
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", model)
+    if found is not None:
+        width, height, frames = map(int, found.groups())
+        if min(width, height, frames) < 1:
+            raise ConfigError(f"--for takes WIDTHxHEIGHTxFRAMES from 1 on, or a model; given {model!r}.")
+        return VideoShape(frames, height, width)
+    from muybridge.pipelines.wishes import wishes_of
+
+    wishes = wishes_of(model)
+    return wishes.family.planning.skeleton(wishes).shape
+
+
+def _write_report(account: Account, shape: VideoShape | None) -> None:
+    from muybridge.data.preparation.report.report import write_report
+
+    errors.print(f"report: {write_report(account, account.folder, shape)}")
 
 
 @app.command()

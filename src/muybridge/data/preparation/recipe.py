@@ -165,7 +165,8 @@ def _order_faults(stages: Sequence[Stage], idle: Mapping[str, str], kinds: Mappi
         for user, name in used.items():
             yield f"{stage.name} changes {name}, which {user} before it uses: put {stage.name} before {user}"
         there |= stage.gives
-        users = dict.fromkeys(stage.needs | stage.uses, stage.name) | users
+        # Who changes what it uses, as captions are rewritten, does not mind that others do.
+        users = dict.fromkeys((stage.needs | stage.uses) - stage.gives, stage.name) | users
 
 
 def _who_gives(missing: Iterable[str], name: str, idle: Mapping[str, str], kinds: Mapping[str, type[Stage]]) -> str:

@@ -126,6 +126,11 @@ class Stage(ABC):
         """
         self.settings = self.Settings() if settings is None else settings
 
+    @property
+    def seconds_more(self) -> float:
+        """That a record may take beyond what looking at it takes, as for answers from elsewhere."""
+        return 0.0
+
     def idle_reason(self) -> str | None:
         """Why it does nothing with its settings, as when it has a model only if one is named; None if it does."""
         return None
@@ -151,6 +156,7 @@ class Stage(ABC):
 
         Raises:
             Refused: it cannot be used.
+            PreparationError: no record can, as when a server no longer accepts a key; the whole run ends.
         """
 
     def rules(self) -> Sequence[Rule]:

@@ -199,7 +199,7 @@ class Worker:
 
         Raises:
             MemoryError: there is none left; what else goes wrong with the record becomes a status.
-            PreparationError: the stage cannot be loaded.
+            PreparationError: the stage cannot be loaded, or says that it can go on with no record at all.
         """
         if not self.is_loaded(job.stage):
             self.load(job.stage)
@@ -214,7 +214,7 @@ class Worker:
             text = json.dumps(result_of(job.record, found, self.work), sort_keys=True, allow_nan=False)
         except Refused as refused:
             return ended(job, refused.status, refused.rule, refused.reason)
-        except MemoryError:
+        except (MemoryError, PreparationError):
             raise
         except Exception as error:  # whatever it is, it is about this record and not about the others
             return ended(job, "failed", "error", _told(error))

@@ -144,7 +144,8 @@ class WatchedProcess:
         if self._loading is not None:
             self._deadline = time.monotonic() + _LOAD_S
         elif self._given is not None:
-            self._deadline = time.monotonic() + self._left().seconds
+            job = self._left()
+            self._deadline = time.monotonic() + job.seconds + self._stages[job.stage].seconds_more
         else:
             self._deadline = float("inf")
 
