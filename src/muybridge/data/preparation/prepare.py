@@ -31,7 +31,7 @@ EngineName = Literal["pool", "serial", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 _JOURNAL, _CLIPS, _PARTS = "journal", "clips", "parts"
 _DOING = "prepares clips"
-_LOOKS, _LOOK_S = 10, 0.05
+_LOOKS, _LOOK_S = 4, 0.05
 _MEMORY_BYTES = 4 << 30
 
 
