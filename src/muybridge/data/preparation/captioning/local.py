@@ -32,7 +32,7 @@ class LocalWriter:
         task = "image-text-to-text" if takes_pictures else "text-generation"
         self._takes_pictures = takes_pictures
         self._most_tokens = most_tokens
-        self._pipe = load_from_folder(lambda: _load(task, folder, device), folder, f"a model for {task}")
+        self._pipe: Any = load_from_folder(lambda: _load(task, folder, device), folder, f"a model for {task}")
 
     def answer(self, turns: Sequence[Turn]) -> Answer:
         """Answer, each time with the likeliest next word.
@@ -58,8 +58,7 @@ class LocalWriter:
         return {"role": turn.role, "content": [*pictures, {"type": "text", "text": turn.text}]}
 
     def _count(self, text: str) -> int:
-        tokenizer: Any = self._pipe.tokenizer
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self._pipe.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _load(task: str, folder: Path, device: str | None) -> Pipeline:
