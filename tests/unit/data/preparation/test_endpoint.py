@@ -148,7 +148,17 @@ def test_the_key_is_nowhere_but_in_the_request(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000", "ftp://host/v1", "http://", "http://host:x/v1", "http://[", "file:///etc/passwd", "http://a b/"]
+    "url",
+    [
+        "",
+        "localhost:8000",
+        "ftp://host/v1",
+        "http://",
+        "http://host:x/v1",
+        "http://[",
+        "file:///etc/passwd",
+        "http://a b/",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="An endpoint is an address"):
