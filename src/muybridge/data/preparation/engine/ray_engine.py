@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -131,6 +132,8 @@ class Supervisor:
 
     def __init__(self, stages: Sequence[Stage], work: Path, memory_bytes: int | None) -> None:
         """For the stages that jobs count."""
+        # New processes load the program of the one that starts them again; Ray's takes long, and is of no use there.
+        vars(sys.modules["__main__"]).pop("__file__", None)
         self._process = WatchedProcess(stages, work, memory_bytes)
 
     def run(self, job: Job) -> list[Finished] | str:

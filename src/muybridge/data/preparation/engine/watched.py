@@ -19,7 +19,7 @@ from muybridge.errors import PreparationError
 TRIES = 2
 """How often a record may end a process before it is given up; what else ended it does not come twice."""
 _STARTS = 5
-_START_S = 120.0
+_START_S = 600.0
 _LOAD_S = 1800.0
 _END_S = 2.0
 
