@@ -43,20 +43,54 @@ def frames_at(
         InputFileError: the file is damaged, no video, does not time its frames, or ends before the last time; when the
             iterator gets there.
     """
+    _check_times(times_s)
+    return _frames_at(source, times_s, fps, cover)
+
+
+def _check_times(times_s: Sequence[float]) -> None:
     if not times_s or times_s[0] < 0 or any(after < before for before, after in itertools.pairwise(times_s)):
         raise ConfigError(f"Times of frames must be at least one, from 0 on and ascending; given {list(times_s)}.")
-    return _frames_at(source, times_s, fps, cover)
 
 
 def _frames_at(
     source: MediaFile, times_s: Sequence[float], fps: float | None, cover: tuple[int, int] | None
 ) -> Iterator[Frames]:
-    with reading(source), contextlib.closing(_timed(source, times_s[0], fps)) as frames:
+    with reading(source), contextlib.closing(timed_frames(source, times_s[0], fps)) as frames:
         yield from (frame.covering(cover) for frame in _shown(frames, deque(times_s)))
 
 
-def _timed(source: MediaFile, start_s: float, fps: float | None) -> Generator[LazyFrame, None, None]:
-    """Frames with times from the first one of the file on, beginning at or before `start_s`."""
+def distinct_frames_at(
+    source: MediaFile, times_s: Sequence[float], fps: float | None = None, cover: tuple[int, int] | None = None
+) -> Iterator[tuple[float, Frames]]:
+    """As `frames_at`, each with the time at which it comes up in the file, and none twice.
+
+    Raises:
+        ConfigError: as `frames_at`, when the iterator is asked for its first frame.
+        InputFileError: likewise.
+    """
+    _check_times(times_s)
+    last: LazyFrame | None = None
+    with reading(source), contextlib.closing(timed_frames(source, times_s[0], fps)) as frames:
+        for frame in _shown(frames, deque(times_s)):
+            if frame is not last:
+                yield frame.start_s, frame.covering(cover)
+            last = frame
+
+
+def timed_frames(source: MediaFile, start_s: float = 0.0, fps: float | None = None) -> Generator[LazyFrame, None, None]:
+    """Frames with times from the first one of the file on, beginning at or before `start_s`.
+
+    One frame is to be converted before the next is taken. Of a video file it goes on after damage; only converting a
+    damaged frame fails.
+
+    Args:
+        source: a video file, an animated picture, or a folder of numbered pictures.
+        start_s: seconds from the first frame on.
+        fps: the rate of a folder of pictures that notes none.
+
+    Raises:
+        InputFileError: it is no video, or does not time its frames; and whatever a decoder raises, see `reading`.
+    """
     reader = reader_of(source)
     if reader.is_container:
         return _of_container(source, start_s)

@@ -25,6 +25,7 @@ ENTRY_POINT_GROUP = "muybridge.data_stages"
 """Of entry points from the name of a stage to its class: `faces = "my_package.faces:Faces"`."""
 _OWN_STAGES = "muybridge.data.preparation.stages"
 _RECORD_FIELDS = frozenset(Record.__dataclass_fields__) - {"extra"}
+_DERIVED = frozenset(("duration_s",))
 
 
 class StageSettings(BaseModel):
@@ -185,8 +186,8 @@ class Stage(ABC):
 
 
 def field_of(record: Record, name: str) -> object:
-    """A field of a record, or what stands in its `extra` under names joined by dots; None where there is none."""
-    if name in _RECORD_FIELDS:
+    """A field of a record, its `duration_s`, or what stands in its `extra` under names joined by dots; None where there is none."""
+    if name in _RECORD_FIELDS or name in _DERIVED:
         return getattr(record, name)
     found: object = record.extra
     for part in name.split("."):

