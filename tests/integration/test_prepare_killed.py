@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +22,12 @@ PROGRAM = "import sys; from tests.preparation_stages import prepare_slowly; prep
 def start(raw: Path, out: Path) -> psutil.Popen:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "src")))}
     command = [sys.executable, "-c", PROGRAM, str(raw), str(out), "2"]
-    return psutil.Popen(command, env=environment, stderr=subprocess.PIPE)
+    with (out.parent / "said.txt").open("a") as log:
+        return psutil.Popen(command, env=environment, stderr=log)
+
+
+def said(out: Path) -> str:
+    return (out.parent / "said.txt").read_text()
 
 
 def length(out: Path) -> int:
@@ -49,10 +53,10 @@ def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
 
     while kills < KILLS:
         program = start(raw, out)
-        assert wait_for_progress(program, out, rng), (kills, program.stderr.read())
+        assert wait_for_progress(program, out, rng), (kills, said(out))
         workers = [child for child in program.children() if "multiprocessing.spawn" in " ".join(child.cmdline())]
         rng.choice(workers).kill()
-        assert wait_for_progress(program, out, rng), (kills, program.stderr.read())
+        assert wait_for_progress(program, out, rng), (kills, said(out))
         workers = program.children()
         program.kill()
         program.wait()
@@ -61,7 +65,7 @@ def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
         assert not alive
 
     program = start(raw, out)
-    assert program.wait() == 0, program.stderr.read()
+    assert program.wait() == 0, said(out)
     for name in ("manifest.jsonl", "dropped.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert sum(Account.read(out).inputs.values()) == 403

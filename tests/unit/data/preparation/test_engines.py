@@ -30,7 +30,7 @@ from muybridge.data.record import Record
 from muybridge.errors import ConfigError, PreparationError
 
 ALL = recipe(Read(), Double(), Largest(), OfKept())
-GOOD = ("1", "12", "parts 3", "33", "refuse", "raise", "22", "write")
+GOOD = ("4", "12", "parts 3", "33", "refuse", "raise", "22", "write")
 
 
 def run(raw: Path, out: Path, asked: Recipe = ALL, engine: EngineName = "pool", workers: int | None = 2) -> Account:

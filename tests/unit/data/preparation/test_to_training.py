@@ -57,5 +57,5 @@ def test_a_set_of_which_nothing_is_kept(prepared: Path, tmp_path: Path) -> None:
     prepare(prepared.parent / "raw", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
 
     assert Account.read(tmp_path / "out").inputs == {"dropped": 3, "unreadable": 1}
-    with pytest.raises(TrainingError, match="There is no clip to train on in .*nothing was found"):
+    with pytest.raises(TrainingError, match=r"There is no clip to train on in .*nothing was found"):
         open_dataset(settings(tmp_path / "out")).check_usable()
