@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from muybridge.data.preparation.prepare import PrepareSettings, prepare
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted
 from muybridge.data.preparation.status import Verdict
@@ -90,7 +91,7 @@ class Largest(Stage):
 
     def run_all(self, records: Sequence[Record]) -> dict[str, Verdict]:
         best: dict[int, Record] = {}
-        for record in sorted(records, key=lambda record: record.extra["number"]):
+        for record in sorted(records, key=lambda record: (record.extra["number"], record.id)):
             best[record.extra["number"] % 10] = record
         kept = {record.id for record in best.values()}
         return {r.id: Verdict("not-largest", None, None, "there is a larger one") for r in records if r.id not in kept}
@@ -142,3 +143,9 @@ def write_files(folder: Path, *contents: str) -> Path:
     for number, content in enumerate(contents):
         (folder / f"{number:03}.mp4").write_text(content)
     return folder
+
+
+def prepare_slowly(raw: str, out: str, workers: str) -> None:
+    """What the program of a test does that kills it."""
+    asked = recipe(Read(ReadSettings(seconds=0.05)), Double(), Largest(), OfKept())
+    prepare(Path(raw), Path(out), asked, PrepareSettings(workers=int(workers)))

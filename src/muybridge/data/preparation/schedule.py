@@ -138,6 +138,7 @@ class Schedule:
         """With what a global stage says of those that everything before it keeps."""
         branches = list(branches)
         kept = [branch.record for branch in branches if not self.verdicts(branch, place + 1)]
+        kept.sort(key=lambda record: (record.id, record.media, record.text))  # whichever came first
         found = self.stages[place].run_all(kept)
         kept_ids = {record.id for record in kept}
         return [

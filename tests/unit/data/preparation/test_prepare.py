@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from muybridge.data.preparation.prepare import PrepareSettings, Watching, prepar
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.schedule import Advance
 from muybridge.data.readers import read_dataset
+from muybridge.data.record import Record
 from muybridge.errors import ConfigError, OutputError, PreparationError
 from muybridge.files.folder_lock import locked_folder
 
@@ -217,6 +220,50 @@ def test_two_programs_do_not_share_a_folder(tmp_path: Path) -> None:
         pytest.raises(OutputError, match="Another program prepares clips"),
     ):
         run(raw, out)
+
+
+@pytest.fixture
+def short_of_space() -> Iterator[Callable[[int], None]]:
+    """No file may grow beyond so many bytes, from when it is called."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_lists_as_they_were(tmp_path: Path, short_of_space: Callable[[int], None]) -> None:
+    raw, out = write_files(tmp_path / "raw", "1", "2", "3"), tmp_path / "out"
+    run(raw, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    write_files(raw / "more", *map(str, range(10, 40)))
+
+    length = (out / "journal" / "results.jsonl").stat().st_size
+    for most in (length + 1000, length + 4000):
+        short_of_space(most)
+        with pytest.raises(OutputError, match="Free some space"):
+            run(raw, out)
+        assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    short_of_space(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    assert len(run(raw, out).kept) == 10
+
+
+class Interrupts(Read):
+    """Is interrupted at the third file, as by Ctrl-C."""
+
+    def run(self, record: Record, work: Path) -> list[Record]:
+        if record.media.endswith("002.mp4") and not (work / "interrupted").exists():
+            (work / "interrupted").touch()
+            raise KeyboardInterrupt
+        return super().run(record, work)
+
+
+def test_an_interruption_keeps_what_is_done(tmp_path: Path) -> None:
+    raw, out = write_files(tmp_path / "raw", "1", "2", "3", "4"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, out, recipe(Interrupts()))
+    assert runs(out) == ["read"] * 2
+
+    assert numbers(run(raw, out, recipe(Interrupts()))) == [1, 2, 3, 4]
+    assert runs(out) == ["read"] * 2
 
 
 def test_the_set_does_not_lie_in_its_source(tmp_path: Path) -> None:

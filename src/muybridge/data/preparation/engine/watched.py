@@ -18,7 +18,8 @@ from muybridge.errors import PreparationError
 
 TRIES = 2
 """How often a record may end a process before it is given up; what else ended it does not come twice."""
-_START_S = 120.0
+_STARTS = 5
+_START_S = 600.0
 _LOAD_S = 1800.0
 _END_S = 2.0
 
@@ -176,7 +177,7 @@ class WatchedProcess:
         self._end()
         if not self._is_ready:
             self._failed_starts += 1
-            if self._failed_starts >= 3:
+            if self._failed_starts >= _STARTS:
                 raise PreparationError(
                     f"No process stays alive ({_ended_by(code)}). Try fewer workers, or more memory."
                 )
