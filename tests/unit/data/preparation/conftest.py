@@ -1,4 +1,4 @@
-"""Synthetic films, clips and models, made once."""
+"""Synthetic films: textured scenes that move, made once."""
 
 from __future__ import annotations
 
