@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from muybridge.data.crop import box_of
 from muybridge.data.record import Record
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.types import VideoShape
 from muybridge.video.encoding import Frames
-from muybridge.video.moments import frames_at
+from muybridge.video.moments import distinct_frames_at, frames_at
 from muybridge.video.picture import read_picture
 
 
@@ -79,16 +80,39 @@ def read_clip(record: Record, shape: VideoShape, spacing_s: float, draw: Draw) -
     return np.stack([_cut(pixels, shape, draw) for pixels in _frames(record, shape, spacing_s, draw)])
 
 
+def frames_of(record: Record, times_s: Sequence[float], cover: tuple[int, int] | None = None) -> Iterator[Frames]:
+    """Frames of a video's record at times in its file, cut to the part of the picture that it means.
+
+    See `video.moments.frames_at` for the times, `cover`, and what is raised.
+    """
+    box = box_of(record.extra)
+    if box is None:
+        return frames_at(record.source, times_s, record.fps, cover)
+    return map(box.cut, frames_at(record.source, times_s, record.fps, box.cover_whole(cover)))
+
+
+def distinct_frames_of(
+    record: Record, times_s: Sequence[float], cover: tuple[int, int] | None = None
+) -> Iterator[tuple[float, Frames]]:
+    """As `frames_of`, each with the time at which it comes up in the file, and none twice."""
+    box = box_of(record.extra)
+    whole = cover if box is None else box.cover_whole(cover)
+    for time_s, pixels in distinct_frames_at(record.source, times_s, record.fps, whole):
+        yield time_s, pixels if box is None else box.cut(pixels)
+
+
 def _frames(record: Record, shape: VideoShape, spacing_s: float, draw: Draw) -> Iterator[Frames]:
     if record.kind == "video":
         times = clip_times(record, shape.num_frames, spacing_s, draw)
-        return frames_at(record.source, times, record.fps, (shape.height, shape.width))
+        return frames_of(record, times, (shape.height, shape.width))
     if shape.num_frames != 1:
         raise ConfigError(f"{record.name} is a picture and has one frame, not {shape.num_frames}.")
     try:
-        return iter([np.asarray(read_picture(record.source, record.name))])
+        pixels = np.asarray(read_picture(record.source, record.name))
     except ConfigError as error:
         raise InputFileError(str(error), "unusable") from error
+    box = box_of(record.extra)
+    return iter([pixels if box is None else box.cut(pixels)])
 
 
 def _cut(pixels: Frames, shape: VideoShape, draw: Draw) -> Frames:

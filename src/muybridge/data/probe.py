@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from muybridge.data.crop import box_of
 from muybridge.data.record import Record, Refusal
 from muybridge.errors import InputFileError, MuybridgeError
 from muybridge.types import SettingsDict
@@ -64,6 +65,7 @@ def _picture(record: Record, settings: ProbeSettings) -> Record:
         if settings.every_frame or image.has_transparency_data:
             as_seen(image, "The picture")
         height, width = upright_size(image)
+    width, height = _meant(record, width, height)
     return replace(record, width=width, height=height, fps=None, frames=1)
 
 
@@ -91,7 +93,20 @@ def _video(record: Record, settings: ProbeSettings) -> Record:
     # Of a whole file they are counted; of a part they follow from its share of the time.
     frames = track.num_frames if not record.is_part else max(1, round(track.num_frames * part / duration))
     fps = track.fps or track.num_frames / duration
-    return replace(record, width=track.width, height=track.height, fps=round(fps, _DIGITS), frames=frames, extra=extra)
+    width, height = _meant(record, track.width, track.height)
+    return replace(record, width=width, height=height, fps=round(fps, _DIGITS), frames=frames, extra=extra)
+
+
+def _meant(record: Record, width: int, height: int) -> tuple[int, int]:
+    """The size of the part of the picture that the record means. Raises InputFileError: the file has another size."""
+    box = box_of(record.extra)
+    if box is None:
+        return width, height
+    if (box.of_width, box.of_height) != (width, height):
+        raise InputFileError(
+            f"It is {width}x{height}, and the part of its picture is one of {box.of_width}x{box.of_height}.", "crop"
+        )
+    return box.width, box.height
 
 
 def _duration(record: Record, track: Track) -> float:

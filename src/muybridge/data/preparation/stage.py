@@ -186,7 +186,7 @@ class Stage(ABC):
 
 
 def field_of(record: Record, name: str) -> object:
-    """A field of a record, its `duration_s`, or what stands in its `extra` under names joined by dots; None where there is none."""
+    """A field of a record, its `duration_s`, or what is in its `extra` under names joined by dots; None if nothing."""
     if name in _RECORD_FIELDS or name in _DERIVED:
         return getattr(record, name)
     found: object = record.extra

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.films import Pixels, scene, texture
 
 from muybridge.data.preparation.cuts import scan
 from muybridge.data.preparation.detectors import cut_detectors
@@ -16,8 +17,8 @@ from muybridge.data.preparation.stage import Refused
 from muybridge.data.preparation.stages.split import Split, SplitSettings
 from muybridge.data.probe import probe
 from muybridge.data.record import Record
-from tests.unit.data.preparation.conftest import FilmMaker, Pixels, scene, texture
 
+FilmMaker = Callable[..., Path]
 SMALL = (96, 64)
 
 

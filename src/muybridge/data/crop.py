@@ -1,0 +1,58 @@
+"""The part of a clip's picture that is meant, where it is not all of it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from muybridge.types import SettingsDict, SettingsView
+from muybridge.video.encoding import Frames
+
+CROP = "crop"
+"""Under this name `extra` says which part of the picture a record means; its width and height are those of the part."""
+
+
+class Box(NamedTuple):
+    """A part of a picture, in pixels of the upright picture.
+
+    Attributes:
+        left: columns before it.
+        top: rows above it.
+        width: of it.
+        height: of it.
+        of_width: of the whole picture.
+        of_height: likewise.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    of_width: int
+    of_height: int
+
+    def cut(self, pixels: Frames) -> Frames:
+        """Of a picture `[h, w, ...]`, which may be scaled, the part; nothing that lies outside is in it."""
+        down, across = pixels.shape[0] / self.of_height, pixels.shape[1] / self.of_width
+        top, left = math.ceil(self.top * down), math.ceil(self.left * across)
+        bottom = max(top + 1, math.floor((self.top + self.height) * down))
+        right = max(left + 1, math.floor((self.left + self.width) * across))
+        return pixels[top:bottom, left:right]
+
+    def cover_whole(self, cover: tuple[int, int] | None) -> tuple[int, int] | None:
+        """How large (height, width) the whole picture must be for the part to cover a size."""
+        if cover is None:
+            return None
+        scale = max((cover[0] + 2) / self.height, (cover[1] + 2) / self.width)
+        return math.ceil(self.of_height * scale), math.ceil(self.of_width * scale)
+
+
+def box_of(extra: SettingsView) -> Box | None:
+    """What a record's `extra` says."""
+    found = extra.get(CROP)
+    return None if found is None else Box(*found)
+
+
+def crop_extra(box: Box) -> SettingsDict:
+    """What a record's `extra` says of a part."""
+    return {CROP: list(box)}
