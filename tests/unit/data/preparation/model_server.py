@@ -38,7 +38,7 @@ class Asked:
 
 
 class ModelServer:
-    """Answers with what `reply` makes of a question; keeps what was asked, and how many questions there were at once."""
+    """Answers with what `reply` makes of a question; keeps all questions, and how many there were at once."""
 
     def __init__(self, reply: Callable[[Asked], Reply]) -> None:
         self.asked: list[Asked] = []
@@ -73,7 +73,7 @@ class ModelServer:
                 self.end_headers()
                 self.wfile.write(answer.body)
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -68,7 +68,7 @@ class EndpointAddress:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Whoever is sent elsewhere would take the key along."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
@@ -182,6 +182,7 @@ def checked_url(url: str) -> str:
     Raises:
         ConfigError: it is none, or holds a password or a query, which would be shown in reports.
     """
+    parts = urlsplit("")
     try:
         parts = urlsplit(url)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

@@ -15,8 +15,8 @@ _OPENING = re.compile(
     re.IGNORECASE,
 )
 _CHAT = re.compile(
-    r"(?:sure|certainly|of course|absolutely|okay|ok|here(?:'s| is| are)|as requested|caption|description|answer|"
-    r"output|rewritten(?: text| caption)?)\b\s*[,:!.]",
+    r"(?:sure|certainly|of course|absolutely|okay|ok|as requested|caption|description|answer|output|"
+    r"rewritten(?: text| caption)?)\b\s*[,:!.]|here(?:'s|\s+is|\s+are)\b[^.:]{0,60}:",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(

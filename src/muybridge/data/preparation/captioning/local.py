@@ -32,7 +32,7 @@ class LocalWriter:
         task = "image-text-to-text" if takes_pictures else "text-generation"
         self._takes_pictures = takes_pictures
         self._most_tokens = most_tokens
-        self._pipe = load_from_folder(lambda: _load(task, folder, device), folder, f"a model for {task}")
+        self._pipe: Any = load_from_folder(lambda: _load(task, folder, device), folder, f"a model for {task}")
 
     def answer(self, turns: Sequence[Turn]) -> Answer:
         """Answer, each time with the likeliest next word.
@@ -58,15 +58,12 @@ class LocalWriter:
         return {"role": turn.role, "content": [*pictures, {"type": "text", "text": turn.text}]}
 
     def _count(self, text: str) -> int:
-        tokenizer: Any = self._pipe.tokenizer
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self._pipe.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _load(task: str, folder: Path, device: str | None) -> Pipeline:
     from transformers import pipeline
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     pipe: Any = pipeline(task, model=str(folder), device=best_device(device), dtype="auto")  # type: ignore[call-overload]
     template = getattr(pipe.processor, "chat_template", None) or getattr(pipe.tokenizer, "chat_template", None)
     if not template:

@@ -45,6 +45,10 @@ def load_from_folder(load: Callable[[], _Model], folder: Path, kind: str) -> _Mo
     Raises:
         CheckpointError: it is no such model, or damaged.
     """
+    from transformers.utils import logging
+
+    has_bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         return load()
     # transformers raises whatever its parts do about files that are missing, damaged or of another kind.
@@ -53,6 +57,9 @@ def load_from_folder(load: Callable[[], _Model], folder: Path, kind: str) -> _Mo
         raise CheckpointError(
             f"{shown(str(folder))} cannot be loaded as {kind}: {type(error).__name__}: {shown(said)}"
         ) from error
+    finally:
+        if has_bar:
+            logging.enable_progress_bar()
 
 
 def folder_digest(folder: Path) -> str:

@@ -30,7 +30,7 @@ class ClipPictures:
 
     def address(self, record: Record) -> str | None:
         """An address with the picture in it; None where the file can no longer be read."""
-        path = self._folder / f"{record.id}.webp"
+        path = self._folder / record.id  # without a suffix, as folders of pictures may be sets
         content = _known(path)
         if content is None:
             content = _drawn(record)

@@ -36,7 +36,7 @@ class Caption(WritingStage):
     """Writes `text`; `extra` gets `caption`, with who wrote it and what was asked."""
 
     Settings = CaptionSettings
-    settings: CaptionSettings
+    settings: CaptionSettings  # type: ignore[assignment]  # made of what `Settings` says
     needs: ClassVar[frozenset[str]] = frozenset(("duration",))
     uses: ClassVar[frozenset[str]] = frozenset(("text", "crop"))
     gives: ClassVar[frozenset[str]] = frozenset(("text", "caption"))
