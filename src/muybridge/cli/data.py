@@ -215,6 +215,36 @@ def show(
         output.print("".join(f"  {line}\n" for line in text.splitlines()), end="")
 
 
+@app.command()
+def stages(as_json: Json = False) -> None:
+    """Show the recipes, and every stage with its settings, what they are, and their defaults."""
+    from muybridge.data.preparation.recipe import Recipe, recipe_names
+    from muybridge.data.preparation.stage import stage_kinds
+
+    recipes = {name: Recipe.load(name) for name in recipe_names()}
+    kinds = stage_kinds()
+    if as_json:
+        settings = {name: kind.Settings.model_json_schema()["properties"] for name, kind in kinds.items()}
+        print_json({"recipes": {name: each.settings() for name, each in recipes.items()}, "stages": settings})
+        return
+    for name, each in recipes.items():
+        output.print(f"{name}: {', '.join((*(stage.name for stage in each.stages), *each.idle))}")
+    for name, kind in sorted(kinds.items()):
+        output.print(f"\n{name}: {_first_paragraph(kind.__doc__)}")
+        for setting, field in kind.Settings.model_fields.items():
+            default = "" if field.default is None else f" = {_yaml(field.default)}"
+            output.print(f"  {name}.{setting}{default}\n    {' '.join((field.description or '').split())}")
+
+
+def _first_paragraph(text: str | None) -> str:
+    """Up to the first empty line of a docstring, on one line."""
+    return " ".join((text or "").strip().partition("\n\n")[0].split())
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 _WRITERS = ("easyanimate", "videofolder", "webdataset", "manifest")
 
 

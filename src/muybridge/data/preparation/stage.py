@@ -31,7 +31,7 @@ _DERIVED = frozenset(("duration_s",))
 class StageSettings(BaseModel):
     """Base of the settings of stages: plain values that files can hold, each with a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Refused(MuybridgeError):  # noqa: N818  # nothing is wrong with the program or its settings

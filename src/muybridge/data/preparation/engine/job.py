@@ -15,7 +15,7 @@ from muybridge.data.preparation.engine.changes import apply_result, result_of
 from muybridge.data.preparation.stage import Refused, Stage
 from muybridge.data.preparation.status import Status
 from muybridge.data.record import Record
-from muybridge.errors import MuybridgeError, PreparationError
+from muybridge.errors import MuybridgeError, OutputError, PreparationError
 
 CHANGED = "changed"
 """Rule of records whose file was written to while it was read."""
@@ -100,10 +100,9 @@ class Job:
         """Stays the same while its stages are run."""
         return self.first or self.key
 
-    @property
-    def seconds(self) -> float:
+    def seconds(self, stages: Sequence[Stage]) -> float:
         """That its first stage may take."""
-        return self.limits.seconds_for(self.record, self.stamp)
+        return self.limits.seconds_for(self.record, self.stamp) + stages[self.stage].seconds_more
 
     def after(self, finished: Finished, stages: Sequence[Stage], work: Path) -> Job:
         """What is left of it when its first stage has given one record."""
@@ -165,7 +164,8 @@ class Engine(ABC):
         """Wait until stages are done, and say what came of them, those of a job in order; at times there is nothing.
 
         Raises:
-            PreparationError: a stage cannot begin, or no process can be started.
+            PreparationError: a stage cannot begin or go on, or no process can be started.
+            OutputError: what a stage writes cannot be written.
         """
 
 
@@ -200,6 +200,7 @@ class Worker:
         Raises:
             MemoryError: there is none left; what else goes wrong with the record becomes a status.
             PreparationError: the stage cannot be loaded, or says that it can go on with no record at all.
+            OutputError: what it writes cannot be written.
         """
         if not self.is_loaded(job.stage):
             self.load(job.stage)
@@ -214,7 +215,7 @@ class Worker:
             text = json.dumps(result_of(job.record, found, self.work), sort_keys=True, allow_nan=False)
         except Refused as refused:
             return ended(job, refused.status, refused.rule, refused.reason)
-        except (MemoryError, PreparationError):
+        except (MemoryError, PreparationError, OutputError):  # the next record would not fare better
             raise
         except Exception as error:  # whatever it is, it is about this record and not about the others
             return ended(job, "failed", "error", _told(error))

@@ -146,7 +146,7 @@ class WatchedProcess:
             self._deadline = time.monotonic() + _LOAD_S
         elif self._given is not None:
             job = self._left()
-            self._deadline = time.monotonic() + job.seconds + self._stages[job.stage].seconds_more
+            self._deadline = time.monotonic() + job.seconds(self._stages)
         else:
             self._deadline = float("inf")
 
@@ -200,7 +200,9 @@ class WatchedProcess:
         job = self._left()
         self._tries += 1
         if self._tries >= TRIES:
-            return self._given_up(ended(job, "timeout", "timeout", f"it took longer than {job.seconds:.0f} s"))
+            return self._given_up(
+                ended(job, "timeout", "timeout", f"it took longer than {job.seconds(self._stages):.0f} s")
+            )
         self._again()
         return []
 

@@ -28,7 +28,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class Unloadable:
-    """That a stage cannot be loaded.
+    """That a stage cannot be loaded, or cannot go on whatever the record.
 
     Attributes:
         reason: why.
@@ -63,7 +63,7 @@ def work(pipe: Connection, content: bytes, memory_bytes: int | None) -> None:
 
 def _serve(pipe: Connection, content: bytes) -> None:
     from muybridge.data.preparation.engine.job import Worker, out_of_memory
-    from muybridge.errors import PreparationError
+    from muybridge.errors import OutputError, PreparationError
 
     worker = Worker(*pickle.loads(content))
     pipe.send(None)
@@ -79,7 +79,7 @@ def _serve(pipe: Connection, content: bytes) -> None:
                 pipe.send(out_of_memory(job))
                 pipe.send(Leaving())
                 return
-            except PreparationError as error:
+            except (PreparationError, OutputError) as error:
                 pipe.send(Unloadable(str(error)))
                 return
             pipe.send(finished)
