@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, insert, select, text, update
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -204,7 +204,9 @@ def _prepare_sqlite(engine: Engine, url: URL) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{folder} cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
+        raise StoreError(
+            f"{folder} cannot be made ({error.strerror}). Choose a folder that you may write to."
+        ) from error
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _: object) -> None:
@@ -241,14 +243,15 @@ def _make_tables(engine: Engine, url: URL) -> None:
                 raise StoreError(f"The database {_shown(url)} holds other tables. Give jobs a database of their own.")
             tables.metadata.create_all(connection)
             connection.execute(
-                insert(tables.meta), [{"name": "version", "value": tables.SCHEMA_VERSION}, {"name": "revision", "value": 0}]
+                insert(tables.meta),
+                [{"name": "version", "value": tables.SCHEMA_VERSION}, {"name": "revision", "value": 0}],
             )
             return
         version = _version(connection)
     if version > tables.SCHEMA_VERSION:
         raise StoreError(
-            f"The store {_shown(url)} was made by a newer version of this program (its tables are {version}, known here "
-            f"are {tables.SCHEMA_VERSION}). Use that version, or another store."
+            f"The store {_shown(url)} was made by a newer version of this program (its tables are {version}, known "
+            f"here are {tables.SCHEMA_VERSION}). Use that version, or another store."
         )
     if version < tables.SCHEMA_VERSION:
         _migrate(engine, url, version)

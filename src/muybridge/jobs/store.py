@@ -174,7 +174,7 @@ class JobStore:
             ).scalar_one_or_none()
             waited = 0.0 if oldest is None else max(0.0, self._database.now(connection) - oldest)
         numbers = dict.fromkeys(("queued", "in_progress", "completed", "failed"), 0)
-        return Counts(numbers | {status: count for status, count in rows}, waited)
+        return Counts(numbers | {row[0]: row[1] for row in rows}, waited)
 
     # ------------------------------------------------------------------ wishes
 
@@ -281,9 +281,7 @@ class JobStore:
             now = self._database.now(connection)
             connection.execute(delete(tables.removed).where(tables.removed.c.at < now - _FORGET_REMOVED_S))
             connection.execute(delete(tables.jobs).where(_j.id == job_id))
-            connection.execute(
-                insert(tables.removed).values(id=job_id, owner=job.owner, revision=revision, at=now)
-            )
+            connection.execute(insert(tables.removed).values(id=job_id, owner=job.owner, revision=revision, at=now))
             return job
 
     def uploads_in_use(self, uploads: Sequence[str]) -> set[str]:
@@ -370,9 +368,12 @@ class JobStore:
                 "lease_until": None,
                 "revision": revision,
             }
-            return connection.execute(
-                update(tables.jobs).where(*_held(job_id, worker)).values({**values, **times})
-            ).rowcount == 1
+            return (
+                connection.execute(
+                    update(tables.jobs).where(*_held(job_id, worker)).values({**values, **times})
+                ).rowcount
+                == 1
+            )
 
     def give_back(self, job_id: str, worker: str) -> bool:
         """Let a job wait again at its place, as if it had not been begun: its worker stops, through no fault of it."""
