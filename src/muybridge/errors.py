@@ -63,5 +63,9 @@ class InterruptedRunError(MuybridgeError):
     """A run of several parts was interrupted; what is finished stays, and the same call goes on from there."""
 
 
+class Cancelled(MuybridgeError):  # noqa: N818  # nothing went wrong: somebody asked for an early end
+    """Raised by what is told of the progress of a video: no more is made of it, and no file of it is left behind."""
+
+
 class TrainingError(MuybridgeError):
     """Training cannot go on."""
