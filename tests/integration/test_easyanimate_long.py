@@ -31,7 +31,7 @@ from muybridge.request import GenerateRequest, Request
 from muybridge.request.flat import request_of_call
 from muybridge.request.generate_request import repeated
 from muybridge.service.generation import open_inputs
-from muybridge.service.long_generation import check_redo, continue_to_file, is_long, segments_folder
+from muybridge.service.long_generation import Redo, check_redo, continue_to_file, is_long, segments_folder
 from muybridge.video import read_video
 
 Frames = npt.NDArray[np.uint8]
@@ -226,9 +226,11 @@ def request_of(**changes: Any) -> GenerateRequest:
 
 def to_file(pipeline: EasyAnimatePipeline, output: Path, redo: set[int] | None = None, **changes: Any) -> Frames:
     request = request_of(**changes)
-    path, settings = continue_to_file(pipeline, request, output, open_inputs(request), redo=redo or ())
-    assert read_video(path).request == json.loads(json.dumps(settings))  # which makes text of the frames of keyframes
-    return read_video(path).frames
+    written = continue_to_file(pipeline, request, output, open_inputs(request), redo=Redo(redo or ()))
+    video = read_video(written.path)
+    assert video.request == json.loads(json.dumps(written.settings))  # which makes text of the frames of keyframes
+    assert written.size == video.frames.shape[:3]
+    return video.frames
 
 
 def test_one_segment_of_a_file_is_made_anew(pipeline: EasyAnimatePipeline, tmp_path: Path) -> None:

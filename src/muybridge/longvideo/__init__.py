@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from muybridge.longvideo.continuation import Carry, ContinuedVideo, FrameSink, SegmentGenerator, continue_video
+from muybridge.longvideo.continuation import (
+    Carry,
+    ContinuedVideo,
+    FrameSink,
+    SegmentGenerator,
+    continue_video,
+    missing_segments,
+)
 from muybridge.longvideo.drift import Drift, DriftReport, SegmentStatistics, measure_segment
 from muybridge.longvideo.joining import Join, crossfade, join_frames
 from muybridge.longvideo.plan import Policy, Segment, plan_segments
@@ -29,6 +36,7 @@ __all__ = [
     "crossfade",
     "join_frames",
     "measure_segment",
+    "missing_segments",
     "plan_segments",
     "recorded_seed",
     "segment_seed",

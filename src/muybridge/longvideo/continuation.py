@@ -135,6 +135,25 @@ def continue_video(
     return ContinuedVideo(video.num_frames, len(video.statistics), maker.num_made, DriftReport(tuple(video.statistics)))
 
 
+def missing_segments(
+    plan: Iterable[Segment],
+    folder: str | os.PathLike[str],
+    settings: ContinuationSettings,
+    redo: Collection[int] = (),
+    is_following_redone: bool = False,
+) -> list[int]:
+    """Which segments the same call of `continue_video` would make, by index; those of `redo` are marked for it here.
+
+    Raises:
+        ConfigError: as `continue_video`, for settings or a plan that are not those of the finished segments.
+        OutputError: likewise.
+        InputFileError: likewise.
+    """
+    work = WorkFolder(folder, settings)
+    work.mark_for_redo(redo, is_following_redone)
+    return [segment.index for segment in plan if work.finished(segment) is None]
+
+
 class _Growing:
     """The end of the video so far.
 

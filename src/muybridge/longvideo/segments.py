@@ -12,6 +12,7 @@ from muybridge.errors import ConfigError, InterruptedRunError, ShapeError
 from muybridge.longvideo.continuation import Carry
 from muybridge.longvideo.plan import Segment, plan_segments
 from muybridge.pipelines.base import OutputType
+from muybridge.pipelines.progress import OnProgress, Progress
 from muybridge.request import Condition, Inputs, Request, Segments
 from muybridge.request.condition import conditions_of_call
 from muybridge.request.sizes import fit_size
@@ -45,6 +46,7 @@ class PipelineSegments:
         request: Request,
         inputs: Inputs | None = None,
         batched_guidance: bool | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         """Check what can be, before anything is made.
 
@@ -55,6 +57,7 @@ class PipelineSegments:
                 of one piece of the VAE (8 in EasyAnimate V3).
             inputs: its files, where they have been opened already.
             batched_guidance: see `VideoPipeline.make`.
+            on_progress: likewise, told of each segment; what it raises ends the video there.
 
         Raises:
             ConfigError: an unknown strategy, one that the model cannot follow, or conditions that a long video cannot
@@ -83,6 +86,7 @@ class PipelineSegments:
         self._keyframes = keyframes
         self._inputs = inputs or Inputs()
         self._batched_guidance = batched_guidance
+        self._on_progress = on_progress
         self.strategy: Strategy = strategy
         self.segment_frames = asked.frames or pipeline.frames_at_once
         self._piece_frames: int = pipeline.codec.frame_multiple
@@ -128,9 +132,14 @@ class PipelineSegments:
         if carried is not None:
             conditions.append(_known_latents(self._known(segment, carried)))
         latents = self._make(segment, seed, conditions, "latent")
-        profile = self._request.sampling.profile
-        frames = np.concatenate(list(self._pipeline.decode(latents[0], profile, seed)))
+        frames = np.concatenate(list(self._decoded(latents[0], seed)))
         return frames, latents[:, :, : self._num_latents(segment.add_stop)]
+
+    def _decoded(self, latents: Tensor, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
+        for frames in self._pipeline.decode(latents, self._request.sampling.profile, seed):
+            if self._on_progress is not None:
+                self._on_progress(Progress("decode"))
+            yield frames
 
     def _make(self, segment: Segment, seed: int, conditions: list[Condition], output_type: OutputType) -> Any:
         own, shape = self._request, self._request.shape
@@ -143,7 +152,11 @@ class PipelineSegments:
             }
         )
         made = self._pipeline.make(
-            request, inputs=self._inputs, output_type=output_type, batched_guidance=self._batched_guidance
+            request,
+            inputs=self._inputs,
+            output_type=output_type,
+            batched_guidance=self._batched_guidance,
+            on_progress=self._on_progress,
         )
         if self._pipeline.is_interrupted:
             raise InterruptedRunError(

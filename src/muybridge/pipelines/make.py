@@ -13,6 +13,7 @@ from muybridge.errors import ConfigError
 from muybridge.pipelines.base import OutputType, PipelineBase, StepCallback
 from muybridge.pipelines.call import CallSettings
 from muybridge.pipelines.plan import Plan, Planner, batch_of
+from muybridge.pipelines.progress import OnProgress, Progress, tell_nobody
 from muybridge.pipelines.record import recorded
 from muybridge.pipelines.run import Run
 from muybridge.request import Inputs, Request
@@ -74,7 +75,7 @@ class VideoPipeline(PipelineBase):
         return self.make(request_of_call(given), **options)
 
     @torch.no_grad()
-    def make(
+    def make(  # noqa: PLR0913  # the one way in; everything besides the request goes by keyword
         self,
         request: Request,
         *,
@@ -85,6 +86,7 @@ class VideoPipeline(PipelineBase):
         output_type: OutputType = "video",
         callback_on_step_end: StepCallback | None = None,
         batched_guidance: bool | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Carry a request out; everything that can be checked is checked before a step is run.
 
@@ -99,6 +101,7 @@ class VideoPipeline(PipelineBase):
             callback_on_step_end: called with (pipeline, step, timestep, {"latents": ...}); may return replaced latents.
             batched_guidance: both branches of guidance at once, or one after the other in half the memory; by default
                 as the pipeline was placed in memory, else at once.
+            on_progress: told what is done, and ends the call by what it raises; it changes nothing.
 
         Raises:
             ConfigError: values out of range, that exclude each other, that would have no effect, or that this model
@@ -109,6 +112,8 @@ class VideoPipeline(PipelineBase):
             NonFiniteError: values became NaN, infinite or all zero; names the step and the first layer.
         """
         self._interrupt = False
+        tell = on_progress or tell_nobody
+        tell(Progress("encode"))
         batched = self.placement is None or self.placement.batched_guidance
         plan = Planner(self, request, inputs or Inputs()).plan(
             batch_of(request, prompts, negative_prompts, num_videos_per_prompt),
@@ -117,9 +122,9 @@ class VideoPipeline(PipelineBase):
             batched if batched_guidance is None else batched_guidance,
         )
         with self._weighing(plan.loras):
-            result = Run(self, plan).latents()
+            result = Run(self, plan, tell).latents()
             record = recorded(self, plan)
-        videos = _finished(self, plan, result, record)
+        videos = _finished(self, plan, result, record, tell)
         single = prompts is None and request.prompt is not None and num_videos_per_prompt == 1
         return videos[0] if single and output_type == "video" else videos
 
@@ -148,13 +153,18 @@ def _smoothing(profile: str | None, seed: int) -> torch.Generator | None:
     return video_generators(seed, 1)[0] if profile == "reference" else None
 
 
-def _finished(pipeline: VideoPipeline, plan: Plan, latents: Tensor, record: SettingsDict) -> Any:
+def _finished(
+    pipeline: VideoPipeline, plan: Plan, latents: Tensor, record: SettingsDict, tell: OnProgress = tell_nobody
+) -> Any:
     """The result in the form that was asked for."""
     if plan.output_type == "latent":
         pipeline.maybe_free_model_hooks()
         return latents
+    tell(Progress("decode"))
     seed, profile = plan.request.sampling.seed or 0, plan.request.sampling.profile
-    decoded = (pipeline.codec.decode(each, _smoothing(profile, seed + i)) for i, each in enumerate(latents))
+    decoded = (
+        _told(pipeline.codec.decode(each, _smoothing(profile, seed + i)), tell) for i, each in enumerate(latents)
+    )
     if plan.output_type in ("pt", "np"):
         pixels = torch.stack([torch.cat(list(pieces)) for pieces in decoded])
         pipeline.maybe_free_model_hooks()
@@ -164,6 +174,12 @@ def _finished(pipeline: VideoPipeline, plan: Plan, latents: Tensor, record: Sett
     fps = plan.request.shape.fps or 0.0
     videos = [Video(each, fps=fps, request=_own_record(plan, record, i)) for i, each in enumerate(frames)]
     return [video.to_pil() for video in videos] if plan.output_type == "pil" else videos
+
+
+def _told(pieces: Iterator[Tensor], tell: OnProgress) -> Iterator[Tensor]:
+    for piece in pieces:
+        tell(Progress("decode"))
+        yield piece
 
 
 def _own_record(plan: Plan, record: SettingsDict, index: int) -> SettingsDict:

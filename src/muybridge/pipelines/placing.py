@@ -14,7 +14,7 @@ from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.planning import PartialShape, plan_wishes
 from muybridge.runtime.options import choose, look_up
 from muybridge.runtime.placement import Placement
-from muybridge.runtime.plan import choices_in, choose_run, parse_bytes
+from muybridge.runtime.plan import PlanSettings, choices_in, choose_run, parse_bytes
 from muybridge.types import VideoShape
 from muybridge.vae.pieces import set_exact_pieces
 
@@ -128,6 +128,19 @@ def fit(
     chosen, made = run.settings, plan.shape
     size = (made.num_frames, made.height, made.width)
     return Placement(chosen.dtype, chosen.guidance, chosen.tiled_vae, chosen.offload, peak_bytes=run.peak, shape=size)
+
+
+def choices_for(wish: Wish, device: torch.device) -> tuple[PlanSettings, ...]:
+    """The settings that a wish leaves to choose among, the preferred ones first; without a word about memory, one.
+
+    Raises:
+        ConfigError: a precision that is not known, or optimizations that memory decides over.
+    """
+    dtypes = _dtypes(wish.dtype, device, wish.memory)
+    if wish.memory is None:
+        return (PlanSettings(dtypes[0]),)
+    speed = (wish.speed,) if isinstance(wish.speed, str) else tuple(wish.speed)
+    return choices_in(dtypes, can_offload=_can_offload(speed, device))
 
 
 def _can_offload(speed: Sequence[str], device: torch.device) -> bool:

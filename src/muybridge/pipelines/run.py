@@ -18,6 +18,7 @@ from muybridge.debug import first_anomalous_module
 from muybridge.errors import NonFiniteError
 from muybridge.pipelines.base import Network, PipelineBase, Told, step_options
 from muybridge.pipelines.plan import Plan
+from muybridge.pipelines.progress import OnProgress, Progress, tell_nobody
 from muybridge.request import FreeInit
 from muybridge.sampling import (
     ContextWindows,
@@ -36,9 +37,10 @@ from muybridge.types import SettingsDict
 class Run:
     """A plan, carried out up to latents."""
 
-    def __init__(self, pipeline: PipelineBase, plan: Plan) -> None:
-        """Of a pipeline."""
+    def __init__(self, pipeline: PipelineBase, plan: Plan, tell: OnProgress = tell_nobody) -> None:
+        """Of a pipeline; `tell` is told of every step."""
         self.pipeline = pipeline
+        self.tell = tell
         self.plan = plan
         self.task = plan.task
         self.sampling = plan.request.sampling
@@ -72,7 +74,7 @@ class Run:
         )
         network = pipeline._network(told)
         options = step_options(self.plan.solver, self.sampling.eta, generators)
-        loop = Loop(pipeline, self.plan, network, kept, options)
+        loop = Loop(pipeline, self.plan, network, kept, options, self.tell)
         try:
             if (settings := self.sampling.free_init) is None:
                 return loop.run(self._start(noise, video, kept), task.timesteps, noise)
@@ -150,7 +152,13 @@ class Loop:
     """The denoising loop of one call, with everything that happens around its steps."""
 
     def __init__(
-        self, pipeline: PipelineBase, plan: Plan, network: Network, kept: Kept | None, options: SettingsDict
+        self,
+        pipeline: PipelineBase,
+        plan: Plan,
+        network: Network,
+        kept: Kept | None,
+        options: SettingsDict,
+        tell: OnProgress = tell_nobody,
     ) -> None:
         """The network under guidance, in windows if there are any.
 
@@ -160,7 +168,10 @@ class Loop:
             network: told everything.
             kept: what is put back after every step, if anything.
             options: of the solver's steps.
+            tell: told of every step.
         """
+        self._tell = tell
+        self._done, self._steps = 0, _count_steps(plan)
         self.pipeline = pipeline
         self.plan = plan
         self.kept = kept
@@ -200,6 +211,7 @@ class Loop:
             backbone = self.pipeline.backbone
             return first_anomalous_module(backbone, lambda: self.guidance(latents, timestep)) or "the scheduler"
 
+        self._tell(Progress("denoise", self._done, self._steps))
         bar: Any = self.pipeline.progress_bar  # pyright: ignore[reportAttributeAccessIssue]  # of a mixin at run time
         with bar(total=len(timesteps)) as bar:
             on_step = self._on_step(bar, after)
@@ -216,11 +228,22 @@ class Loop:
                 replaced = given.get("latents")
             for change in after:
                 replaced = change(report.index, report.latents if replaced is None else replaced)
+            self._done += 1
+            self._tell(Progress("denoise", self._done, self._steps, report))
             if pipeline._interrupt:
                 raise StopSampling(replaced)
             return replaced
 
         return on_step
+
+
+def _count_steps(plan: Plan) -> int:
+    """Of all passes; a solver may take more than it was asked for."""
+    count, again = len(plan.task.timesteps), plan.request.sampling.free_init
+    if again is None:
+        return count
+    asked = plan.request.sampling.num_inference_steps or 1
+    return sum(again.steps_of(index, asked) + count - asked for index in range(again.passes))
 
 
 def _by_latent_frame(values: Tensor, num_latent_frames: int) -> Tensor:

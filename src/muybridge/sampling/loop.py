@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from muybridge.errors import NonFiniteError
+from muybridge.sampling.estimate import denoised_estimate
 from muybridge.sampling.schedulers import Scheduler
 from muybridge.types import SettingsView
 
@@ -30,11 +32,13 @@ class StepReport:
         index: of the step, from 0.
         timestep: its noise level, 0..999, on the device of the scheduler's timesteps.
         latents: after the step, `[b, c, f, h, w]`.
+        denoised: gives what the step takes the finished latents for, in float32; costs nothing until it is called.
     """
 
     index: int
     timestep: Tensor
     latents: Tensor
+    denoised: Callable[[], Tensor]
 
 
 class StopSampling(Exception):  # noqa: N818  # no error: it asks for an early end
@@ -94,7 +98,8 @@ def denoise(
         watch.record(model_input, prediction, latents)
         if on_step is not None:
             try:
-                replaced = on_step(StepReport(index, timestep, latents))
+                denoised = partial(denoised_estimate, scheduler, timestep, model_input, prediction)
+                replaced = on_step(StepReport(index, timestep, latents, denoised))
             except StopSampling as stop:
                 latents = latents if stop.latents is None else stop.latents
                 break

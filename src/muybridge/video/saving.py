@@ -75,6 +75,11 @@ class VideoWriter:
         self._stack = stack
         return self
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames it has taken; zeros before the first."""
+        return self._size
+
     def write(self, frames: Frames) -> None:
         """Append frames, `uint8 [n, h, w, 3]`; `n` may be 0. They may be changed as soon as this returns.
 
