@@ -55,7 +55,9 @@ class Access:
     def allowed(self, priority: int) -> int:
         """A priority that a caller may give: where there are several, nobody goes before others."""
         if priority > 0 and len(self._tokens) > 1:
-            raise ApiError(403, "priority: above 0 is taken where one token is known only; others wait too", "invalid_value")
+            raise ApiError(
+                403, "priority: above 0 is taken where one token is known only; others wait too", "invalid_value"
+            )
         return priority
 
     def session(self, token: str) -> str:

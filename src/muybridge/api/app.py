@@ -69,6 +69,7 @@ def create_app(
     for each in (session, uploads, settings_files, events, videos, models, health):
         app.include_router(each.router)
     if settings.easyanimate:
+        app.state.easyanimate_models = {}
         app.include_router(easyanimate.router)
     if page is not None:
         app.mount("/", StaticFiles(directory=page, html=True), name="page")

@@ -122,7 +122,9 @@ def _asked_range(request: Request, size: int, tag: str) -> tuple[int, int]:
     else:
         start, end = max(0, size - int(match[2])), size
     if start >= size or start >= end:
-        raise ApiError(416, f"The file has {size} bytes.", "invalid_value", headers={"content-range": f"bytes */{size}"})
+        raise ApiError(
+            416, f"The file has {size} bytes.", "invalid_value", headers={"content-range": f"bytes */{size}"}
+        )
     return start, end
 
 

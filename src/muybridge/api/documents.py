@@ -21,6 +21,7 @@ _OF_SERVER = ("device", "memory")
 """What the service decides by itself."""
 _REFERENCES = ("input_reference", "image_reference", "video_reference")
 _MAX_PRIORITY = 100
+_USUAL_FPS = 8.0
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,13 @@ def _take_size(given: _Fields) -> None:
 
 
 def _seconds(value: object) -> str:
-    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+    text = (
+        value
+        if isinstance(value, str)
+        else f"{value:g}"
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else ""
+    )
     if not _SECONDS.fullmatch(text) or float(text) <= 0:
         raise ApiError(400, f"seconds: must be a number above 0 (given {value!r:.80})", param="seconds")
     return text
@@ -180,7 +187,9 @@ def _last(document: SettingsDict, seconds: str, usual: Callable[[str], Usual]) -
     name = model.get("model", DEFAULT_MODEL) if isinstance(model, Mapping) else model or DEFAULT_MODEL
     known = usual(str(name))
     try:
-        fps = float(shape.get("fps") or known.fps or 8.0)
+        if known.fps is None:
+            shape.setdefault("fps", _USUAL_FPS)  # so that it lasts as long whatever the model's own rate is
+        fps = float(shape.get("fps") or known.fps or _USUAL_FPS)
         count = round(float(seconds) * fps / known.multiple) * known.multiple
     except (TypeError, ValueError, OverflowError):
         return  # of the rate the request says what is wrong

@@ -37,7 +37,9 @@ class Guard:
         answered: how many calls were answered, by (route, status); the route is a template, never what was asked for.
     """
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...], limits: Limits, answered: Counter[tuple[str, int]]) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: tuple[str, ...], limits: Limits, answered: Counter[tuple[str, int]]
+    ) -> None:
         """See `ApiSettings` for `hosts` and `limits`."""
         self.app = app
         self.answered = answered
@@ -74,7 +76,9 @@ class Guard:
         if "*" not in self._hosts and host not in self._hosts and not _is_address(host):
             # A name that somebody made point here is how pages of strangers would reach a local service.
             return ApiError(
-                421, "This service is not called by that name. Start it with --allow-host NAME to let it be.", "bad_host"
+                421,
+                "This service is not called by that name. Start it with --allow-host NAME to let it be.",
+                "bad_host",
             )
         length = headers.get("content-length", "0")
         limit = self._limit(scope)

@@ -67,7 +67,10 @@ async def metrics(request: Request, owner: Owner) -> Response:
 @router.get("/v1/queue")
 def queue(service: Shared, owner: Owner) -> Queue:
     """What there is to do of everybody's, and who does it; jobs are named to their owner only."""
-    return Queue(counts=dict(service.store.counts().by_status), workers=[_worker(each, service, owner) for each in _alive(service)])
+    return Queue(
+        counts=dict(service.store.counts().by_status),
+        workers=[_worker(each, service, owner) for each in _alive(service)],
+    )
 
 
 def _alive(service: Service) -> list[WorkerState]:

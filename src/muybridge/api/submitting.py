@@ -20,7 +20,6 @@ from muybridge.request import GenerateRequest
 from muybridge.types import SettingsDict, SettingsView
 
 
-
 @dataclass(frozen=True)
 class Origin:
     """Of a job that is made from another.

@@ -49,9 +49,7 @@ class RedoBody(_Body):
 
 
 @router.post("", openapi_extra=request_body())
-async def create(
-    request: Request, response: Response, service: Shared, owner: Owner, key: _Key = None
-) -> VideoObject:
+async def create(request: Request, response: Response, service: Shared, owner: Owner, key: _Key = None) -> VideoObject:
     """Ask for a video; it is made when its turn comes."""
     job = await submit_call(request, service, owner, key)
     response.headers["openai-poll-after-ms"] = poll_after_ms(job)
