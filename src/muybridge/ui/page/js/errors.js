@@ -39,7 +39,7 @@ export function fieldOf(param) {
 
 export function clearErrors() {
   $("#form-error").hidden = true;
-  for (const each of $$(".field-error")) each.remove();
+  for (const each of $$(".field-error[id^=error-]")) each.remove();
   for (const each of $$("[aria-invalid]")) {
     each.removeAttribute("aria-invalid");
     each.removeAttribute("aria-errormessage");

@@ -129,10 +129,22 @@ function show() {
   }
   wanted.forEach((card, index) => list.children[index] !== card && list.insertBefore(card, list.children[index] ?? null));
   for (const id of picked) if (!jobs.has(id)) picked.delete(id);
+  showAspect(all);
   showEmpty(all.length === 0);
   $("#more").hidden = next === null && finished(filters).length <= most;
   showModels();
   showPicked();
+}
+
+/** All cards have one shape, that of most videos, so that rows are even. */
+function showAspect(all) {
+  const shapes = new Map();
+  for (const { width, height } of all.filter((job) => job.status === "completed" && job.width)) {
+    const shape = Math.max(0.7, Math.min(1.8, width / height));
+    shapes.set(shape, (shapes.get(shape) ?? 0) + 1);
+  }
+  const [shape] = [...shapes].sort((a, b) => b[1] - a[1])[0] ?? [4 / 3];
+  $("#gallery").style.setProperty("--card-aspect", shape);
 }
 
 function showEmpty(isEmpty) {

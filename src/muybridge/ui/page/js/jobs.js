@@ -33,11 +33,14 @@ export function learn(list) {
   for (const job of list) {
     const known = jobs.get(job.id);
     if (known && (job.revision ?? 0) < (known.revision ?? 0)) continue;
-    jobs.set(job.id, { ...known, ...job });
+    jobs.set(job.id, { ...known, ...job, preview: previewOf(job) });
     if (known && !isOver(known) && isOver(job)) changed.dispatchEvent(new CustomEvent("finished", { detail: jobs.get(job.id) }));
   }
   tell();
 }
+
+/** The address of the last preview of a video that is being made. */
+const previewOf = ({ id, status, preview_step: step }) => (status === "in_progress" && step ? `${api.contentUrl(id, "preview")}&step=${step}` : null);
 
 export function forget(id) {
   jobs.delete(id);
@@ -86,15 +89,16 @@ async function refresh(id) {
 }
 
 const HANDLERS = {
-  snapshot: (data) => learn(data.data ?? data.jobs ?? data),
+  snapshot: ({ videos }) => learn(videos),
   job: (data) => learn([data]),
   progress: onProgress,
-  preview: ({ id, url, step }) => {
-    if (jobs.has(id)) jobs.set(id, { ...jobs.get(id), preview: `${api.contentUrl(id, "preview")}&step=${step ?? Date.now()}`, previewUrl: url });
+  preview: ({ id, step }) => {
+    const job = jobs.get(id);
+    if (job) jobs.set(id, { ...job, preview: previewOf({ ...job, preview_step: step }) });
     tell();
   },
-  done: (data) => (data.status && data.created_at ? learn([data]) : refresh(data.id)),
-  deleted: ({ id }) => forget(id),
+  done: (data) => learn([data]),
+  removed: ({ id }) => forget(id),
 };
 
 /** Follow the service; the browser connects again by itself, and the first thing told is how everything stands. */

@@ -92,7 +92,7 @@ function runningRow(job) {
     prompt.textContent = next.prompt || t("no-prompt");
     bar.value = next.progress ?? 0;
     const phase = next.steps && next.phase === "denoise" ? t("queue.step", { step: next.step, steps: next.steps }) : t(`phase.${next.phase ?? "start"}`);
-    const left = next.eta_seconds !== null && next.eta_seconds !== undefined ? t("queue.left", { time: duration(next.eta_seconds) }) : "";
+    const left = next.eta_seconds >= 0.5 ? t("queue.left", { time: duration(next.eta_seconds) }) : "";
     said.textContent = [phase, left, next.attempts > 1 && t("queue.attempt", { attempt: next.attempts })].filter(Boolean).join(" · ");
   };
   return { element, update, kind: "running" };

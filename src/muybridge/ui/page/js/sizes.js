@@ -87,7 +87,7 @@ function show() {
   $("#base").replaceChildren(...[...all].sort((a, b) => a - b).map((each) => h("option", { value: each, ".selected": each === base }, String(each))));
   const { width = known.width, height = known.height } = draft.document.shape ?? {};
   const picture = followed();
-  const said = ratio === "exact" ? "" : ratio === "fit" && picture ? t("size.like", picture) : `${number(width, 0)} × ${number(height, 0)}`;
+  const said = ratio === "fit" && picture ? t("size.like", picture) : `${number(width, 0)} × ${number(height, 0)}`;
   $("#size-said").textContent = said;
 }
 
