@@ -210,6 +210,11 @@ class FileStore:
             if PurePosixPath(each).name != str(job.attempts):
                 self._filesystem.rm(each, recursive=True)
 
+    def remove_attempt(self, job: Job) -> None:
+        """Remove what this attempt has left, and only this: another one may be at it."""
+        self._remove(f"results/{_checked_id(job.id)}/{job.attempts}")
+        shutil.rmtree(self._cache / "work" / job.id / str(job.attempts), ignore_errors=True)
+
     # ------------------------------------------------------------------ previews, segments, places to work
 
     def put_preview(self, job_id: str, data: bytes) -> None:

@@ -334,6 +334,20 @@ class JobStore:
             values["progress"] = _greater(_j.progress, min(progress.progress, 99))
             return self._beat(connection, (job_id, worker), {**values, "revision": revision})
 
+    def watch(self, job_id: str, worker: str) -> Beat:
+        """As `beat`, without renewing the lease: it changes nothing, and costs little."""
+        with self._database.read() as connection:
+            row = connection.execute(select(_j.cancel_requested).where(*_held(job_id, worker))).one_or_none()
+        return Beat(lost=True) if row is None else Beat(cancel=bool(row[0]))
+
+    def abandon(self, worker: str) -> list[Job]:
+        """Take back what a worker had, which is known to be dead; as `reap`."""
+        with self._database.quiet_write() as connection:
+            mine = (_j.worker == worker, _j.status == "in_progress")
+            connection.execute(update(tables.jobs).where(*mine).values(lease_until=None))
+            connection.execute(delete(tables.workers).where(tables.workers.c.id == worker))
+        return self.reap()
+
     def _beat(self, connection: Connection, whose: tuple[str, str], values: SettingsDict) -> Beat:
         until = self._database.lease_clock(connection) + self._lease
         statement = update(tables.jobs).where(*_held(*whose)).values(lease_until=until, **values)
