@@ -24,7 +24,7 @@ from muybridge.service.asked import (
 )
 from muybridge.service.costing import Cost, cost_of
 from muybridge.service.long_generation import Redo, Written, check_redo, continue_to_file, is_long
-from muybridge.service.preview import Preview, PreviewMaps, Previewer
+from muybridge.service.preview import Preview, Previewer, PreviewMaps
 from muybridge.service.public_record import PublicNames
 from muybridge.service.reporting import Report, Reporter
 from muybridge.service.warm_models import WarmModels
