@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 
 import torch
 
 from muybridge.errors import ConfigError
 from muybridge.pipelines.placing import bytes_allowed, choices_for
-from muybridge.pipelines.planning import plan_wishes
+from muybridge.pipelines.planning import PartialShape, plan_wishes
 from muybridge.pipelines.wishes import wishes_of
 from muybridge.request import GenerateRequest, Inputs
 from muybridge.runtime.plan import choose_run
@@ -37,30 +38,57 @@ class Cost:
             raise ConfigError(self.least or "This request does not fit into memory.")
 
 
+_SMALL = 16 * 1024 * 1024
+"""Pixels of all frames up to which a plan takes a second; of a giant it takes hours."""
+_STEP_PIXELS, _STEP_FRAMES = 64, 16
+"""What every model can make multiples of."""
+
+
 def cost_of(request: GenerateRequest, device: torch.device, inputs: Inputs) -> Cost:
     """Plan a request; reads what describes a model, and no weight.
 
     Without a word about memory, it is measured against all that the device has: on a card what is warm there makes
-    room, and a CPU has the memory of the machine.
+    room, and a CPU has the memory of the machine, and is planned like a card, which takes at least as much.
 
     Raises:
         MuybridgeError: as `plan_video`, and of a device that does not say how much memory it has.
     """
-    wish = wish_of(request, device, inputs)
+    wish, asked = wish_of(request, device, inputs), request.model.memory
     wishes = wishes_of(request.model, controls_of(request), request.sampling.profile)
-    asked = request.model.memory
     budget = bytes_allowed("max" if asked in (None, "auto") else asked, device)
-    plan = plan_wishes(
-        wishes,
-        shape_of(request, inputs),
-        guided=request.sampling.guidance_scale != 1.0,
-        device=device.type,
-        choices=choices_for(wish, device),
-        enough=budget,
-    )
-    if budget is None:
-        return Cost(plan.runs[0].peak, None, fits=True)
-    try:
-        return Cost(choose_run(plan.runs, budget).peak, budget, fits=True)
-    except ConfigError as error:
-        return Cost(min(run.peak for run in plan.runs), budget, fits=False, least=str(error))
+    guided, ways = request.sampling.guidance_scale != 1.0, "cuda" if wish.memory is None else device.type
+    choices, shape = choices_for(wish, device), shape_of(request, inputs)
+    for each in (*smaller_shapes(shape), shape):
+        with warnings.catch_warnings(action="ignore"):  # making the video gives them
+            runs = plan_wishes(wishes, each, guided=guided, device=ways, choices=choices, enough=budget).runs
+        if budget is None:
+            return Cost(runs[0].peak, None, fits=True)
+        try:
+            run = choose_run(runs, budget)
+        except ConfigError as error:
+            least = str(error) if each is shape else f"{error} That is for {_in_words(each)}; more was asked for."
+            return Cost(min(run.peak for run in runs), budget, fits=False, least=least)
+    return Cost(run.peak, budget, fits=True)
+
+
+def smaller_shapes(shape: PartialShape) -> list[PartialShape]:
+    """Of a giant, from small to large: what does not fit at half its size does not fit, and is known soon."""
+    found: list[PartialShape] = []
+    frames, height, width = shape.num_frames or 1, shape.height or 512, shape.width or 512
+    while frames * height * width > _SMALL:
+        if frames > 4 * _STEP_FRAMES:
+            frames = _halved(frames, _STEP_FRAMES)
+        else:
+            height, width = _halved(height, _STEP_PIXELS), _halved(width, _STEP_PIXELS)
+        sides = (shape.height and height, shape.width and width)
+        found.append(replace(shape, num_frames=shape.num_frames and frames, height=sides[0], width=sides[1]))
+    return found[::-1]
+
+
+def _halved(count: int, step: int) -> int:
+    return max(step, count // 2 // step * step) if count > step else count
+
+
+def _in_words(shape: PartialShape) -> str:
+    frames = "" if shape.num_frames is None else f"{shape.num_frames} frames of "
+    return f"{frames}{shape.width or 'the usual width'} x {shape.height or 'the usual height'}"

@@ -38,7 +38,7 @@ class PublicNames:
         """The record of a video with these names in it."""
         shown = self._renamed(record)
         if isinstance(digests := shown.get(DIGESTS), Mapping):
-            shown[DIGESTS] = {name: digest for name, digest in digests.items() if not os.path.isabs(name)}
+            shown[DIGESTS] = {name: digest for name, digest in digests.items() if not Path(name).is_absolute()}
         return shown
 
     def in_text(self, text: str) -> str:
@@ -50,13 +50,8 @@ class PublicNames:
 
     def _compare(self, own: Any, other: Any, name: str = "") -> None:
         if isinstance(own, Mapping) and isinstance(other, Mapping):
-            for key, value, its_key, its_value in _pairs(own, other, name):
-                if its_key is None:
-                    self._hidden.update(_texts(value))
-                elif key != its_key:
-                    self._note(str(key), str(its_key))
-                if its_key is not None:
-                    self._compare(value, its_value, str(key))
+            for pair in _pairs(own, other, name):
+                self._compare_items(*pair)
         elif isinstance(own, (list, tuple)) and isinstance(other, (list, tuple)) and len(own) == len(other):
             for mine, its in zip(own, other, strict=True):
                 self._compare(mine, its)
@@ -65,6 +60,14 @@ class PublicNames:
                 self._note(own, other)
         elif own != other:
             self._hidden.update(_texts(own))
+
+    def _compare_items(self, key: Any, value: Any, its_key: Any, its_value: Any) -> None:
+        if its_key is None:
+            self._hidden.update(_texts(value))
+            return
+        if key != its_key:
+            self._note(str(key), str(its_key))
+        self._compare(value, its_value, str(key))
 
     def _note(self, place: str, name: str) -> None:
         if self._names.setdefault(place, name) != name:
@@ -108,4 +111,4 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _is_place(text: str) -> bool:
-    return os.path.isabs(text) or (os.sep in text and Path(text).exists())
+    return Path(text).is_absolute() or (os.sep in text and Path(text).exists())

@@ -38,9 +38,9 @@ class WarmModels:
         """Without a model.
 
         Args:
-            budget: bytes that the weights of all models may take together; the one that was asked for last stays, however
-                large it is. By default half the memory of the machine, and on a card nothing: one model at a time, for
-                which all of it is free.
+            budget: bytes that the weights of all models may take together; the one that was asked for last stays,
+                however large it is. By default half the memory of the machine, and on a card nothing: one model at a
+                time, for which all of it is free.
         """
         self._budget = budget
         self._models: dict[str, _Warm] = {}
