@@ -21,6 +21,27 @@ class OutputError(MuybridgeError):
     """A result that cannot be written where it was asked for."""
 
 
+class StoreError(MuybridgeError):
+    """A store of jobs that cannot be opened, or that another version of this program wrote."""
+
+
+class QueueFullError(MuybridgeError):
+    """No more jobs are taken in for now.
+
+    Attributes:
+        retry_after: seconds after which asking again makes sense.
+    """
+
+    def __init__(self, message: str, retry_after: int = 30) -> None:
+        """A message for people, and `retry_after`."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NotFoundError(ConfigError):
+    """A name of a model, a file or a job that is not there, or not for who asks."""
+
+
 class InputFileError(MuybridgeError):
     """A picture, video or settings file that cannot be read.
 

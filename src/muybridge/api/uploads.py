@@ -1,0 +1,60 @@
+"""Files that requests name: kept once, used as often as wanted."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from muybridge.api.bodies import FILE_BODY, keep_upload, single_file
+from muybridge.api.errors import not_found
+from muybridge.api.service import Owner, Service, Shared
+from muybridge.api.shown import FAILS, UploadObject
+from muybridge.jobs.files import Upload
+from muybridge.video.reading import read_frames
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=FAILS)
+
+_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+_PICTURES = {200: {"content": {kind: {} for kind in _TYPES.values()}, "description": "The picture"}}
+
+
+@router.post("", openapi_extra=FILE_BODY)
+async def upload(request: Request, service: Shared, owner: Owner) -> UploadObject:
+    """Keep a picture or a video; its `id` stands for it in requests."""
+    async with single_file(request, service) as file:
+        found = await run_in_threadpool(_kept, service, owner, file.file)
+    return UploadObject(
+        id=found.id,
+        kind=found.kind,
+        width=found.width or 0,
+        height=found.height or 0,
+        num_frames=found.num_frames or 1,
+    )
+
+
+def _kept(service: Service, owner: str, source: IO[bytes]) -> Upload:
+    return keep_upload(service, owner, source, "file")
+
+
+@router.get("/{upload_id}", response_class=Response, responses=_PICTURES)
+def picture(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_length=80)]) -> Response:
+    """A picture of yours, or the first frame of a video."""
+    found = service.files.upload(upload_id, owner)
+    if found is None:
+        raise not_found("upload", upload_id)
+    path = service.files.local_upload(upload_id)
+    headers = {"cache-control": "private, max-age=86400, immutable"}
+    if found.kind == "picture" and found.suffix in _TYPES:
+        return Response(path.read_bytes(), media_type=_TYPES[found.suffix], headers=headers)
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frames = next(read_frames(path, piece_frames=1))
+    buffer = io.BytesIO()
+    Image.fromarray(frames[0]).save(buffer, "PNG", compress_level=1)
+    return Response(buffer.getvalue(), media_type="image/png", headers=headers)

@@ -1,0 +1,90 @@
+// The page, put together.
+
+import * as api from "./api.js";
+import { loadCatalog } from "./catalog.js";
+import { $, openDialog, toast } from "./dom.js";
+import { acceptDrops } from "./drop.js";
+import { reason } from "./errors.js";
+import { framesOfDraft, showForm } from "./form.js";
+import { showGallery } from "./gallery.js";
+import { chooseLanguage, language, loadLanguage, t } from "./i18n.js";
+import { follow, running, whenJobsChange, whenLinkChanges } from "./jobs.js";
+import { showQueue } from "./queue.js";
+import { showSchemaForm } from "./schema_form.js";
+import { showSizes } from "./sizes.js";
+import { showSlots } from "./slots.js";
+import { applyTheme, showTheme } from "./theme.js";
+import { showTimeline } from "./timeline.js";
+
+/** Ask for a token until the service takes one. */
+function askForToken() {
+  const dialog = $("#token");
+  openDialog(dialog);
+  dialog.onclick = null; // there is nothing behind it yet
+  dialog.oncancel = (event) => event.preventDefault();
+  return new Promise((resolve) => {
+    $("form", dialog).onsubmit = async (event) => {
+      event.preventDefault();
+      try {
+        await api.beginSession($("#token-input").value);
+        dialog.close();
+        resolve();
+      } catch (error) {
+        if (!(error instanceof api.Refusal)) throw error;
+        $("#token-error").textContent = reason(error);
+        $("#token-error").hidden = false;
+        $("#token-input").select();
+      }
+    };
+  });
+}
+
+function showState() {
+  const place = $("#service-state");
+  let isUp = true;
+  const say = () => {
+    const count = running().length;
+    place.dataset.state = isUp ? (count ? "busy" : "ready") : "away";
+    place.textContent = t(isUp ? (count ? "state.busy" : "state.ready") : "state.away");
+  };
+  whenLinkChanges((now) => {
+    isUp = now;
+    say();
+  });
+  whenJobsChange(say);
+  say();
+}
+
+async function start() {
+  applyTheme();
+  showTheme();
+  await loadLanguage();
+  $("#language").value = language;
+  $("#language").addEventListener("change", (event) => chooseLanguage(event.target.value));
+  let asking = null;
+  api.onSignIn(() => (asking ??= askForToken().finally(() => (asking = null))));
+  try {
+    const { token_needed: isNeeded, signed_in: isKnown } = await api.session();
+    if (isNeeded && !isKnown) await askForToken();
+    await loadCatalog();
+  } catch (error) {
+    if (!(error instanceof api.Refusal)) throw error;
+    toast(reason(error), "error");
+    setTimeout(() => location.reload(), 5000);
+    return;
+  }
+  showForm();
+  showSizes();
+  showSlots();
+  showTimeline(framesOfDraft);
+  showQueue();
+  showState();
+  acceptDrops();
+  follow();
+  await showGallery();
+  document.documentElement.dataset.ready = "";
+  // Folded away at first, so it is made when there is time.
+  (window.requestIdleCallback ?? setTimeout)(() => showSchemaForm($("#advanced")));
+}
+
+start();
