@@ -12,7 +12,7 @@ import torch
 
 from muybridge.data.dataset import open_dataset
 from muybridge.data.report import DatasetReport, write_report
-from muybridge.data.settings import DataSettings
+from muybridge.data.settings import DataSettings, SourceSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import output_error
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
@@ -42,9 +42,10 @@ class ClipSets:
     Files are looked through when batches are first asked for, as what is wanted of them depends on the model.
     """
 
-    def __init__(self, settings: DataSettings) -> None:
-        """Of these sets."""
+    def __init__(self, settings: DataSettings, prior: Path | None = None) -> None:
+        """Of these sets, and of a set that shows what the model can do already."""
         self.settings = settings
+        self.prior = prior
         self.report: DatasetReport | None = None
         """Of the batches that were asked for last."""
         self._opened: list[DatasetBatches] = []
@@ -104,7 +105,7 @@ class ClipSets:
         if (usual := wanted.usual) is not None:
             settings = settings.for_model(usual.shape, usual.fps, usual.multiple)
         try:
-            dataset = open_dataset(settings)
+            dataset = open_dataset(settings, prior=self._prior())
         except InputFileError as error:
             raise ConfigError(f"The clips to train on cannot be read: {error}") from error
         trained, held_out = dataset.split(settings.held_out)
@@ -115,18 +116,28 @@ class ClipSets:
         self.report = DatasetReport(trained, batches.order, 1)
         whole = BatchSettings(wanted.batch_size, wanted.seed, caption_dropout=0.0, workers=0)
         self.looks = Looks(
-            *(None if each is None else DatasetBatches(each, wanted.tokenizer, whole) for each in (trained, held_out))
+            *(
+                None if each is None else DatasetBatches(each, wanted.tokenizer, whole)
+                for each in (trained.without_prior(), held_out)
+            )
         )
         return batches
+
+    def _prior(self) -> SourceSettings | None:
+        return None if self.prior is None else SourceSettings(path=str(self.prior))
 
     def digest(self) -> str | None:
         """Of the clips and captions that batches are made of, once they have been asked for."""
         if self.report is None:
             return None
         # Clips count by their content, wherever they lie; with a cache each has one draw, whatever folder that is.
-        settings = self.settings.model_dump(mode="json", exclude={"sources", "cache", "max_damaged", "every_frame"})
+        settings = self.settings.model_dump(
+            mode="json", exclude={"sources", "cache", "max_damaged", "every_frame", "prior"}
+        )
         settings["weights"] = [source.weight for source in self.settings.sources]
         settings["is_cached"] = self.settings.cache is not None
+        if (prior := self.settings.prior) is not None:
+            settings["prior"] = [prior.share, prior.weight, prior.target]
         found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for clip in sorted(self.report.dataset.plan.clips, key=lambda clip: clip.record.id):
             found.update(f"{clip.record.id} {clip.shape} {clip.record.text}\n".encode("utf-8", "surrogateescape"))

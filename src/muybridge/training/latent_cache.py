@@ -75,7 +75,8 @@ class CachedClips:
         captions = [self.batches.caption(slot, index, place) for place, (slot, _) in enumerate(chosen)]
         shape = (len(chosen), plan.shape.num_frames, 3, plan.shape.height, plan.shape.width)
         nothing = torch.zeros(1, 1, 1, 1, 1).expand(shape)
-        return {**self.batches.with_tokens(nothing, captions), _LATENTS: torch.stack([each for _, each in chosen])}
+        batch = self.batches.assembled([slot for slot, _ in chosen], nothing, captions)
+        return {**batch, _LATENTS: torch.stack([each for _, each in chosen])}
 
     def _entry(self, plan: BatchPlan, slot: Slot) -> tuple[Slot, Tensor]:
         key = self._key(slot)

@@ -23,6 +23,7 @@ from muybridge.training.clip_sets import ClipSets, report_on_data
 from muybridge.training.config import CHANGEABLE_SETTINGS, changed_settings, settled_precision, with_schedule
 from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.placement import check_sharding
+from muybridge.training.prior import folder_of_prior, prior_of
 from muybridge.training.run_file import TrainingRun, load_run
 from muybridge.training.stages.registry import training_data
 from muybridge.training.stages.stage import Stage, StageWork, exported_part
@@ -35,6 +36,8 @@ from muybridge.types import SettingsDict
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, steps done, steps in all, smoothed metrics)."""
 SETTINGS_FILE = "settings.json"
+PRIOR = "prior"
+"""What progress is told of as a stage while clips are made that show what the model can do."""
 
 
 @overload
@@ -80,6 +83,7 @@ def run_training(
     data = training_data(run.data)
     for stage in run.stages:
         stage.check(data)
+        folder_of_prior(run.data, stage)
         _check_trainer(trainer_config(stage))
         _check_settings(stage, output / stage.method, is_finished(output, stage))
     _make_folder(output)
@@ -88,6 +92,7 @@ def run_training(
             if is_finished(output, stage):
                 continue
             _record_settings(stage, output / stage.method)
+            _make_prior(run, stage, progress)
             if stage.processes == 1:
                 train_stage(run, stage, output, progress, until)
             else:
@@ -111,7 +116,7 @@ def train_stage(
     """
     stage = _with_precision(stage, output / stage.method)
     torch.manual_seed(stage.seed)
-    data = training_data(run.data)
+    data = training_data(run.data, folder_of_prior(run.data, stage))
     work = stage.prepare(output, data)
     digest = data.digest() if isinstance(data, ClipSets) else work.data_digest
     origin = Origin(digest_of_models(stage.built_on(output)), digest)
@@ -151,6 +156,15 @@ def _export(work: StageWork, folder: Path) -> None:
     with replaced_folder(folder) as temporary:
         for name, part in work.trained_parts().items():
             part.save_pretrained(temporary / name)
+
+
+def _make_prior(run: TrainingRun, stage: Stage, progress: StageProgress | None) -> None:
+    """Clips of what the model can do, where they are asked for and not there."""
+    if isinstance(run.data, str) or run.data.prior is None:
+        return
+    prior = prior_of(run.data.prior, stage)
+    if prior is not None:
+        prior.make(None if progress is None else lambda done, count: progress(PRIOR, done, count, {}))
 
 
 def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path, until: int | None) -> None:

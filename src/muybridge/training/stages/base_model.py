@@ -31,8 +31,16 @@ def check_base(model: str) -> None:
     Raises:
         CheckpointError: it is not.
     """
-    if not Path(model).is_file():
-        locate_model(model)
+    place_of_base(model)
+
+
+def place_of_base(model: str) -> Path:
+    """Where a model to build on lies.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    return Path(model) if Path(model).is_file() else Path(locate_model(model))
 
 
 def load_base(

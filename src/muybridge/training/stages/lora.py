@@ -14,7 +14,7 @@ from muybridge.training.settings import Settings
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.lora_metadata import AboutSettings, network_metadata, publish_lora, run_metadata
 from muybridge.training.stages.registry import register_stage
-from muybridge.training.stages.stage import LastStage, RunSettings, StageWork, exported_part
+from muybridge.training.stages.stage import BaseChoice, LastStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,7 @@ class LoraOutput(DenoisingStage, LastStage):
     parts: ClassVar[tuple[str, ...]] = ("lora",)
     product: ClassVar[str] = "a LoRA"
     has_defaults: ClassVar[bool] = False
+    knows_what_was: ClassVar[bool] = True
 
     base: str = "demo/animatediff"
     """The model: a shipped one, a folder, or a hub id, of any family that is trained."""
@@ -131,6 +132,10 @@ class LoraStage(LoraOutput):
         for layers in parts.text.values():
             layer_pattern(layers, TEXT_LAYERS)
         super().check(data)
+
+    def model_before(self) -> BaseChoice:
+        """The model that the LoRA is for."""
+        return BaseChoice(self.base)
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from muybridge.errors import ConfigError
 from muybridge.training.config import EMADevice, Recomputation, Sharding, with_schedule
 from muybridge.training.optimizers import OptimizerSettings
 from muybridge.training.schedules import ScheduleSettings
@@ -97,6 +98,19 @@ class StageWork:
     sees_clips_as_they_are: bool = True
 
 
+@dataclass(frozen=True)
+class BaseChoice:
+    """A model that makes videos.
+
+    Attributes:
+        base: a shipped one, a folder, or a hub id.
+        motion_adapter: in place of its own.
+    """
+
+    base: str
+    motion_adapter: str | None = None
+
+
 class Stage(Settings, ABC):
     """What every stage has: the trainer's settings, the size of a batch, and how many processes share the work.
 
@@ -108,6 +122,8 @@ class Stage(Settings, ABC):
     """Methods of the stages it builds on."""
     parts: ClassVar[tuple[str, ...]]
     """Parts of the pipeline it hands out."""
+    knows_what_was: ClassVar[bool] = False
+    """Whether its method can still say what the model said before."""
 
     method: Any
     """What run files call the stage; each narrows it down to its own name."""
@@ -169,10 +185,18 @@ class Stage(Settings, ABC):
         needed = [exported_part(output, need) for need in self.needs]
         base = getattr(self, "base", None)
         if isinstance(base, str):
-            from muybridge.checkpoints import locate_model
+            from muybridge.training.stages.base_model import place_of_base
 
-            needed.append(Path(base) if Path(base).is_file() else Path(locate_model(base)))
+            needed.append(place_of_base(base))
         return needed
+
+    def model_before(self) -> BaseChoice:
+        """The model whose videos show what it can do before it is trained, for `data.prior`.
+
+        Raises:
+            ConfigError: there is none, or the stage cannot keep what it can do.
+        """
+        raise ConfigError(f"The stage {self.method!r} takes no data.prior; leave it out.")
 
     def check(self, data: TrainingData) -> None:
         """Find what only the networks and their data know to be wrong, before stages ahead are trained for nothing.
