@@ -98,7 +98,7 @@ class ClipSets:
             return batches
         if wanted.encoder is None:
             raise ConfigError("This stage encodes its clips anew in every step; leave data.cache out.")
-        return CachedClips(batches, wanted.encoder, Path(self.settings.cache).expanduser())
+        return CachedClips(batches, wanted.encoder, Path(self.settings.cache).expanduser(), wanted.text)
 
     def _batches(self, wanted: ClipsWanted) -> DatasetBatches:
         settings = self.settings

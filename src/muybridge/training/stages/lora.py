@@ -154,7 +154,7 @@ class LoraStage(LoraOutput):
         parts = self.lora_parts()
         method = LoraMethod(denoising_method(self, base, how), parts, self.shape(), base.family.lora)
         frames = self.num_frames or how.frames
-        wanted = wanted_clips(base, self, self.caption_dropout, frames, cached_by=how)
+        wanted = wanted_clips(base, self, self.caption_dropout, frames, how, keeps_text=not parts.text)
         folder = self.folder_of(method, base, parts.backbone or "")
         return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder}, pipeline=base)
 
