@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from muybridge.data.buckets import BucketPlan, Clip, plan_buckets
 from muybridge.data.clips import draw_clip, read_clip
 from muybridge.data.order import BatchOrder, Slot
 from muybridge.data.probe import probe
-from muybridge.data.readers import read_dataset
+from muybridge.data.readers import ReadDataset, read_dataset
+from muybridge.data.readers.row import Row, to_record
 from muybridge.data.record import Record, Refusal
+from muybridge.data.remembered_ids import RememberedIds
 from muybridge.data.settings import DataSettings, SourceSettings
 from muybridge.errors import TrainingError
 from muybridge.video.encoding import Frames
 
 DAMAGE_RULES = frozenset({"unreadable", "no-video", "broken-tail", "damaged", "no-times", "unusable"})
 """Refusals for what is wrong with a file itself."""
+OnFile = Callable[[int, int], None]
 _NAMED = 5
+_THREADS = 8
+"""Files that are read or looked through at once: much of it is waiting for the disk."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +143,7 @@ class Dataset:
         return named([str(refusal) for refusal in self.refusals])
 
 
-def open_dataset(
-    settings: DataSettings, on_file: Callable[[int, int], None] | None = None, prior: SourceSettings | None = None
-) -> Dataset:
+def open_dataset(settings: DataSettings, on_file: OnFile | None = None, prior: SourceSettings | None = None) -> Dataset:
     """Read the sets of a run and look all their files through.
 
     Args:
@@ -154,22 +159,46 @@ def open_dataset(
     kept: list[list[Record]] = []
     refusals: list[Refusal] = []
     for source in (*settings.sources, *([] if prior is None else [prior])):
-        found = read_dataset(Path(source.path).expanduser(), source.format, source.root)
+        found = read_source(source)
         sources.append(Source(source.path, found.format, len(found.records) + len(found.refusals)))
         refusals += found.refusals
         probed: list[Record] = []
-        for number, record in enumerate(found.records, 1):
-            result = probe(record, settings.probing)
-            if isinstance(result, Refusal):
-                refusals.append(result)
-            else:
-                probed.append(replace(result, text=caption(result, source)))
-            if on_file is not None:
-                on_file(number, len(found.records))
+        with ThreadPoolExecutor(_THREADS, "probe") as pool:
+            results = pool.map(partial(probe, settings=settings.probing), found.records)
+            for number, result in enumerate(results, 1):
+                if isinstance(result, Refusal):
+                    refusals.append(result)
+                else:
+                    probed.append(replace(result, text=caption(result, source)))
+                if on_file is not None:
+                    on_file(number, len(found.records))
         kept.append(probed)
     plan = _without_unwanted(plan_buckets(kept, settings.buckets), settings.share_images)
     number = None if prior is None else len(settings.sources)
     return Dataset(settings, tuple(sources), plan, (*refusals, *plan.refusals), number)
+
+
+def read_source(source: SourceSettings, on_file: OnFile | None = None) -> ReadDataset:
+    """What is in a set, as it says it; files are read for their content's digest, where that is not known.
+
+    Args:
+        source: the set.
+        on_file: called with (files read, files in all).
+
+    Raises:
+        InputFileError: it is not there, or its list cannot be read.
+        ConfigError: its format is unknown.
+    """
+    ids = RememberedIds()
+
+    def at_once(rows: Sequence[Row], root: Path) -> Iterator[Record | Refusal]:
+        with ThreadPoolExecutor(_THREADS, "ids") as pool:
+            for number, found in enumerate(pool.map(lambda row: to_record(row, root, ids), rows), 1):
+                if on_file is not None:
+                    on_file(number, len(rows))
+                yield found
+
+    return read_dataset(Path(source.path).expanduser(), source.format, source.root, at_once)
 
 
 def caption(record: Record, source: SourceSettings) -> str:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -28,6 +28,15 @@ DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "pro
 
 def _yaml_none(value: object) -> object:
     return "none" if value is None or value is False else value  # what YAML makes of the words null and no
+
+
+def _known_sharding(value: object) -> object:
+    if value == "deepspeed":
+        raise ConfigError(
+            "sharding: DeepSpeed is not supported. fsdp2 shares out weights, gradients and the optimizer's state as "
+            "its ZeRO 3 does, and needs nothing but torch: say sharding: fsdp2, with processes: 2 or more."
+        )
+    return _yaml_none(value)
 
 
 def _yaml_no(value: object) -> object:
@@ -153,7 +162,7 @@ class Stage(Settings, ABC):
     keeps their products of matrices and attention."""
     compile: bool = False
     """Compile the repeated blocks, which needs a C++ compiler where a CPU trains."""
-    sharding: Annotated[Sharding, BeforeValidator(_yaml_none)] = "none"
+    sharding: Annotated[Sharding, BeforeValidator(_known_sharding)] = "none"
     """With several processes, fsdp2 shares out the weights between them, for what does not fit one."""
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -174,6 +183,15 @@ class Stage(Settings, ABC):
     @classmethod
     def _short_forms(cls, values: object) -> object:
         return with_schedule(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _shares_with_somebody(self) -> Self:
+        if self.sharding != "none" and self.processes == 1:
+            raise ConfigError(
+                f"sharding: {self.sharding} shares out weights between processes, and one process has all of them; say "
+                "processes: 2 or more, or leave sharding out."
+            )
+        return self
 
     @property
     def batches_a_step(self) -> int:
