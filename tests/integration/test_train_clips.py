@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_one_command_makes_a_lora_and_says_what_it_chose(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ("--set", "batch_size=1", "--set", "rank=4", "--set", "num_frames=2")
-    asked = ("--clips", clips, "--steps", 1, "--trigger", "sks", "-o", tmp_path)
+    asked = ("--clips", clips, "--steps", 1, "--trigger", "sks", "--prior", "off", "-o", tmp_path)
     assert run(*asked, *small, "--set", "evaluation.every=null") == 0
     said = capsys.readouterr()
     assert "16 clips and pictures for demo/animatediff" in said.err
@@ -47,6 +48,23 @@ def test_one_command_makes_a_lora_and_says_what_it_chose(
 
     pipeline = load_pipeline("demo/animatediff")
     pipeline.load_lora_weights(tmp_path / "jumping-things.safetensors")
+
+
+def test_a_finished_run_is_not_of_other_clips(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "clips"
+    own.mkdir()
+    for path in sorted(clips.iterdir())[:4]:
+        shutil.copy(path, own)
+    path, _ = write_run_file(ClipsRun(own, steps=2, prior="off"), tmp_path / "run")
+    small = ("batch_size=1", "rank=2", "num_frames=2", "evaluation.every=null")
+    asked = (path, "-o", path.parent, *(part for each in small for part in ("--set", each)))
+    assert run(*asked, "--until", 1) == 0
+    assert run(*asked) == 0
+    assert "paused at step 1; the same" in capsys.readouterr().err
+    (own / "jumping-00.txt").write_text("something else")
+    assert run(*asked) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is finished, and was trained on other clips or captions" in said
 
 
 def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

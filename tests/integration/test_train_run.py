@@ -185,5 +185,6 @@ def test_a_run_pauses_and_goes_on(copied, capsys):
         assert not end.value.code
         assert (copied / "image" / "exported").exists() == (finished == "yes")
         assert steps_logged(copied, "image") == list(range(1, last + 1))
-    assert "paused at step 2; the same command without --until continues" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "paused at step 2; the same command without --until continues" in said
     assert (copied / "model").is_dir()

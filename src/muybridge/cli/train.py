@@ -34,6 +34,14 @@ _FLAGS = (
     Flag("caption", "caption", str, "Of clips that have none.", None, _CLIPS),
     Flag("trigger", "trigger", str, "A word to call them by.", None, _CLIPS),
     Flag("steps", "steps", int, "How many; by the number of clips if not given.", None, _CLIPS, least=1),
+    Flag(
+        "prior",
+        "prior",
+        str,
+        "What a LoRA leaves as it is: by prompts, by clips, or off; what the model can do if not given.",
+        "PROMPTS.txt|FOLDER|off",
+        _CLIPS,
+    ),
     Flag("dry-run", "dry_run", bool, "Stop after the report on the clips, with an estimate of the time."),
     Flag("overfit", "overfit", int, "Only find out whether the method can learn so many clips.", "N", least=1),
     Flag("until", "until", int, "Pause after this step; the same command without it goes on.", "STEP", least=1),
@@ -105,7 +113,7 @@ def _run_file(run_file: Path | None, asked: SettingsDict, output_folder: Path | 
         )
     from muybridge.training.newcomer import ClipsRun, default_folder, write_run_file
 
-    named = {name: asked[name] for name in ("base", "method", "caption", "trigger", "steps") if name in asked}
+    named = {name: asked[name] for name in ("base", "method", "caption", "trigger", "steps", "prior") if name in asked}
     wished = ClipsRun(Path(clips), **named)
     folder = output_folder or default_folder(wished.clips)
     written, picked = write_run_file(wished, folder)
@@ -164,7 +172,7 @@ def _train(run_file: Path, settings: list[str], output_folder: Path | None, unti
     folder = output_folder or Path("work") / run.name
 
     from muybridge.cli.training_progress import TrainingProgress
-    from muybridge.training.run import run_training
+    from muybridge.training.run import paused_at, run_training
 
     progress = TrainingProgress(errors)
     before = _lengths_of_logs(folder)
@@ -180,7 +188,9 @@ def _train(run_file: Path, settings: list[str], output_folder: Path | None, unti
         progress.close()
     _report(folder, before)
     if model is None:
-        errors.print(f"paused at step {until}; the same command without --until continues from here")
+        stage, step = paused_at(run, folder) or ("", until)
+        paused = f"paused at step {step}" if step == until else f"{stage} is at step {step} already, past {until}"
+        errors.print(f"{paused}; the same command without --until continues from here")
     else:
         output.print(f"{model}")
 

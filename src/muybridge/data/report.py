@@ -68,7 +68,7 @@ class DatasetReport:
             rules.setdefault(refusal.rule, []).append(str(refusal))
         return dict(sorted(rules.items(), key=lambda item: -len(item[1])))
 
-    def _seen(self) -> SettingsDict:
+    def _seen(self) -> list[SettingsDict]:
         """How often the clips of each set are seen in all steps, from a count of one epoch."""
         counts: Counter[int] = Counter()
         for batch in self.order.epoch(0):
@@ -76,7 +76,10 @@ class DatasetReport:
         clips = Counter(clip.source for clip in self.dataset.plan.clips)
         epochs = self.steps / self.order.steps
         paths = [source.path for source in self.dataset.sources]
-        return {paths[number]: round(counts[number] / clips[number] * epochs, 2) for number in sorted(clips)}
+        return [
+            {"path": paths[number], "times": round(counts[number] / clips[number] * epochs, 2)}
+            for number in sorted(clips)
+        ]
 
 
 def _seconds(clips: Sequence[Clip]) -> float:
@@ -146,7 +149,7 @@ def _about_steps(values: SettingsDict) -> str:
         f"{values['steps']} steps of {values['batch_size']} are {values['epochs']:g} epochs of "
         f"{values['steps_an_epoch']} steps"
     ]
-    lines += [f"  each clip of {shown(path)} is seen {times:g} times" for path, times in values["seen"].items()]
+    lines += [f"  each clip of {shown(each['path'])} is seen {each['times']:g} times" for each in values["seen"]]
     return "\n".join(lines)
 
 

@@ -44,6 +44,41 @@ class SourceSettings(_Strict):
         return name
 
 
+class PriorSettings(_Strict):
+    """What a model can do already and should keep: clips of it, mixed with those it is to learn (prior preservation).
+
+    They are made by the model itself before training, once, and kept on disk; or they are a set that is there.
+    """
+
+    path: str | None = Field(default=None, min_length=1)
+    """A set of clips, a folder or a list; by default clips are made."""
+    prompts: str | tuple[str, ...] | None = None
+    """What they show: a text file with a prompt a line, the name of a set such as demo-world for its captions, or a
+    list; by default everyday scenes."""
+    clips: int = Field(default=40, ge=1)
+    """How many are made."""
+    seed: int = Field(default=0, ge=0)
+    """Of their noise."""
+    folder: str = Field(default="work/prior", min_length=1)
+    """Where they are kept, those of each model and list of prompts in a folder of their own."""
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Of the clips that are trained on."""
+    weight: float = Field(default=1.0, gt=0)
+    """Of their loss, compared with that of the others."""
+    target: Literal["model", "clips"] | None = None
+    """What is learned of them: what the model said about them before, or what they show. By default the first for a
+    LoRA, without which the model is what it was, and the second for other methods."""
+
+    @model_validator(mode="after")
+    def _made_or_there(self) -> PriorSettings:
+        given = sorted(self.model_fields_set & {"prompts", "clips", "seed", "folder"})
+        if self.path is not None and given:
+            raise ValueError(f"{given[0]} is of clips that are made; leave it out, or path")
+        if self.prompts is not None and not self.prompts:
+            raise ValueError("prompts name at least one; leave it out for everyday scenes")
+        return self
+
+
 class DataSettings(_Strict):
     """The `data` block of a run file: sets of clips, and what they are made to."""
 
@@ -75,8 +110,15 @@ class DataSettings(_Strict):
     """Share of the clips, one at least, that are not trained on, to measure what is learned and not remembered."""
     cache: str | None = None
     """A folder for latents, so that each clip is encoded once; it then has one draw of start, crop and mirror."""
+    prior: PriorSettings | None = None
+    """What the model should keep; nothing if not given."""
     every_frame: bool = False
     """Whether files are decoded from end to end before training; else damage in the middle is met while training."""
+
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _prior_by_path(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_sizes(self) -> DataSettings:

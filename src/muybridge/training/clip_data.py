@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -48,10 +49,12 @@ class _Decoded(NamedTuple):
     Attributes:
         pixels: `[b, f, 3, h, w]`.
         captions: one for each.
+        slots: likewise.
     """
 
     pixels: Tensor
     captions: list[str]
+    slots: list[Slot]
 
 
 class DatasetBatches:
@@ -60,6 +63,9 @@ class DatasetBatches:
     `input_ids [b, n]` and `attention_mask [b, n]` are padded to the tokenizer's full length; `frame_positions [f]`
     counts the frames of the clip, and `unknown [b, f]` is true everywhere. Numbers of frames and sizes differ from
     batch to batch, as the buckets do.
+
+    Where some clips show what the model can do already, `loss_weights [b]` are those of the clips' losses, and
+    `prior [b]` is true for these clips, if the model's own word is to be learned of them.
 
     A clip that cannot be read is left out: the next one of the bucket that can be takes its place, the same one in
     every run. Their files are listed in `damaged`.
@@ -97,10 +103,10 @@ class DatasetBatches:
         """
         decoded = self._decode(index) if self._pool is None else self._decoded_ahead(index, self._pool)
         # Here and not in the workers, as a tokenizer does not stand being used by two threads at once.
-        return self.with_tokens(decoded.pixels, decoded.captions)
+        return self.assembled(decoded.slots, decoded.pixels, decoded.captions)
 
-    def with_tokens(self, pixels: Tensor, captions: list[str]) -> Batch:
-        """A batch of `pixels [b, f, 3, h, w]` and their captions."""
+    def assembled(self, slots: Sequence[Slot], pixels: Tensor, captions: list[str]) -> Batch:
+        """A batch of what stands in `slots`: `pixels [b, f, 3, h, w]`, and captions."""
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         count, num_frames = pixels.shape[:2]
         return {
@@ -109,7 +115,16 @@ class DatasetBatches:
             "attention_mask": tokens.attention_mask,
             "frame_positions": torch.arange(num_frames, dtype=torch.float32),
             "unknown": torch.ones(count, num_frames, dtype=torch.bool),
+            **self._prior(slots),
         }
+
+    def _prior(self, slots: Sequence[Slot]) -> Batch:
+        settings = self.dataset.settings.prior
+        if self.dataset.prior is None or settings is None:
+            return {}
+        prior = torch.tensor([slot.clip.source == self.dataset.prior for slot in slots])
+        weights = torch.where(prior, settings.weight, 1.0)
+        return {"loss_weights": weights} | ({} if settings.target == "clips" else {"prior": prior})
 
     @property
     def damaged(self) -> tuple[Refusal, ...]:
@@ -140,12 +155,18 @@ class DatasetBatches:
         plan = self.order[index]
         chosen = [self.sound(plan, slot) for slot in plan.slots]
         captions = [self.caption(slot, index, place) for place, (slot, _) in enumerate(chosen)]
-        return _Decoded(to_pixels(np.stack([frames for _, frames in chosen])), captions)
+        pixels = to_pixels(np.stack([frames for _, frames in chosen]))
+        return _Decoded(pixels, captions, [slot for slot, _ in chosen])
 
     def caption(self, slot: Slot, index: int, place: int) -> str:
-        """What is said of a clip at a place in batch number `index`."""
+        """What is said of a clip at a place in batch number `index`.
+
+        Where some clips show what the model can do already, captions are dropped of these alone: without a text it is
+        to say what it said.
+        """
         rng = np.random.default_rng((self.settings.seed, index, place))
-        return "" if rng.random() < self.settings.caption_dropout else slot.clip.record.text
+        may_drop = self.dataset.prior in (None, slot.clip.source)
+        return "" if rng.random() < self.settings.caption_dropout and may_drop else slot.clip.record.text
 
     def sound(self, plan: BatchPlan, slot: Slot) -> tuple[Slot, Frames]:
         """A clip and its frames: that of the slot, or the next one of its bucket that can be read.

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from muybridge.data.dataset import open_dataset
+from muybridge.data.dataset import OnFile, caption, open_dataset, read_source
 from muybridge.data.report import DatasetReport, write_report
-from muybridge.data.settings import DataSettings
+from muybridge.data.settings import DataSettings, SourceSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import output_error
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
 from muybridge.training.data import Batch, BatchSource, ClipsWanted
 from muybridge.training.latent_cache import CachedClips
+from muybridge.types import SettingsDict
 
 _EVERY_SECOND = 0.7
 """How often a stretch has every second frame, where there is room for it."""
@@ -42,9 +43,12 @@ class ClipSets:
     Files are looked through when batches are first asked for, as what is wanted of them depends on the model.
     """
 
-    def __init__(self, settings: DataSettings) -> None:
-        """Of these sets."""
+    def __init__(self, settings: DataSettings, prior: Path | None = None) -> None:
+        """Of these sets, and of a set that shows what the model can do already."""
         self.settings = settings
+        self.prior = prior
+        self.on_file: OnFile | None = None
+        """Called with (files looked through, files in all) while sets are opened."""
         self.report: DatasetReport | None = None
         """Of the batches that were asked for last."""
         self._opened: list[DatasetBatches] = []
@@ -97,14 +101,14 @@ class ClipSets:
             return batches
         if wanted.encoder is None:
             raise ConfigError("This stage encodes its clips anew in every step; leave data.cache out.")
-        return CachedClips(batches, wanted.encoder, Path(self.settings.cache).expanduser())
+        return CachedClips(batches, wanted.encoder, Path(self.settings.cache).expanduser(), wanted.text)
 
     def _batches(self, wanted: ClipsWanted) -> DatasetBatches:
         settings = self.settings
         if (usual := wanted.usual) is not None:
             settings = settings.for_model(usual.shape, usual.fps, usual.multiple)
         try:
-            dataset = open_dataset(settings)
+            dataset = open_dataset(settings, self.on_file, self._prior())
         except InputFileError as error:
             raise ConfigError(f"The clips to train on cannot be read: {error}") from error
         trained, held_out = dataset.split(settings.held_out)
@@ -115,22 +119,58 @@ class ClipSets:
         self.report = DatasetReport(trained, batches.order, 1)
         whole = BatchSettings(wanted.batch_size, wanted.seed, caption_dropout=0.0, workers=0)
         self.looks = Looks(
-            *(None if each is None else DatasetBatches(each, wanted.tokenizer, whole) for each in (trained, held_out))
+            *(
+                None if each is None else DatasetBatches(each, wanted.tokenizer, whole)
+                for each in (trained.without_prior(), held_out)
+            )
         )
         return batches
+
+    def _prior(self) -> SourceSettings | None:
+        return None if self.prior is None else SourceSettings(path=str(self.prior))
 
     def digest(self) -> str | None:
         """Of the clips and captions that batches are made of, once they have been asked for."""
         if self.report is None:
             return None
-        # Clips count by their content, wherever they lie; with a cache each has one draw, whatever folder that is.
-        settings = self.settings.model_dump(mode="json", exclude={"sources", "cache", "max_damaged", "every_frame"})
-        settings["weights"] = [source.weight for source in self.settings.sources]
-        settings["is_cached"] = self.settings.cache is not None
-        found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        found = hashlib.sha256(json.dumps(_recipe(self.settings), sort_keys=True).encode())
         for clip in sorted(self.report.dataset.plan.clips, key=lambda clip: clip.record.id):
             found.update(f"{clip.record.id} {clip.shape} {clip.record.text}\n".encode("utf-8", "surrogateescape"))
         return found.hexdigest()
+
+
+def content_of(data: str | DataSettings, on_file: OnFile | None = None) -> str:
+    """The name of a set, or a digest of settings, files and captions of people's own, before any is looked into.
+
+    Args:
+        data: of a run file.
+        on_file: called with (files read, files in all), for each source.
+
+    Raises:
+        ConfigError: a set that cannot be read.
+    """
+    if isinstance(data, str):
+        return data
+    found = hashlib.sha256(json.dumps(_recipe(data), sort_keys=True).encode())
+    for source in data.sources:
+        try:
+            records = read_source(source, on_file).records
+        except InputFileError as error:
+            raise ConfigError(f"The clips to train on cannot be read: {error}") from error
+        for record in sorted(records, key=lambda record: record.id):
+            found.update(f"{record.id} {caption(record, source)}\n".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
+
+
+def _recipe(data: DataSettings) -> SettingsDict:
+    """What batches depend on besides the clips."""
+    # Clips count by their content, wherever they lie; with a cache each has one draw, whatever folder that is.
+    settings = data.model_dump(mode="json", exclude={"sources", "cache", "max_damaged", "every_frame", "prior"})
+    settings["weights"] = [source.weight for source in data.sources]
+    settings["is_cached"] = data.cache is not None
+    if (prior := data.prior) is not None:
+        settings["prior"] = [prior.share, prior.weight, prior.target]
+    return settings
 
 
 def report_on_data(report: DatasetReport, steps: int, folder: Path) -> DatasetReport:

@@ -50,6 +50,18 @@ class LatentMaker(Protocol):
         ...
 
 
+class TextMaker(Protocol):
+    """Turns captions into states, the same ones as long as its digest is the same."""
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Of one caption's tokens and mask `[n]`, on the CPU: `[n, c]`, float32."""
+        ...
+
+    def digest(self) -> str:
+        """Of all that states depend on besides the tokens."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClipsWanted:
     """What a stage asks of a set of captioned clips.
@@ -63,6 +75,7 @@ class ClipsWanted:
         whole_clip_share: share of the batches with whole clips nevertheless, fewer of them.
         usual: what the model makes by default, and so what people's own clips are made to.
         encoder: makes latents of them for a cache, for methods that take latents and know no frame.
+        text: likewise states of their captions, for methods whose text encoder stays as it is.
     """
 
     batch_size: int
@@ -73,6 +86,7 @@ class ClipsWanted:
     whole_clip_share: float = 0.0
     usual: UsualClip | None = None
     encoder: LatentMaker | None = None
+    text: TextMaker | None = None
 
 
 class TrainingData(Protocol):

@@ -16,6 +16,7 @@ from muybridge.errors import ConfigError
 from muybridge.runtime.peak import peak_memory
 from muybridge.training.clip_sets import ClipSets, report_on_data
 from muybridge.training.monitoring.overfitting import OverfitSettings, OverfitVerdict, overfit
+from muybridge.training.prior import folder_of_prior, prior_of
 from muybridge.training.run import trainer_config
 from muybridge.training.run_file import TrainingRun, load_run
 from muybridge.training.stages.registry import training_data
@@ -39,7 +40,8 @@ def look_at_data(run_file: Path, overrides: list[str], output: Path) -> str:
     """
     run = load_run(run_file, overrides)
     stage = run.stages[0]
-    data = training_data(run.data)
+    prior, told = _prior(run, stage)
+    data = training_data(run.data, prior)
     if not isinstance(data, ClipSets):
         raise ConfigError(f"{run_file} trains on {run.data}, which is drawn as it goes; there are no clips to look at.")
     stage.check(data)
@@ -50,9 +52,19 @@ def look_at_data(run_file: Path, overrides: list[str], output: Path) -> str:
             raise ConfigError(f"The stage {stage.method!r} takes no clips.")
         report = report_on_data(data.report, stage.steps * stage.batches_a_step, output)
         try:
-            return f"{report}\n\n{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
+            return f"{report}\n\n{told}{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
         finally:
             data.close()
+
+
+def _prior(run: TrainingRun, stage: Stage) -> tuple[Path | None, str]:
+    """The clips of what the model can do, if they are there; else that they are not, in words."""
+    if isinstance(run.data, str) or run.data.prior is None:
+        return None, ""
+    made = prior_of(run.data.prior, stage)
+    if made is None or not made.missing:
+        return folder_of_prior(run.data, stage), ""
+    return None, f"{len(made.missing)} clips of what the model can do are made first, and are not in this report\n"
 
 
 def _estimate(stage: Stage, work: StageWork) -> str:

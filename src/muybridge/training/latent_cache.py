@@ -1,27 +1,25 @@
-"""Clips that are encoded once: latents on disk, by what they were made of, for runs that see a clip many times."""
+"""Clips and captions that are encoded once: kept on disk, for runs that see a clip many times."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from muybridge.data.clips import draw_clip
 from muybridge.data.order import BatchPlan, Slot
-from muybridge.errors import OutputError
-from muybridge.files.atomic import new_file
 from muybridge.pipelines.family import Networks, Training
 from muybridge.training.clip_data import DatasetBatches, to_pixels
-from muybridge.training.data import Batch, LatentMaker
+from muybridge.training.data import Batch, LatentMaker, TextMaker
+from muybridge.training.tensor_cache import TensorCache, digest_of_network
+from muybridge.types import SettingsDict
 
 _FORMAT = 1
-_KEY, _LATENTS = "key", "latents"
+_TEXT_FORMAT = 1
+_LATENTS, _STATES = "latents", "text_states"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +43,37 @@ class ClipEncoder:
 
     def digest(self) -> str:
         """Of the settings and weights of the VAE; reads all of them."""
-        vae: nn.Module = self.networks.vae
-        found = hashlib.sha256(repr(sorted((k, str(v)) for k, v in getattr(vae, "config", {}).items())).encode())
-        for name, tensor in vae.state_dict().items():
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return found.hexdigest()
+        return digest_of_network(self.networks.vae)
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionEncoder:
+    """What turns the tokens of a caption into states, by a text encoder that stays as it is.
+
+    Attributes:
+        networks: whose text encoder does it.
+        text: of their family: what follows from captions alone.
+    """
+
+    networks: Networks
+    text: Callable[[Networks, Mapping[str, Tensor]], SettingsDict]
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Of one caption's tokens and mask `[n]`, on the CPU: `[n, c]`, float32."""
+        encoder: nn.Module = self.networks.text_encoder
+        device = next(encoder.parameters()).device
+        tokens = {"input_ids": input_ids[None].to(device), "attention_mask": attention_mask[None].to(device)}
+        was_training = encoder.training
+        encoder.eval()
+        try:
+            with torch.no_grad():
+                return self.text(self.networks, tokens)["encoder_hidden_states"][0].float().cpu()
+        finally:
+            encoder.train(was_training)
+
+    def digest(self) -> str:
+        """Of the settings and weights of the text encoder; reads all of them."""
+        return digest_of_network(self.networks.text_encoder)
 
 
 class CachedClips:
@@ -59,14 +82,22 @@ class CachedClips:
     A clip has one draw of start, crop and mirror instead of one each time it comes. An entry is found by the clip's
     content, that draw, size, frames and rate, and the VAE; what does not say so inside, or is damaged, is made anew.
     The folder may be deleted at any time. Batches have `pixels` for their shape only: they are all zeros.
+
+    With `text` batches also have `text_states [b, n, c]`, found by the tokens of the caption and the text encoder; the
+    empty caption of those that are dropped is one of them.
     """
 
-    def __init__(self, batches: DatasetBatches, encoder: LatentMaker, folder: Path) -> None:
+    def __init__(
+        self, batches: DatasetBatches, encoder: LatentMaker, folder: Path, text: TextMaker | None = None
+    ) -> None:
         """Of the clips of `batches`; the folder is made when the first entry is written."""
         self.batches = batches
         self.encoder = encoder
-        self.folder = folder
+        self.text = text
+        self._latents = TensorCache(folder, _LATENTS)
+        self._states = TensorCache(folder, _STATES)
         self._digest = encoder.digest()
+        self._text_digest = None if text is None else text.digest()
 
     def __call__(self, index: int) -> Batch:
         """Make batch number `index`."""
@@ -75,23 +106,38 @@ class CachedClips:
         captions = [self.batches.caption(slot, index, place) for place, (slot, _) in enumerate(chosen)]
         shape = (len(chosen), plan.shape.num_frames, 3, plan.shape.height, plan.shape.width)
         nothing = torch.zeros(1, 1, 1, 1, 1).expand(shape)
-        return {**self.batches.with_tokens(nothing, captions), _LATENTS: torch.stack([each for _, each in chosen])}
+        batch = self.batches.assembled([slot for slot, _ in chosen], nothing, captions)
+        if self.text is not None:
+            told = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            batch[_STATES] = torch.stack([self._said(self.text, *each) for each in told])
+        return {**batch, _LATENTS: torch.stack([each for _, each in chosen])}
 
     def _entry(self, plan: BatchPlan, slot: Slot) -> tuple[Slot, Tensor]:
-        key = self._key(slot)
-        if (found := _read(self._path(key), key)) is not None:
+        if (found := self._latents.get(self._made_of(slot))) is not None:
             return slot, found
         slot, frames = self.batches.sound(plan, slot)  # another clip where this one cannot be read
         latents = self.encoder.latents(to_pixels(frames[None]))[0]
-        key = self._key(slot)
-        self._write(key, latents)
+        self._latents.put(self._made_of(slot), latents)
         return slot, latents
 
-    def _key(self, slot: Slot) -> str:
+    def _said(self, text: TextMaker, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        made_of = {
+            "format": _TEXT_FORMAT,
+            "tokens": input_ids.tolist(),
+            "mask": attention_mask.tolist(),
+            "text_encoder": self._text_digest,
+        }
+        if (found := self._states.get(made_of)) is not None:
+            return found
+        states = text.states(input_ids, attention_mask)
+        self._states.put(made_of, states)
+        return states
+
+    def _made_of(self, slot: Slot) -> SettingsDict:
         clip, settings = slot.clip, self.batches.dataset.settings
         drawn = (self.batches.settings.seed, slot.turn, slot.again)
         draw = draw_clip(clip.record.id, drawn, settings.crop == "random", settings.flip)
-        made_of = {
+        return {
             "format": _FORMAT,
             "clip": clip.record.id,
             "start": clip.record.start,
@@ -101,30 +147,3 @@ class CachedClips:
             "draw": [draw.start, draw.left, draw.top, draw.mirrored],
             "vae": self._digest,
         }
-        return json.dumps(made_of, sort_keys=True)
-
-    def _path(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode()).hexdigest()
-        return self.folder / name[:2] / f"{name}.safetensors"
-
-    def _write(self, key: str, latents: Tensor) -> None:
-        path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"The cache {self.folder} cannot be written ({error.strerror}); choose another data.cache, or none."
-            ) from error
-        with new_file(path) as temporary:
-            save_file({_LATENTS: latents.contiguous()}, temporary, {_KEY: key})
-
-
-def _read(path: Path, key: str) -> Tensor | None:
-    """The entry of a key; None where there is none that is whole and says that it is of this key."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get(_KEY) == key:
-                return file.get_tensor(_LATENTS)
-    except (OSError, SafetensorError):
-        return None
-    return None

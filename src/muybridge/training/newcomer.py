@@ -10,8 +10,10 @@ from typing import Literal, get_args
 from muybridge.checkpoints.locate import SHIPPED_MODELS
 from muybridge.data.readers import read_dataset
 from muybridge.data.record import Record, shown
+from muybridge.data.settings import PriorSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import new_file, output_error
+from muybridge.training.everyday import EVERYDAY_PROMPTS
 from muybridge.types import SettingsDict
 
 ClipMethod = Literal["lora", "motion", "motion-lora"]
@@ -34,6 +36,8 @@ class ClipsRun:
         caption: of clips that have none.
         trigger: a word that stands before every caption, and later in prompts.
         steps: optimizer steps; by default by the number of clips.
+        prior: what a LoRA is to leave as it is: a text file of prompts, or a folder of clips; `off` for nothing. By
+            default what the model can do, where it takes minutes to make clips of that and not hours.
     """
 
     clips: Path
@@ -42,6 +46,7 @@ class ClipsRun:
     caption: str | None = None
     trigger: str | None = None
     steps: int | None = None
+    prior: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,16 @@ class _Scale:
         batch_size: clips a step.
         times_seen: how often each clip comes, in all steps.
         settings: further settings of the stage.
+        prior: what a LoRA is to leave as it is, as far as it depends on the model.
+        takes: how long it takes to make, in words.
     """
 
     rank: int
     batch_size: int
     times_seen: int
     settings: SettingsDict
+    prior: SettingsDict
+    takes: str
 
 
 _SHIPPED_SCALE = _Scale(
@@ -73,6 +82,8 @@ _SHIPPED_SCALE = _Scale(
         "log_every": 5,
         "timestep_shift": 6.0,
     },
+    {"prompts": "demo-world", "clips": 48},
+    "about a minute and a half on two cores, once",
 )
 _PUBLISHED_SCALE = _Scale(
     16,
@@ -86,6 +97,8 @@ _PUBLISHED_SCALE = _Scale(
         "ema_decay": 0.99,
         "log_every": 10,
     },
+    {},
+    "as long as so many videos take, once",
 )
 
 
@@ -108,19 +121,26 @@ def run_document(asked: ClipsRun) -> tuple[SettingsDict, list[str]]:
     stage = {**_stage(asked.method, scale.rank), "base": asked.base, "steps": steps, "batch_size": scale.batch_size}
     stage |= {**scale.settings, "evaluation": _evaluation(steps, asked, records)}
     held_out = {"held_out": _HELD_OUT} if len(records) >= _ENOUGH else {}
+    prior, kept = _prior(asked, scale, records)
+    if prior is not None:
+        # As many of its own clips a step as without, and as many of the others.
+        stage["batch_size"] = 2 * scale.batch_size
+    mixed = {} if prior is None else {"prior": prior}
     document = {
         "name": _name(asked.clips),
-        "data": {"sources": [{key: value for key, value in source.items() if value is not None}], **held_out},
+        "data": {"sources": [{key: value for key, value in source.items() if value is not None}], **held_out, **mixed},
         "stages": [stage],
     }
+    batch_size = stage["batch_size"]
     seen = steps * scale.batch_size / len(records)
     picked = [
         f"{len(records)} clips and pictures for {asked.base}",
         _WORDS[asked.method].format(rank=scale.rank),
-        f"{steps} steps of {scale.batch_size}: each clip is seen about {seen:.0f} times",
+        f"{steps} steps of {batch_size}: each clip is seen about {seen:.0f} times",
     ]
     if held_out:
         picked.append(f"{max(1, round(_HELD_OUT * len(records)))} clips are held out, to measure what is learned")
+    picked += kept
     if asked.trigger is not None:
         picked.append(f"prompts call it by {asked.trigger!r}")
     return document, picked
@@ -205,6 +225,45 @@ def _check_captions(asked: ClipsRun, records: tuple[Record, ...]) -> None:
             "into a text file of its name, give one caption for all with --caption, or a word to call them by with "
             "--trigger."
         )
+
+
+def _prior(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> tuple[SettingsDict | None, list[str]]:
+    """What the model is to keep, and that in words."""
+    if asked.prior == "off":
+        return None, []
+    if asked.method == "motion" and asked.prior is None:
+        return None, []  # modules that are trained on cannot say what they said before
+    if asked.prior is None and asked.base not in SHIPPED_MODELS and not _has_card():
+        return None, [
+            "other prompts may come out changed, as nothing shows the model what to keep: clips of that take hours to "
+            "make without a card; --prior PROMPTS.txt makes them all the same"
+        ]
+    if asked.prior is not None and Path(asked.prior).expanduser().is_dir():
+        return {"path": asked.prior}, [f"half of the clips are of {asked.prior}, which the model is to keep"]
+    prior = _said(asked, scale, records)
+    clips = prior.get("clips", PriorSettings().clips)
+    return prior, [
+        f"{clips} clips of what the model can do are made first ({scale.takes}) and mixed in, so that other prompts "
+        "stay as they are; --prior off leaves that out"
+    ]
+
+
+def _said(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> SettingsDict:
+    """The prior of clips that are made: with a trigger also of what its captions say without it."""
+    if asked.prior is not None:
+        return {**scale.prior, "prompts": asked.prior}
+    captions = list(dict.fromkeys(record.text for record in records if record.text)) if asked.trigger else []
+    if not captions or "prompts" in scale.prior:
+        return dict(scale.prior)
+    clips = PriorSettings().clips
+    own = captions[: clips // 2]
+    return {"prompts": [*own, *EVERYDAY_PROMPTS[: clips - len(own)]], "clips": clips}
+
+
+def _has_card() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _evaluation(steps: int, asked: ClipsRun, records: tuple[Record, ...]) -> SettingsDict:

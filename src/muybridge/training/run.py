@@ -18,11 +18,12 @@ from muybridge.files.atomic import new_file, output_error
 from muybridge.files.folder_lock import locked_folder
 from muybridge.files.json_settings import read_json_object
 from muybridge.files.new_folder import replaced_folder
-from muybridge.training.checkpoints import has_checkpoint
-from muybridge.training.clip_sets import ClipSets, report_on_data
+from muybridge.training.checkpoints import Checkpoints, has_checkpoint
+from muybridge.training.clip_sets import ClipSets, content_of, report_on_data
 from muybridge.training.config import CHANGEABLE_SETTINGS, changed_settings, settled_precision, with_schedule
 from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.placement import check_sharding
+from muybridge.training.prior import folder_of_prior, prior_of
 from muybridge.training.run_file import TrainingRun, load_run
 from muybridge.training.stages.registry import training_data
 from muybridge.training.stages.stage import Stage, StageWork, exported_part
@@ -35,6 +36,11 @@ from muybridge.types import SettingsDict
 StageProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, steps done, steps in all, smoothed metrics)."""
 SETTINGS_FILE = "settings.json"
+TRAINED_ON_FILE = "trained-on.txt"
+"""In the folder of a stage: a digest of the clips and captions that it began with, or the name of their set."""
+READING, LOOKING, PRIOR = "reading clips", "looking clips through", "making clips of what the model can do"
+"""What progress is told of like a stage before one begins."""
+_MANY_FILES = 200
 
 
 @overload
@@ -77,17 +83,25 @@ def run_training(
     """
     run = load_run(run_file, overrides)
     run = run.model_copy(update={"stages": [_with_precision(stage, output / stage.method) for stage in run.stages]})
-    data = training_data(run.data)
+    try:
+        data = training_data(run.data)
+        for stage in run.stages:
+            stage.check(data)
+            folder_of_prior(run.data, stage)
+            _check_trainer(trainer_config(stage))
+    except ConfigError as error:
+        raise ConfigError(f"{run_file}: {error}") from error
     for stage in run.stages:
-        stage.check(data)
-        _check_trainer(trainer_config(stage))
         _check_settings(stage, output / stage.method, is_finished(output, stage))
+    trained_on = content_of(run.data, _told_of_files(progress, READING))
+    _check_finished(run, output, trained_on)
     _make_folder(output)
     with quiet_loading(), locked_folder(output, "trains"):
         for stage in run.stages:
             if is_finished(output, stage):
                 continue
-            _record_settings(stage, output / stage.method)
+            _record_settings(stage, output / stage.method, trained_on)
+            _make_prior(run, stage, progress)
             if stage.processes == 1:
                 train_stage(run, stage, output, progress, until)
             else:
@@ -95,6 +109,14 @@ def run_training(
             if until is not None and until < stage.steps:
                 return None
         return run.last.publish(run, output)
+
+
+def paused_at(run: TrainingRun, output: Path) -> tuple[str, int] | None:
+    """The first stage that is not finished, and how many steps of it are done; None if all are."""
+    for stage in run.stages:
+        if not is_finished(output, stage):
+            return stage.method, max(Checkpoints(output / stage.method).steps(), default=0)
+    return None
 
 
 def is_finished(output: Path, stage: Stage) -> bool:
@@ -111,7 +133,9 @@ def train_stage(
     """
     stage = _with_precision(stage, output / stage.method)
     torch.manual_seed(stage.seed)
-    data = training_data(run.data)
+    data = training_data(run.data, folder_of_prior(run.data, stage))
+    if isinstance(data, ClipSets):
+        data.on_file = _told_of_files(progress, LOOKING)
     work = stage.prepare(output, data)
     digest = data.digest() if isinstance(data, ClipSets) else work.data_digest
     origin = Origin(digest_of_models(stage.built_on(output)), digest)
@@ -140,6 +164,18 @@ def trainer_config(stage: Stage) -> TrainerConfig:
     return TrainerConfig(**{name: getattr(stage, name) for name in TrainerConfig.__dataclass_fields__})
 
 
+def _told_of_files(progress: StageProgress | None, doing: str) -> Callable[[int, int], None] | None:
+    """Tells how many files are done, where there are so many that somebody may wonder."""
+    if progress is None:
+        return None
+
+    def tell(done: int, count: int) -> None:
+        if count > _MANY_FILES and (done % _MANY_FILES == 0 or done == count):
+            progress(doing, done, count, {})
+
+    return tell
+
+
 def _check_trainer(config: TrainerConfig) -> None:
     """What the trainer would refuse, before stages ahead are trained for nothing."""
     config.check()
@@ -151,6 +187,15 @@ def _export(work: StageWork, folder: Path) -> None:
     with replaced_folder(folder) as temporary:
         for name, part in work.trained_parts().items():
             part.save_pretrained(temporary / name)
+
+
+def _make_prior(run: TrainingRun, stage: Stage, progress: StageProgress | None) -> None:
+    """Clips of what the model can do, where they are asked for and not there."""
+    if isinstance(run.data, str) or run.data.prior is None:
+        return
+    prior = prior_of(run.data.prior, stage)
+    if prior is not None:
+        prior.make(None if progress is None else lambda done, count: progress(PRIOR, done, count, {}))
 
 
 def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path, until: int | None) -> None:
@@ -191,6 +236,19 @@ def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
         )
 
 
+def _check_finished(run: TrainingRun, output: Path, trained_on: str) -> None:
+    """Stages that are finished are not trained again, so they must have been on what the run file names now."""
+    for stage in run.stages:
+        path = output / stage.method / TRAINED_ON_FILE
+        if not is_finished(output, stage) or not path.is_file():
+            continue
+        if path.read_text(encoding="utf-8", errors="replace").strip() != trained_on:
+            raise ConfigError(
+                f"Stage {stage.method!r} in {output} is finished, and was trained on other clips or captions than "
+                "those of data now. Choose another output folder to train on these, or put back what was there."
+            )
+
+
 def _recorded_settings(folder: Path) -> SettingsDict | None:
     path = folder / SETTINGS_FILE
     if not path.is_file():
@@ -216,7 +274,10 @@ def _make_folder(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _record_settings(stage: Stage, folder: Path) -> None:
+def _record_settings(stage: Stage, folder: Path, trained_on: str) -> None:
     _make_folder(folder)
+    if not has_checkpoint(folder):  # one that goes on says itself what it began with
+        with new_file(folder / TRAINED_ON_FILE) as temporary:
+            temporary.write_text(f"{trained_on}\n", encoding="utf-8")
     with new_file(folder / SETTINGS_FILE) as temporary:
         temporary.write_text(stage.model_dump_json(indent=2) + "\n")

@@ -81,6 +81,8 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
         run = TrainingRun.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe_validation(error, TrainingRun)}") from error
+    except ConfigError as error:  # settings that contradict each other
+        raise ConfigError(f"{path}: {error}") from error
     _check_stages(run, path)
     return run
 

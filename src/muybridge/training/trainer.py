@@ -193,7 +193,8 @@ class Trainer:
         while self.step < last:
             self._tools.begin_step(self.step)
             due = time.monotonic() - saved > self.config.checkpoint_seconds
-            watched = any(getattr(each, "wants_updates", False) and _is_due(each, self.step + 1) for each in observers)
+            looked_at = [each for each in observers if self.step + 1 == last or _is_due(each, self.step + 1)]
+            watched = any(getattr(each, "wants_updates", False) for each in looked_at)
             values, stopping, due = self._train_step(watched, stop.requested, due)
             metrics = self._done.metrics
             for name, value in values.items():

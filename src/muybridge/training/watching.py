@@ -17,6 +17,9 @@ from muybridge.training.monitoring.sheets import Sample, SampleSheets
 from muybridge.training.monitoring.updates import UpdateSizes
 from muybridge.training.stages.stage import Stage, StageWork
 
+_NOT_LOOKED_AT = {"latents", "text_states", "prior", "loss_weights"}
+"""What batches have to train faster, or to keep what the model can do already; looks do without."""
+
 
 def observers_of(stage: Stage, work: StageWork, data: TrainingData, run_folder: Path) -> list[Observer]:
     """None where the stage has no `evaluation.every`.
@@ -39,7 +42,7 @@ def observers_of(stage: Stage, work: StageWork, data: TrainingData, run_folder: 
 
 def _is_like(work: StageWork, looks: DatasetBatches) -> bool:
     """Whether a stage trains on clips as they are: what is measured on must have all that its batches have."""
-    return work.sees_clips_as_they_are and work.batches(0).keys() - {"latents"} <= looks(0).keys()
+    return work.sees_clips_as_they_are and work.batches(0).keys() - _NOT_LOOKED_AT <= looks(0).keys()
 
 
 def _maker(pipeline: Any) -> Any:

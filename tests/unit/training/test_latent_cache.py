@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from muybridge.data.dataset import open_dataset
 from muybridge.data.settings import DataSettings
 from muybridge.pipelines.animatediff.family import TRAINING
+from muybridge.pipelines.animatediff.learning import text
+from muybridge.pipelines.easyanimate.learning import text as transformer_text
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
 from muybridge.training.clip_sets import ClipSets
 from muybridge.training.data import ClipsWanted
-from muybridge.training.latent_cache import CachedClips, ClipEncoder
-from muybridge.training.stages.base_model import networks_of
+from muybridge.training.latent_cache import CachedClips, CaptionEncoder, ClipEncoder
+from muybridge.training.stages.base_model import networks_of, wanted_clips
 from muybridge.video import Video
 
 
@@ -93,3 +96,34 @@ def test_a_stretch_of_cached_latents(pipeline: Any, folder: Path, tmp_path: Path
         expected, found = plain(index), cached(index)
         assert torch.equal(found["frame_positions"], expected["frame_positions"])
         torch.testing.assert_close(found["latents"], encoder.latents(expected["pixels"]), rtol=1e-5, atol=1e-5)
+
+
+def test_states_of_captions_are_those_of_the_text_encoder(pipeline: Any, folder: Path, tmp_path: Path) -> None:
+    networks, plain = networks_of(pipeline), batches(pipeline, folder)
+    dropping = DatasetBatches(plain.dataset, pipeline.tokenizer, BatchSettings(2, caption_dropout=0.5, workers=0))
+    clips, words = ClipEncoder(networks, TRAINING), CaptionEncoder(networks, text)
+    cached = CachedClips(dropping, clips, tmp_path, words)
+    for index in range(3):
+        batch = cached(index)
+        expected = text(networks, {"input_ids": batch["input_ids"]})["encoder_hidden_states"]
+        torch.testing.assert_close(batch["text_states"], expected, rtol=1e-5, atol=1e-5)
+        assert text(networks, batch)["encoder_hidden_states"] is batch["text_states"]
+        assert transformer_text(networks, batch)["encoder_hidden_states"] is batch["text_states"]
+    kept = [path for path in tmp_path.rglob("*.safetensors") if b"text_encoder" in path.read_bytes()]
+    assert len(kept) == 2  # the one caption, and the empty one
+
+    first = cached(0)["text_states"]
+    kept[0].write_bytes(kept[1].read_bytes())
+    kept[1].write_bytes(b"nothing")
+    assert torch.equal(CachedClips(dropping, clips, tmp_path, words)(0)["text_states"], first)
+    with torch.no_grad():
+        pipeline.text_encoder.get_input_embeddings().weight.mul_(2)
+    other = CachedClips(dropping, clips, tmp_path, words)(0)["text_states"]
+    assert not torch.allclose(other, first)
+
+
+def test_a_text_encoder_that_learns_has_no_states_to_keep(pipeline: Any) -> None:
+    stage = SimpleNamespace(batch_size=1, seed=0)
+    assert wanted_clips(pipeline, stage, 0.1, cached_by=TRAINING).text is not None
+    assert wanted_clips(pipeline, stage, 0.1, cached_by=TRAINING, keeps_text=False).text is None
+    assert wanted_clips(pipeline, stage, 0.1).text is None

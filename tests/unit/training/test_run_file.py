@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,22 @@ def test_settings_of_the_clips_are_set_by_name(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"name": "x", "data": "demo-world", "stages": [stage]}))
     with pytest.raises(ConfigError, match="demo-world has no settings"):
         load_run(path, ["data.fps=4"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("sharding=fsdp2", "one process has all of them"),
+        ("sharding=deepspeed", "DeepSpeed is not supported. fsdp2 shares out"),
+        ("timestep_shift=2.0", "timestep_shift and objective both say"),
+    ],
+)
+def test_what_contradicts_itself_is_said_of_its_file(tmp_path: Path, setting: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: x\ndata: demo-world\n"
+        "stages:\n- {method: lora, steps: 1, batch_size: 1, objective: {timesteps: uniform}}\n"
+    )
+    with pytest.raises(ConfigError, match=rf"mine\.yaml: .*{re.escape(message)}"):
+        load_run(path, [setting])
+    assert load_run(path, ["sharding=fsdp2", "processes=2"]).stages[0].sharding == "fsdp2"

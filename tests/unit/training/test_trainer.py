@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
 from muybridge.processor import multiplies
 from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Checkpoint, Checkpoints
+from muybridge.training.optimizers import OptimizerName, OptimizerSettings
 from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.state import WHOLE_FILE
@@ -501,3 +503,41 @@ def test_what_does_not_go_with_shared_out_weights_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="fp16"):
         trainer(tmp_path, replace(CONFIG, sharding="fsdp2", mixed_precision="fp16"))
     assert trainer(tmp_path, replace(CONFIG, sharding="fsdp2")).step == 0  # one process has all of them
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("prodigy", "prodigyopt"),
+        ("schedule-free", "schedulefree"),
+        pytest.param(
+            "adamw8bit",
+            "torchao",
+            marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")],  # it compiles its step
+        ),
+    ],
+)
+def test_optimizers_of_libraries_go_on_as_if_nothing_had_been(tmp_path: Path, name: OptimizerName, package: str):
+    if importlib.util.find_spec(package) is None or (name == "adamw8bit" and shutil.which("g++") is None):
+        pytest.skip(f"{package}, or what it needs, is not installed")
+    rate = 1.0 if name == "prodigy" else 0.05
+    schedule = ScheduleSettings(name="constant", warmup_steps=2)
+    config = replace(
+        CONFIG, steps=6, learning_rate=rate, optimizer=OptimizerSettings(name=name), schedule=schedule, ema_decay=0.0
+    )
+
+    def wide() -> Trainer:
+        return trainer(tmp_path, config, Regression(width=256))  # 8 bits are for 4096 numbers and more
+
+    run = Trainer(Regression(width=256), samples, config, tmp_path / "whole")
+    before = [p.detach().clone() for p in run.method.parameters()]
+    run.fit()
+    assert all(not torch.equal(a, b) for a, b in zip(before, run.method.parameters(), strict=True))
+    wide().fit(until=3)
+    again = wide()
+    assert again.step == 3
+    again.fit()
+    expected, found = run.method.state_dict(), again.method.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    with run.evaluated(), again.evaluated():
+        assert all(torch.equal(a, b) for a, b in zip(run.method.parameters(), again.method.parameters(), strict=True))

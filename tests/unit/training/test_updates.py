@@ -79,6 +79,7 @@ def test_observers_look_at_the_average_before_between_and_at_the_end(tmp_path: P
     assert fours.steps == [0, 4, 5]
     assert twos.ratios[0] == 0
     assert 0 < twos.ratios[1] < 1
+    assert twos.ratios[3] not in (0, twos.ratios[2])  # of the last step, though it is no second one
     assert list(run.last_update) == ["first", "blocks.0", "blocks.1", "blocks.2", "last"]
     with run.evaluated():
         assert torch.equal(twos.weights[-1], next(p for p in run.method.parameters() if p.requires_grad))

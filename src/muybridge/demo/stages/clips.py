@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from muybridge.errors import ConfigError
 from muybridge.training.data import BatchSource, ClipsWanted
 from muybridge.training.stages.registry import register_data
@@ -42,6 +44,22 @@ class DemoWorld:
 
         frames = _frames_of(wanted)
         return TaughtClips(wanted.batch_size, wanted.seed, wanted.tokenizer, taught, frames, wanted.caption_dropout)
+
+    def captions(self, count: int, seed: int) -> list[str]:
+        """What clips show that are trained on, in plain words; as evenly of all motions as can be."""
+        from muybridge.demo import world
+
+        rng = np.random.default_rng((seed, 4))
+        grounds = list(world.BACKGROUNDS)
+        triples = [world.TRAINING_TRIPLES[place] for place in rng.permutation(len(world.TRAINING_TRIPLES))]
+        by_motion = {motion: [each for each in triples if each[2] == motion] for motion in world.MOTIONS}
+        chosen = [by_motion[world.MOTIONS[i % len(world.MOTIONS)]] for i in range(count)]
+        picked = [of[i // len(world.MOTIONS) % len(of)] for i, of in enumerate(chosen)]
+        places = rng.integers(len(grounds), size=count)
+        return [
+            world.full_caption(world.Scene(*triple, background=grounds[place]))
+            for triple, place in zip(picked, places, strict=True)
+        ]
 
     def check_taught(self, taught: str | None) -> None:
         """Raises ConfigError for anything but a motion or a colour of the toy world."""

@@ -30,7 +30,9 @@ def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
 
 
 def text(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
-    """Of `input_ids [b, n]`."""
+    """Of `input_ids [b, n]`; or `text_states`, where they have been made before."""
+    if "text_states" in batch:
+        return {"encoder_hidden_states": batch["text_states"]}
     return {"encoder_hidden_states": networks.text_encoder(input_ids=batch["input_ids"]).last_hidden_state}
 
 

@@ -31,8 +31,10 @@ def told(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
 
 
 def text(networks: Networks, batch: Mapping[str, Tensor]) -> SettingsDict:
-    """Of `input_ids` and `attention_mask [b, n]`."""
+    """Of `input_ids` and `attention_mask [b, n]`; or `text_states` and the latter, where they have been made before."""
     mask = batch["attention_mask"]
+    if "text_states" in batch:
+        return {"encoder_hidden_states": batch["text_states"], "encoder_attention_mask": mask}
     states = networks.text_encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
     return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 

@@ -38,10 +38,10 @@ class DenoisingSteps(Protocol):
 
 
 def denoising_loss(method: DenoisingSteps, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-    """The objective's loss of a batch at drawn noise levels and noise."""
+    """The objective's loss of a batch at drawn noise levels and noise, with its `loss_weights [b]`, if there are."""
     latents, told = method.encode(batch)
     drawn = method.objective.draw(latents, generator)
-    return method.objective.loss(drawn, method.predict(drawn, told))
+    return method.objective.loss(drawn, method.predict(drawn, told), batch.get("loss_weights"))
 
 
 @contextmanager

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muybridge.checkpoints.lora import AttachedLoras, Dialect, LoraChange, adaptable_layers, write_lora
@@ -151,14 +152,39 @@ class LoraMethod(nn.Module):
         return self
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The method's losses."""
+        """The method's losses.
+
+        Of samples with `prior [b]` true the target is what the networks say without the LoRA, and `prior` among the
+        losses says how far they are from it.
+        """
         if not (self.training and self.shape.dropout):
-            return self.method(batch, generator)
+            return self._loss(batch, generator)
         # What is left out must follow from the step, as everything does, for a run that goes on to be the same.
         seed = int(torch.randint(2**62, (1,), generator=generator))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
+            return self._loss(batch, generator)
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        prior = batch.get("prior")
+        if prior is None or not prior.any():
             return self.method(batch, generator)
+        latents, told = self.encode(batch)
+        drawn = self.objective.draw(latents, generator)
+        before = self._said_before(batch, drawn, prior)
+        drawn = replace(drawn, target=drawn.target.index_put((prior,), before.to(drawn.target)))
+        output = self.predict(drawn, told)
+        said = output.detach()[prior, : before.shape[1]].float()
+        losses = self.objective.loss(drawn, output, batch.get("loss_weights"))
+        return {**losses, "prior": F.mse_loss(said, before.float())}
+
+    def _said_before(self, batch: Batch, drawn: Drawn, prior: Tensor) -> Tensor:
+        """What the networks say without the LoRA about the samples that are marked."""
+        marked = {name: value if name == "frame_positions" else value[prior] for name, value in batch.items()}
+        with self.without(), torch.no_grad():
+            _, told = self.encode({**marked, "latents": drawn.clean[prior]})
+            shown = Drawn(drawn.clean[prior], drawn.timesteps[prior], drawn.noisy[prior], drawn.target[prior])
+            return self.predict(shown, told)[:, : drawn.target.shape[1]]
 
     @property
     def objective(self) -> DiffusionObjective:

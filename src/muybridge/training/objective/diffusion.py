@@ -84,28 +84,30 @@ class DiffusionObjective:
         target = self.scheduler.get_velocity(latents, noise, timesteps) if self._velocity else noise  # type: ignore[arg-type]
         return Drawn(latents, timesteps, noisy, target)
 
-    def loss(self, drawn: Drawn, output: Tensor) -> dict[str, Tensor]:
+    def loss(self, drawn: Drawn, output: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
         """The loss of what a network said to `drawn.noisy`, as `loss`, and its terms where it has several.
 
-        Channels after those of the latents are the variance, which only `learned_range` looks at.
+        Channels after those of the latents are the variance, which only `learned_range` looks at. With `weights [b]`
+        samples do not count alike.
 
         Raises:
             ConfigError: the variance is to be learned and the network gives none.
         """
         channels = drawn.target.shape[1]
         prediction = output[:, :channels].float()
-        error = self._error(drawn, prediction)
+        error = self._error(drawn, prediction, weights)
         if self._tables is None:
             return {"loss": error}
         self.check_channels(output.shape[1], channels)
         bound = self._tables.variational_bound(
             drawn.clean, drawn.noisy, drawn.timesteps, prediction, output[:, channels:]
-        ).mean()
+        )
+        bound = (bound if weights is None else bound * weights).mean()
         return {"loss": error + bound, "mse": error, "vb": bound}
 
-    def _error(self, drawn: Drawn, prediction: Tensor) -> Tensor:
+    def _error(self, drawn: Drawn, prediction: Tensor, weights: Tensor | None) -> Tensor:
         settings = self.settings
-        if not (settings.snr_loss or settings.min_snr or settings.motion_sub_loss):
+        if weights is None and not (settings.snr_loss or settings.min_snr or settings.motion_sub_loss):
             return F.mse_loss(prediction, drawn.target)
         difference = prediction - drawn.target
         errors = difference.square().flatten(1).mean(1)
@@ -118,7 +120,7 @@ class DiffusionObjective:
             errors = torch.where(drawn.timesteps > _SNR_LOSS_UP_TO, errors, clean_errors)
         if settings.min_snr is not None:
             errors = errors * self.min_snr_weights(drawn.timesteps, settings.min_snr)
-        return errors.mean()
+        return (errors if weights is None else errors * weights).mean()
 
     def _frames(self, difference: Tensor) -> int:
         if difference.ndim != 5:

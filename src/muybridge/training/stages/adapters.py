@@ -14,7 +14,14 @@ from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.lora import LORA_FILE
 from muybridge.training.stages.motion_lora import DomainAdapterStage
 from muybridge.training.stages.registry import method_of, register_stage
-from muybridge.training.stages.stage import MotionSettings, PipelineStage, RunSettings, StageWork, exported_part
+from muybridge.training.stages.stage import (
+    BaseChoice,
+    MotionSettings,
+    PipelineStage,
+    RunSettings,
+    StageWork,
+    exported_part,
+)
 
 if TYPE_CHECKING:
     from muybridge.motion import MotionHost
@@ -77,6 +84,16 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
                     "trained on; say motion.config.trained_frames, such as 16, or leave layouts out."
                 )
         check_base(self.base)
+
+    def model_before(self) -> BaseChoice:
+        """The model with the modules that it begins with.
+
+        Raises:
+            ConfigError: these are fresh, and have nothing to keep.
+        """
+        if self.start == "fresh":
+            raise ConfigError("Fresh motion modules know nothing to keep; leave data.prior out, or say start.")
+        return BaseChoice(self.base, None if self.start == "own" else self.start)
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches.

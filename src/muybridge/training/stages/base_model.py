@@ -16,7 +16,7 @@ from muybridge.pipelines.families import family_of_folder
 from muybridge.pipelines.family import Training, Wishes
 from muybridge.request import ModelChoice
 from muybridge.training.data import BatchSource, ClipsWanted, TrainingData, UsualClip
-from muybridge.training.latent_cache import ClipEncoder
+from muybridge.training.latent_cache import CaptionEncoder, ClipEncoder
 from muybridge.training.methods.denoise import TrainedNetworks
 from muybridge.training.stages.stage import Stage
 from muybridge.types import VideoShape
@@ -31,8 +31,16 @@ def check_base(model: str) -> None:
     Raises:
         CheckpointError: it is not.
     """
-    if not Path(model).is_file():
-        locate_model(model)
+    place_of_base(model)
+
+
+def place_of_base(model: str) -> Path:
+    """Where a model to build on lies.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    return Path(model) if Path(model).is_file() else Path(locate_model(model))
 
 
 def load_base(
@@ -87,6 +95,7 @@ def wanted_clips(
     caption_dropout: float,
     num_frames: int | None = None,
     cached_by: Training | None = None,
+    keeps_text: bool = True,
 ) -> ClipsWanted:
     """What a stage asks of its clips, with what the model makes by default.
 
@@ -96,8 +105,12 @@ def wanted_clips(
         caption_dropout: share of captions left empty.
         num_frames: of a clip at a time; None for whole clips.
         cached_by: how the family encodes clips, for stages that can take them from a cache.
+        keeps_text: whether the text encoder stays as it is, so that captions can be taken from there too.
     """
-    encoder = None if cached_by is None else ClipEncoder(networks_of(base), cached_by)
+    networks = networks_of(base)
+    encoder = None if cached_by is None else ClipEncoder(networks, cached_by)
+    of_text = cached_by.text if cached_by is not None and keeps_text else None
+    text = None if of_text is None else CaptionEncoder(networks, of_text)
     return ClipsWanted(
         stage.batch_size,
         stage.seed,
@@ -106,6 +119,7 @@ def wanted_clips(
         num_frames,
         usual=usual_clip(base),
         encoder=encoder,
+        text=text,
     )
 
 

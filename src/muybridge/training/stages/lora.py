@@ -14,7 +14,7 @@ from muybridge.training.settings import Settings
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.lora_metadata import AboutSettings, network_metadata, publish_lora, run_metadata
 from muybridge.training.stages.registry import register_stage
-from muybridge.training.stages.stage import LastStage, RunSettings, StageWork, exported_part
+from muybridge.training.stages.stage import BaseChoice, LastStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,7 @@ class LoraOutput(DenoisingStage, LastStage):
     parts: ClassVar[tuple[str, ...]] = ("lora",)
     product: ClassVar[str] = "a LoRA"
     has_defaults: ClassVar[bool] = False
+    knows_what_was: ClassVar[bool] = True
 
     base: str = "demo/animatediff"
     """The model: a shipped one, a folder, or a hub id, of any family that is trained."""
@@ -132,6 +133,10 @@ class LoraStage(LoraOutput):
             layer_pattern(layers, TEXT_LAYERS)
         super().check(data)
 
+    def model_before(self) -> BaseChoice:
+        """The model that the LoRA is for."""
+        return BaseChoice(self.base)
+
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches.
 
@@ -149,7 +154,7 @@ class LoraStage(LoraOutput):
         parts = self.lora_parts()
         method = LoraMethod(denoising_method(self, base, how), parts, self.shape(), base.family.lora)
         frames = self.num_frames or how.frames
-        wanted = wanted_clips(base, self, self.caption_dropout, frames, cached_by=how)
+        wanted = wanted_clips(base, self, self.caption_dropout, frames, how, keeps_text=not parts.text)
         folder = self.folder_of(method, base, parts.backbone or "")
         return StageWork(method, data.taught_clips(wanted, self.taught), lambda: {"lora": folder}, pipeline=base)
 

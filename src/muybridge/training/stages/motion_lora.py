@@ -13,7 +13,7 @@ from muybridge.training.camera_moves import CameraMove
 from muybridge.training.data import BatchSource, ClipsWanted, TrainingData
 from muybridge.training.stages.lora import LoraOutput, denoising_method
 from muybridge.training.stages.registry import register_stage
-from muybridge.training.stages.stage import StageWork
+from muybridge.training.stages.stage import BaseChoice, StageWork
 
 
 @register_stage
@@ -49,6 +49,16 @@ class MotionLoraStage(LoraOutput):
         """What is taught, and whether the model is there."""
         data.check_taught(self.taught)
         super().check(data)
+
+    def model_before(self) -> BaseChoice:
+        """The model that the LoRA is for.
+
+        Raises:
+            ConfigError: of camera moves, which would be made of what is to be kept as well.
+        """
+        if self.camera is not None:
+            raise ConfigError("data.prior is for clips as they are, and camera changes them; leave one of the two out.")
+        return BaseChoice(self.base)
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches.

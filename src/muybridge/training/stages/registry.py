@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, get_args
 
 from muybridge.data.settings import DataSettings
@@ -93,8 +94,20 @@ def data_names() -> list[str]:
     return sorted(_DATA)
 
 
-def training_data(name: str | DataSettings) -> TrainingData:
-    """The set of clips of a name, or people's own.
+def captions_of(name: str, count: int, seed: int) -> list[str]:
+    """Captions of clips of the set of a name.
+
+    Raises:
+        ConfigError: there is no such set, or it cannot say what it shows.
+    """
+    found = getattr(training_data(name), "captions", None)
+    if found is None:
+        raise ConfigError(f"The set {name!r} has no captions to give; give a text file with a prompt a line.")
+    return found(count, seed)
+
+
+def training_data(name: str | DataSettings, prior: Path | None = None) -> TrainingData:
+    """The set of clips of a name, or people's own; with these a set that shows what the model can do already.
 
     Raises:
         ConfigError: there is none.
@@ -102,7 +115,7 @@ def training_data(name: str | DataSettings) -> TrainingData:
     if isinstance(name, DataSettings):
         from muybridge.training.clip_sets import ClipSets
 
-        sets = ClipSets(name)
+        sets = ClipSets(name, prior)
         sets.check_sources()
         return sets
     if name not in data_names():

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from muybridge.errors import ConfigError
 from muybridge.training.config import EMADevice, Recomputation, Sharding, with_schedule
 from muybridge.training.optimizers import OptimizerSettings
 from muybridge.training.schedules import ScheduleSettings
@@ -27,6 +28,15 @@ DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "pro
 
 def _yaml_none(value: object) -> object:
     return "none" if value is None or value is False else value  # what YAML makes of the words null and no
+
+
+def _known_sharding(value: object) -> object:
+    if value == "deepspeed":
+        raise ConfigError(
+            "sharding: DeepSpeed is not supported. fsdp2 shares out weights, gradients and the optimizer's state as "
+            "its ZeRO 3 does, and needs nothing but torch: say sharding: fsdp2, with processes: 2 or more."
+        )
+    return _yaml_none(value)
 
 
 def _yaml_no(value: object) -> object:
@@ -97,6 +107,19 @@ class StageWork:
     sees_clips_as_they_are: bool = True
 
 
+@dataclass(frozen=True)
+class BaseChoice:
+    """A model that makes videos.
+
+    Attributes:
+        base: a shipped one, a folder, or a hub id.
+        motion_adapter: in place of its own.
+    """
+
+    base: str
+    motion_adapter: str | None = None
+
+
 class Stage(Settings, ABC):
     """What every stage has: the trainer's settings, the size of a batch, and how many processes share the work.
 
@@ -108,6 +131,8 @@ class Stage(Settings, ABC):
     """Methods of the stages it builds on."""
     parts: ClassVar[tuple[str, ...]]
     """Parts of the pipeline it hands out."""
+    knows_what_was: ClassVar[bool] = False
+    """Whether its method can still say what the model said before."""
 
     method: Any
     """What run files call the stage; each narrows it down to its own name."""
@@ -137,7 +162,7 @@ class Stage(Settings, ABC):
     keeps their products of matrices and attention."""
     compile: bool = False
     """Compile the repeated blocks, which needs a C++ compiler where a CPU trains."""
-    sharding: Annotated[Sharding, BeforeValidator(_yaml_none)] = "none"
+    sharding: Annotated[Sharding, BeforeValidator(_known_sharding)] = "none"
     """With several processes, fsdp2 shares out the weights between them, for what does not fit one."""
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -159,6 +184,15 @@ class Stage(Settings, ABC):
     def _short_forms(cls, values: object) -> object:
         return with_schedule(values) if isinstance(values, Mapping) else values
 
+    @model_validator(mode="after")
+    def _shares_with_somebody(self) -> Self:
+        if self.sharding != "none" and self.processes == 1:
+            raise ConfigError(
+                f"sharding: {self.sharding} shares out weights between processes, and one process has all of them; say "
+                "processes: 2 or more, or leave sharding out."
+            )
+        return self
+
     @property
     def batches_a_step(self) -> int:
         """Batches that all processes together take in a step."""
@@ -169,10 +203,18 @@ class Stage(Settings, ABC):
         needed = [exported_part(output, need) for need in self.needs]
         base = getattr(self, "base", None)
         if isinstance(base, str):
-            from muybridge.checkpoints import locate_model
+            from muybridge.training.stages.base_model import place_of_base
 
-            needed.append(Path(base) if Path(base).is_file() else Path(locate_model(base)))
+            needed.append(place_of_base(base))
         return needed
+
+    def model_before(self) -> BaseChoice:
+        """The model whose videos show what it can do before it is trained, for `data.prior`.
+
+        Raises:
+            ConfigError: there is none, or the stage cannot keep what it can do.
+        """
+        raise ConfigError(f"The stage {self.method!r} takes no data.prior; leave it out.")
 
     def check(self, data: TrainingData) -> None:
         """Find what only the networks and their data know to be wrong, before stages ahead are trained for nothing.

@@ -12,7 +12,7 @@ from muybridge.training.data import TrainingData
 from muybridge.training.objective.settings import ObjectiveSettings
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.registry import register_stage
-from muybridge.training.stages.stage import PipelineStage, RunSettings, StageWork, exported_part
+from muybridge.training.stages.stage import BaseChoice, PipelineStage, RunSettings, StageWork, exported_part
 
 if TYPE_CHECKING:
     from muybridge.backbones.dit import Transformer3DModel
@@ -50,6 +50,10 @@ class TransformerStage(DenoisingStage, PipelineStage):
 
         trained_pattern(self.train)
         check_base(self.base)
+
+    def model_before(self) -> BaseChoice:
+        """The model that is trained on."""
+        return BaseChoice(self.base)
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
         """Build what is trained, and its batches.
