@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from muybridge.api import easyanimate, events, health, models, session, settings_files, uploads, videos
 from muybridge.api.access import Access
+from muybridge.api.costs import Costs, Planner
 from muybridge.api.errors import handle_errors
 from muybridge.api.feed import Feed
 from muybridge.api.guard import Guard
@@ -23,9 +23,6 @@ from muybridge.jobs.catalog import Catalog
 from muybridge.jobs.files import FileStore
 from muybridge.jobs.store import JobStore
 from muybridge.version import __version__
-
-if TYPE_CHECKING:
-    from muybridge.jobs.planner import Planner
 
 _ABOUT = "Videos by diffusion models with motion modules. Follows OpenAI's /v1/videos, with vLLM-Omni's further fields."
 
@@ -48,20 +45,22 @@ def create_app(
         planner: says what a request costs, so that one that cannot fit is refused.
         page: folder of the page that is served at `/`.
     """
-    feed = Feed(store)
+    feed, costs = Feed(store), Costs(planner)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
+        costs.begin()
         yield
         feed.close()
+        costs.close()
 
     # No pages of documentation: theirs load from other hosts.
     app = FastAPI(
         title="Muybridge", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, lifespan=lifespan
     )
     answered: Counter[tuple[str, int]] = Counter()
-    app.state.service = Service(settings, store, files, catalog, planner, Access(settings.tokens), feed)
+    app.state.service = Service(settings, store, files, catalog, costs, Access(settings.tokens), feed)
     app.state.collector = StoreCollector(store, answered)
     app.add_middleware(Guard, hosts=settings.hosts, limits=settings.limits, answered=answered)
     handle_errors(app)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from muybridge.api.errors import ApiError
 from muybridge.video import Video, read_video
-from muybridge.video.reading import read_facts, read_frames
 
 TYPES = {
     "video": ("video/mp4", "mp4"),
@@ -26,9 +23,6 @@ TYPES = {
     "preview": ("image/webp", "webp"),
 }
 """Of every variant the type of its content, and the suffix."""
-_THUMBNAIL = 512
-_SHEET = 4096
-_CELL = 320
 _CHUNK = 1 << 18
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -39,43 +33,8 @@ def _animation(source: Path, target: Path) -> None:
     Video(video.frames, rate, video.request).save(target)
 
 
-def _thumbnail(source: Path, target: Path) -> None:
-    from PIL import Image
-
-    frames = next(read_frames(source, piece_frames=1))
-    picture = Image.fromarray(frames[0])
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    picture.save(target, "WEBP", quality=85)
-
-
-def _spritesheet(source: Path, target: Path) -> None:
-    """All frames in rows, or as many as go into one picture, at even distances."""
-    from PIL import Image
-
-    facts = read_facts(source)
-    scale = min(1.0, _CELL / max(facts.height, facts.width))
-    width, height = max(1, round(facts.width * scale)), max(1, round(facts.height * scale))
-    most = (_SHEET // width) * (_SHEET // height)
-    count = min(facts.num_frames, most)
-    wanted = set(np.linspace(0, facts.num_frames - 1, count).round().astype(int).tolist())
-    columns = math.ceil(math.sqrt(len(wanted)))
-    sheet = Image.new("RGB", (columns * width, math.ceil(len(wanted) / columns) * height))
-    place = 0
-    for index, frames in enumerate(read_frames(source, piece_frames=1)):
-        if index in wanted:
-            cell = Image.fromarray(frames[0]).resize((width, height), Image.Resampling.BICUBIC)
-            sheet.paste(cell, (place % columns * width, place // columns * height))
-            place += 1
-    sheet.save(target, "JPEG", quality=85)
-
-
-MADE: dict[str, Callable[[Path, Path], None]] = {
-    "gif": _animation,
-    "webp": _animation,
-    "thumbnail": _thumbnail,
-    "spritesheet": _spritesheet,
-}
-"""What is made of the file of a video, from its path at another."""
+MADE: dict[str, Callable[[Path, Path], None]] = {"gif": _animation, "webp": _animation}
+"""What is made of the file of a video when it is first asked for, from its path at another."""
 
 
 def ranged(request: Request, opened: Callable[[], IO[bytes]], size: int, variant: str, name: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -60,7 +61,7 @@ def _value(name: str, text: str, is_text: bool) -> Any:
 
 def _put(place: Any, parts: list[str], value: Any, name: str) -> None:
     """Put a value where the parts of its name say; lists hold what was put before."""
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in itertools.pairwise(parts):
         place = _inside(place, part, following, parts[-1], name)
     if isinstance(place, list):
         place.append(value)

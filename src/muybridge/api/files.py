@@ -56,8 +56,8 @@ async def _key_of(service: Service, job: Job, variant: str) -> str:
     if variant in job.results:
         return job.results[variant]
     video = job.results.get("video")
-    if video is None:
-        raise NotFoundError("There is no file of the video.")
+    if video is None or variant not in MADE:
+        raise NotFoundError("There is no such file of the video.")
     key = str(PurePosixPath(video).with_name(f"{variant}.{TYPES[variant][1]}"))
     if await run_in_threadpool(_is_there, service, key):
         return key

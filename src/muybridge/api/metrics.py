@@ -45,7 +45,7 @@ class _Histogram:
 
 
 class StoreCollector(Collector):
-    """Reads the store when it is asked; finished jobs are counted once, so that sums never fall when jobs are removed."""
+    """Reads the store when asked; a finished job is counted once, so that sums never fall when it is removed."""
 
     def __init__(self, store: JobStore, answered: Counter[tuple[str, int]]) -> None:
         """`answered` is how many calls this process has answered, by route and status."""

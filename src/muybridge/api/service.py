@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 from muybridge.api.access import Access
+from muybridge.api.costs import Costs
 from muybridge.api.feed import Feed
 from muybridge.api.settings import ApiSettings
 
 if TYPE_CHECKING:
     from muybridge.jobs.catalog import Catalog
     from muybridge.jobs.files import FileStore
-    from muybridge.jobs.planner import Planner
     from muybridge.jobs.store import JobStore
 
 
@@ -28,7 +28,7 @@ class Service:
         store: of jobs.
         files: of uploads and results.
         catalog: of models.
-        planner: says what a request costs; None lets a request in that would not fit.
+        costs: says what a request costs.
         access: knows callers.
         feed: tells of changes of jobs.
         making: held while a file is made of another, which takes memory.
@@ -38,7 +38,7 @@ class Service:
     store: JobStore
     files: FileStore
     catalog: Catalog
-    planner: Planner | None
+    costs: Costs
     access: Access
     feed: Feed
     making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from muybridge.errors import ConfigError
@@ -58,8 +58,8 @@ class ApiSettings:
     tokens: tuple[str, ...] = ()
     hosts: tuple[str, ...] = LOCAL_HOSTS
     sync_seconds: float = 600.0
-    limits: Limits = Limits()
-    queue: QueueLimits = QueueLimits()
+    limits: Limits = field(default_factory=Limits)
+    queue: QueueLimits = field(default_factory=QueueLimits)
     easyanimate: bool = False
 
     def __post_init__(self) -> None:

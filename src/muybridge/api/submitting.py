@@ -103,7 +103,7 @@ def _cost(service: Service, document: SettingsDict) -> SettingsDict | None:
     Raises:
         ApiError: more than there is; says the least that would do.
     """
-    cost = None if service.planner is None else service.planner.cost(document)
+    cost = service.costs.of(document)
     if cost is not None and not cost.get("fits", True):
         least = f" {cost['least']}" if cost.get("least") else ""
         raise ApiError(400, f"This needs more memory than the service has.{least}", "out_of_memory")

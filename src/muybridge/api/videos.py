@@ -15,6 +15,7 @@ from muybridge.api.owned import Own
 from muybridge.api.service import Owner, Shared
 from muybridge.api.shown import FAILS, Deleted, VideoList, VideoObject, poll_after_ms, shown, shown_all
 from muybridge.api.submitting import Origin, finished, repeated, submit, submit_call
+from muybridge.jobs.cleaning import Cleaner
 from muybridge.jobs.record import Job, Redo
 from muybridge.jobs.store import Search
 from muybridge.types import SettingsDict
@@ -126,8 +127,8 @@ def change(body: Change, job: Own, service: Shared, owner: Owner) -> VideoObject
 @router.delete("/{video_id}")
 def delete(job: Own, service: Shared, owner: Owner) -> Deleted:
     """Remove a video and its files; one that is being made is given up."""
-    service.store.delete(job.id, owner)
-    service.files.remove(job.id)
+    del owner
+    Cleaner(service.store, service.files).remove(job)
     return Deleted(id=job.id)
 
 
@@ -165,8 +166,10 @@ async def redo(
     body: RedoBody, job: Own, response: Response, service: Shared, owner: Owner, key: _Key = None
 ) -> VideoObject:
     """Make segments of a long video anew; the others are taken over."""
-    if job.status != "completed":
-        raise ApiError(400, f"Only a finished video has segments to make anew; this one is {job.status}.")
+    if not await run_in_threadpool(service.files.has_segments, job.id):
+        raise ApiError(
+            400, "This video has no segments to make anew: only a finished long one has, while they are kept."
+        )
 
     async def fields(kept: Kept) -> SettingsDict:
         del kept

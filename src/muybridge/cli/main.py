@@ -22,6 +22,7 @@ from muybridge.cli.list import listing
 from muybridge.cli.motion_check import check
 from muybridge.cli.motion_new import new
 from muybridge.cli.plan import plan
+from muybridge.cli.serve import serve
 from muybridge.cli.train import train
 from muybridge.errors import MuybridgeError
 from muybridge.version import __version__
@@ -92,6 +93,7 @@ app.command()(plan)
 app.command()(inspect)
 app.command()(convert)
 app.command()(doctor)
+app.command()(serve)
 
 
 app.add_typer(evaluate.app, name="evaluate")

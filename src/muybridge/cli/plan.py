@@ -37,10 +37,11 @@ def plan(
         raise ConfigError(f"--size takes WIDTHxHEIGHT in pixels, for example 960x960; given {size!r}.")
 
     with _without_collecting():
+        from muybridge.files.byte_counts import parse_bytes
         from muybridge.pipelines.planning import plan_video
         from muybridge.request.flat import nested
         from muybridge.request.model_choice import ModelChoice
-        from muybridge.runtime.plan import choose_run, describe, parse_bytes
+        from muybridge.runtime.plan import choose_run, describe
         from muybridge.types import VideoShape
 
         allowed = None if budget is None else parse_bytes(budget)

@@ -424,6 +424,12 @@ class JobStore:
             query = select(tables.jobs).where(_j.status.in_(("completed", "failed")), _j.expires < now)
             return jobs_of(connection.execute(query.order_by(_j.number)).all())
 
+    def finished(self, limit: int) -> list[Job]:
+        """Jobs that are over, those first that have been so for longest."""
+        query = select(tables.jobs).where(_j.status.in_(("completed", "failed")))
+        with self._database.read() as connection:
+            return jobs_of(connection.execute(query.order_by(_j.finished, _j.number).limit(limit)).all())
+
     # ------------------------------------------------------------------ what workers say of themselves
 
     def beat_worker(self, state: WorkerState) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from muybridge.motion import MotionHost
     from muybridge.pipelines.skeleton import Skeleton
     from muybridge.pipelines.stages import Stage
-    from muybridge.request import ModelChoice
+    from muybridge.request import Capabilities, ModelChoice
+    from muybridge.request.following import Usual
     from muybridge.types import SettingsDict, SettingsView
 
 _PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)$"
@@ -99,6 +100,27 @@ class Wishes:
     profile: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ModelFacts:
+    """What can be known of a model without its weights.
+
+    Attributes:
+        can: what it can be asked for.
+        usual: what it makes of a call that says nothing.
+        steps: denoising steps of such a call.
+        guidance: of such a call.
+        frame_multiple: numbers of frames above 1 are multiples of this.
+        networks: roles of networks beside the backbone that it brings, such as "keyframes".
+    """
+
+    can: Capabilities
+    usual: Usual
+    steps: int
+    guidance: float
+    frame_multiple: int = 1
+    networks: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Planning:
     """What a plan of memory needs of a family; see `plan_video`.
@@ -107,10 +129,12 @@ class Planning:
         skeleton: of what is to be loaded: its networks without their weights.
         stages: of these networks, the shape of a video and whether there is guidance: the stages of making it, of which
             "denoise" is the one that runs in every step. Where the skeleton has a profile, also of a `profile=`.
+        facts: of what is to be loaded; None for families that do not say.
     """
 
     skeleton: Callable[[Wishes], Skeleton]
     stages: Callable[..., Mapping[str, Stage]]
+    facts: Callable[[Wishes], ModelFacts] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.files.byte_counts import parse_bytes
 from muybridge.pipelines.family import Wishes
 from muybridge.pipelines.planning import PartialShape, plan_wishes
 from muybridge.runtime.options import choose, look_up
 from muybridge.runtime.placement import Placement
-from muybridge.runtime.plan import PlanSettings, choices_in, choose_run, parse_bytes
+from muybridge.runtime.plan import PlanSettings, choices_in, choose_run
 from muybridge.types import VideoShape
 from muybridge.vae.pieces import set_exact_pieces
 

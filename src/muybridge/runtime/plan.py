@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +11,6 @@ from muybridge.errors import ConfigError
 Guiding = Literal["batched", "sequential"]
 Offload = Literal["none", "model", "group"]
 _BYTES_A_SECOND = 25e9  # what a card's bus moves in practice
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
 @dataclass(frozen=True)
@@ -145,21 +142,6 @@ def describe(settings: PlanSettings) -> str:
     words += ["a tiled VAE"] if settings.tiled_vae else []
     words += [] if settings.offload == "none" else [f"{settings.offload} offload"]
     return ", ".join(words)
-
-
-def parse_bytes(text: str) -> int:
-    """A number of bytes as people write it: "12GB", "800 MiB", "6e9".
-
-    Raises:
-        ConfigError: it is not one.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(|[KMG]I?)B?\s*", text, re.IGNORECASE)
-    if match is None:
-        raise ConfigError(f"A budget is a number of bytes, as in 12GB or 800MiB; given {text!r}.")
-    count = float(match.group(1)) * _UNITS[match.group(2).upper()]
-    if not math.isfinite(count):
-        raise ConfigError(f"A budget is a number of bytes, as in 12GB or 800MiB; given {text!r}.")
-    return int(count)
 
 
 def _resident(need: StageNeed, everything: int, settings: PlanSettings) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from muybridge.pipelines import VideoPipeline
-from muybridge.request import GenerateRequest, Inputs
+from muybridge.request import GenerateRequest, Inputs, ModelChoice
 from muybridge.runtime.peak import peak_memory, start_measuring
 from muybridge.runtime.placement import describe
 from muybridge.service.asked import (
@@ -23,6 +23,7 @@ from muybridge.service.asked import (
     wish_of,
 )
 from muybridge.service.costing import Cost, cost_of
+from muybridge.service.describing import describe_model
 from muybridge.service.long_generation import Redo, Written, check_redo, continue_to_file, is_long
 from muybridge.service.preview import Preview, Previewer, PreviewMaps
 from muybridge.service.public_record import PublicNames
@@ -123,6 +124,14 @@ class Engine:
             MuybridgeError: it cannot be carried out for another reason.
         """
         return cost_of(request, self._device_of(request), open_inputs(request) if inputs is None else inputs)
+
+    def describe(self, model: str | ModelChoice) -> SettingsDict:
+        """What a model is and can be asked for; see `describe_model`.
+
+        Raises:
+            MuybridgeError: it cannot be told.
+        """
+        return describe_model(model)
 
     def run(
         self,

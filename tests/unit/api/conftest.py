@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
+
 from muybridge.api.app import create_app
 from muybridge.api.settings import ApiSettings
 from muybridge.jobs.catalog import Catalog
 from muybridge.jobs.files import FileStore
 from muybridge.jobs.record import Job, Outcome, WorkerState
+from muybridge.jobs.stills import write_stills
 from muybridge.jobs.store import JobStore
 from muybridge.video import Video
-from PIL import Image
 
 WORKER = "worker-1"
 
@@ -43,8 +45,9 @@ class Service:
         job = job or self.begin()
         frames = np.random.default_rng(0).integers(0, 255, (num_frames, 32, 48, 3), np.uint8)
         path = Video(frames, 8.0, {"prompt": "a"}).save(self.folder / f"{job.id}.mp4")
-        key = self.files.put_result(job, "video", path)
-        outcome = Outcome({"video": key}, 48, 32, num_frames, 8.0, 7, 1.5, {"denoise": 1.0, "decode": 0.5}, 100.0)
+        stills = write_stills(path, num_frames, self.folder)
+        keys = {name: self.files.put_result(job, name, each) for name, each in {"video": path, **stills}.items()}
+        outcome = Outcome(keys, 48, 32, num_frames, 8.0, 7, 1.5, {"denoise": 1.0, "decode": 0.5}, 100.0)
         assert self.store.finish(job.id, WORKER, outcome, 3600.0)
         found = self.store.get(job.id)
         assert found is not None

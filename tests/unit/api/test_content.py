@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
+
 from muybridge.api.content import MADE, ranged
 from muybridge.api.errors import handle_errors
 from muybridge.video import Video, read_video
 from muybridge.video.reading import read_request
-from PIL import Image
 
 BODY = bytes(range(256)) + bytes(range(255, -1, -1)) + b"end of the file"
 
@@ -87,12 +87,3 @@ def test_animations_keep_frames_rate_and_request(made, tmp_path, variant):
     assert read_request(path) == {"prompt": "a"}
     if variant == "webp":
         assert np.array_equal(video.frames, read_video(made).frames)
-
-
-def test_a_thumbnail_and_a_sheet(made, tmp_path):
-    MADE["thumbnail"](made, tmp_path / "a.webp")
-    with Image.open(tmp_path / "a.webp") as picture:
-        assert (picture.format, picture.size) == ("WEBP", (48, 32))
-    MADE["spritesheet"](made, tmp_path / "a.jpg")
-    with Image.open(tmp_path / "a.jpg") as picture:
-        assert (picture.format, picture.size) == ("JPEG", (3 * 48, 2 * 32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from muybridge.api.documents import Usual, asked
 from muybridge.api.errors import ApiError
 from muybridge.errors import ConfigError
@@ -11,8 +12,11 @@ from muybridge.request import GenerateRequest
 UPLOAD = "upload_" + "1" * 32
 
 
-def read(fields, kind="picture", usual=Usual()):
-    return asked(fields, lambda value, name: (UPLOAD, kind), lambda model: usual)
+NOT_TOLD = Usual()
+
+
+def read(fields, kind="picture", usual=NOT_TOLD):
+    return asked(fields, lambda *_: (UPLOAD, kind), lambda _: usual)
 
 
 def test_names_of_openai_and_vllm_omni():

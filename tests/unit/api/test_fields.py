@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from muybridge.api.errors import ApiError
 from muybridge.api.fields import parse_json, tree
 

@@ -7,12 +7,13 @@ from collections import Counter
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
 from muybridge.api.errors import ApiError, handle_errors
 from muybridge.api.guard import Guard
 from muybridge.api.settings import Limits
 from muybridge.errors import ConfigError, InputFileError, OutputError
-from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
 LIMITS = Limits(upload_bytes=2000, body_bytes=100)
 

@@ -8,11 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from muybridge.api.errors import ApiError
 from muybridge.api.media import examine
 from muybridge.api.settings import Limits
 from muybridge.video import Video
-from PIL import Image
 
 LIMITS = Limits()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from muybridge.errors import ConfigError
-from muybridge.runtime.plan import CHOICES, PlanSettings, StageNeed, choose_run, parse_bytes, plan_runs
+from muybridge.files.byte_counts import parse_bytes
+from muybridge.runtime.plan import CHOICES, PlanSettings, StageNeed, choose_run, plan_runs
 
 GB = 10**9
 

@@ -53,7 +53,11 @@ FAMILY = Family(
         },
     ),
     load=deferred(f"{_HERE}.loading:load"),
-    planning=Planning(skeleton=deferred(f"{_HERE}.skeleton:skeleton"), stages=deferred(f"{_HERE}.planning:stages")),
+    planning=Planning(
+        skeleton=deferred(f"{_HERE}.skeleton:skeleton"),
+        stages=deferred(f"{_HERE}.planning:stages"),
+        facts=deferred(f"{_HERE}.facts:facts"),
+    ),
     lora=LoraTargets("unet"),
     training=TRAINING,
     full_size=FullSize("unet", "SD 1.5 U-Net", _full_size),

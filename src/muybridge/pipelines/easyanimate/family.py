@@ -44,7 +44,11 @@ FAMILY = Family(
         },
     ),
     load=deferred(f"{_HERE}.loading:load"),
-    planning=Planning(skeleton=deferred(f"{_HERE}.planning:skeleton"), stages=deferred(f"{_HERE}.planning:stages")),
+    planning=Planning(
+        skeleton=deferred(f"{_HERE}.planning:skeleton"),
+        stages=deferred(f"{_HERE}.planning:stages"),
+        facts=deferred(f"{_HERE}.facts:facts"),
+    ),
     lora=LoraTargets(
         "transformer",
         version="easyanimate_v3",

@@ -1,0 +1,150 @@
+"""`muybridge serve`: the API, the page and the workers of one machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from muybridge.cli.console import output
+from muybridge.cli.flags import Flag, with_flags
+from muybridge.errors import ConfigError
+from muybridge.types import SettingsView
+
+if TYPE_CHECKING:
+    from muybridge.api.settings import ApiSettings
+    from muybridge.jobs.process_settings import ServiceSettings
+
+TOKENS = "MUYBRIDGE_TOKEN"
+_DAY_S = 86_400.0
+_KEEP, _WORK, _WHO = "What is kept", "Workers", "Who may call"
+
+FLAGS = (
+    Flag("data", "data", Path, "Folder of jobs and files; ~/.local/share/muybridge by default.", panel=_KEEP),
+    Flag("store", "store", str, "Jobs elsewhere, shared by servers and workers: postgresql://HOST/NAME.", panel=_KEEP),
+    Flag("files", "files", str, "Files elsewhere: a folder, or a URL of fsspec.", panel=_KEEP),
+    Flag("keep-days", "keep_days", float, "Remove finished videos after so long.", panel=_KEEP, least=0),
+    Flag("quota", "quota", str, "Remove the oldest videos beyond so much, as in 100GB.", panel=_KEEP),
+    Flag("workers", "workers", int, "How many; one a device by default, 0 for none.", panel=_WORK, least=0),
+    Flag("device", "device", list[str], "Such as cuda:0 or cpu; repeat for more.", panel=_WORK),
+    Flag("memory", "memory", str, "Weights that a worker keeps warm, as in 12GB.", panel=_WORK),
+    Flag("ray-address", "ray_address", str, "A Ray cluster that runs the workers, instead of here.", panel=_WORK),
+    Flag("no-preview", "no_preview", bool, "No live previews.", panel=_WORK),
+    Flag("token-file", "token_file", Path, f"Tokens of who may call, one a line; {TOKENS} may hold some.", panel=_WHO),
+    Flag("no-token", "no_token", bool, "Let everybody in who can reach it.", panel=_WHO),
+    Flag("allow-host", "allow_host", list[str], "A name that it is called by; repeat for more.", panel=_WHO),
+    Flag("easyanimate-api", "easyanimate_api", bool, "Also answer EasyAnimate's own calls.", panel=_WHO),
+)
+
+
+@with_flags(FLAGS)
+def serve(
+    host: Annotated[str, typer.Option(help="Where to listen; others than this machine need tokens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder with models, motion_adapters, loras, vaes, controls, embeddings.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Serve videos: an API like OpenAI's, a page, and workers that make them, until Ctrl+C."""
+    _require_extra()
+    api = _api_settings(host, given)
+    settings = _service_settings(models, given)
+    if (ray_address := given["ray_address"]) is not None:
+        raise ConfigError(f"Workers cannot be run by Ray at {ray_address} here; start them with muybridge worker.")
+    _run(api, settings, (host, port), _devices(given["workers"], given["device"] or []))
+
+
+def _api_settings(host: str, given: SettingsView) -> ApiSettings:
+    from muybridge.api.settings import ApiSettings, is_local, read_tokens
+
+    tokens = read_tokens(given["token_file"], os.environ.get(TOKENS))
+    if not tokens and not given["no_token"] and not is_local(host):
+        raise ConfigError(
+            f"Listening on {host} lets others in, and there is no token. Give --token-file, or {TOKENS}; --no-token "
+            "lets everybody in who can reach it."
+        )
+    names = _names(host, given["allow_host"] or [], bool(tokens))
+    return ApiSettings(tokens, names, easyanimate=given["easyanimate_api"])
+
+
+def _service_settings(models: Path | None, given: SettingsView) -> ServiceSettings:
+    from muybridge.files.byte_counts import parse_bytes
+    from muybridge.jobs.process_settings import ServiceSettings
+
+    folder = given["data"] or _data_folder()
+    keep_days, quota, memory = given["keep_days"], given["quota"], given["memory"]
+    return ServiceSettings(
+        given["store"] or str(folder / "jobs.db"),
+        given["files"] or str(folder / "files"),
+        models=None if models is None else str(models),
+        keep_seconds=None if keep_days is None else keep_days * _DAY_S,
+        most_bytes=None if quota is None else parse_bytes(quota),
+        memory=None if memory is None else parse_bytes(memory),
+        shows_previews=not given["no_preview"],
+    )
+
+
+def _require_extra() -> None:
+    import importlib.util
+
+    needed = ("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "prometheus_client", "fsspec")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f"A service needs {', '.join(missing)}. Install with: pip install 'muybridge[serve]'")
+
+
+def _data_folder() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "muybridge"
+
+
+def _names(host: str, given: list[str], has_tokens: bool) -> tuple[str, ...]:
+    """Names that it may be called by. A token guards from pages that reach it by names of their own making."""
+    import socket
+
+    from muybridge.api.settings import LOCAL_HOSTS, is_local
+
+    if is_local(host):
+        return (*LOCAL_HOSTS, *given)
+    return ("*",) if has_tokens and not given else (*LOCAL_HOSTS, host, socket.gethostname(), *given)
+
+
+def _devices(workers: int | None, named: list[str]) -> list[str]:
+    """Of each worker, the device."""
+    from muybridge.jobs.supervisor import checked_devices, devices_here
+
+    found = checked_devices(named) if named else devices_here()
+    if workers is None:
+        return found
+    return [found[index % len(found)] for index in range(workers)]
+
+
+def _run(api: ApiSettings, settings: ServiceSettings, place: tuple[str, int], devices: list[str]) -> None:
+    from muybridge.api.app import create_app
+    from muybridge.api.server import Server, address_of, listening
+    from muybridge.jobs.planner import Planner
+    from muybridge.jobs.supervisor import Supervisor
+    from muybridge.ui import page_folder
+
+    opened = listening(*place)
+    store, files, catalog = settings.open_store(), settings.open_files(), settings.open_catalog()
+    planner = Planner(settings, devices[0]) if devices else None
+    app = create_app(api, store, files, catalog, planner, page_folder())
+    supervisor = Supervisor(settings, devices)
+    signal.signal(signal.SIGTERM, _exit)
+    supervisor.start()
+    try:
+        Server(app, lambda: output.print(f"Muybridge is at {address_of(opened)}  (Ctrl+C ends it)")).run([opened])
+    finally:
+        supervisor.stop()
+        if planner is not None:
+            planner.close()
+        store.close()
+
+
+def _exit(number: int, frame: object) -> None:
+    """As Ctrl+C does, so that workers give back what they are at."""
+    del number, frame
+    raise SystemExit(0)

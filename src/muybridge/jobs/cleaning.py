@@ -1,0 +1,107 @@
+"""What is removed: jobs whose time is over, the oldest where files take too much, and what nobody knows any more."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from muybridge.jobs.files import FileStore
+from muybridge.jobs.record import Job
+from muybridge.jobs.store import JobStore
+
+_log = logging.getLogger(__name__)
+_UPLOADS_KEPT_S = 86_400.0
+"""How long an upload waits for a job that names it."""
+_JUMP_S = 300.0
+_HOLD_S = 3_600.0
+_PAGE = 200
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was removed: ids of jobs and of uploads, and ids of jobs long gone that had left files."""
+
+    jobs: tuple[str, ...] = ()
+    uploads: tuple[str, ...] = ()
+    remains: tuple[str, ...] = ()
+
+
+class Cleaner:
+    """Removes what is not to be kept; never a job that waits or is being made, nor what it needs."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        files: FileStore,
+        most_bytes: int | None = None,
+        clocks: tuple[Callable[[], float], Callable[[], float]] = (time.time, time.monotonic),
+    ) -> None:
+        """Of a store and its files.
+
+        Args:
+            store: of jobs.
+            files: of theirs.
+            most_bytes: that files may take together.
+            clocks: that of the day, and one that nobody sets.
+        """
+        self._store = store
+        self._files = files
+        self._most_bytes = most_bytes
+        self._day, self._steady = clocks
+        self._offset = self._day() - self._steady()
+        self._held_until = 0.0
+
+    def clean(self) -> Cleaned:
+        """Remove what is to be removed now; nothing while the clock has just jumped, as ages are wrong then."""
+        if self._is_clock_doubtful():
+            return Cleaned()
+        jobs = [self.remove(job) for job in self._store.expired()]
+        jobs += self._over_quota()
+        return Cleaned(tuple(jobs), tuple(self._idle_uploads()), tuple(self._remains()))
+
+    def remove(self, job: Job) -> str:
+        """Remove a job, its files, and its uploads where no other job names them; gives its id."""
+        # First the row: files without a row are found again, a row without files would be a lie.
+        self._store.delete(job.id)
+        self._files.remove(job.id)
+        kept = self._store.uploads_in_use(job.uploads)
+        for each in job.uploads:
+            if each not in kept:
+                self._files.remove_upload(each)
+        return job.id
+
+    def _is_clock_doubtful(self) -> bool:
+        offset = self._day() - self._steady()
+        if abs(offset - self._offset) > _JUMP_S:
+            _log.warning("The clock was set by %.0f s; nothing is removed for an hour.", offset - self._offset)
+            self._offset, self._held_until = offset, self._steady() + _HOLD_S
+        return self._steady() < self._held_until
+
+    def _over_quota(self) -> list[str]:
+        if self._most_bytes is None:
+            return []
+        over = self._files.usage() - self._most_bytes
+        removed: list[str] = []
+        while over > 0 and (oldest := self._store.finished(_PAGE)):
+            for job in oldest:
+                if over > 0:
+                    over -= self._files.size_of(job.id)
+                    removed.append(self.remove(job))
+        return removed
+
+    def _idle_uploads(self) -> Iterable[str]:
+        now = self._day()
+        old = [each.id for each in self._files.uploads() if now - each.created > _UPLOADS_KEPT_S]
+        kept = self._store.uploads_in_use(old)
+        for each in old:
+            if each not in kept:
+                self._files.remove_upload(each)
+                yield each
+
+    def _remains(self) -> Iterable[str]:
+        for job_id in self._files.jobs_with_files():
+            if self._store.get(job_id) is None:
+                self._files.remove(job_id)
+                yield job_id

@@ -1,0 +1,47 @@
+"""The process behind `Planner`: `python -m muybridge.jobs.planner_process DEVICE`; a line in, a line out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+from muybridge.errors import MuybridgeError
+from muybridge.jobs.catalog import Catalog
+from muybridge.jobs.failures import failure_of
+from muybridge.jobs.files import FileStore
+from muybridge.jobs.process_settings import ServiceSettings
+from muybridge.jobs.resolving import resolved
+from muybridge.types import SettingsDict, SettingsView
+
+
+def answer(document: SettingsView, catalog: Catalog, files: FileStore, engine: Any) -> SettingsDict:
+    """The cost of a request, or `error` with why it cannot be carried out."""
+    names = {}
+    try:
+        found = resolved(document, catalog, files)
+        names = found.names
+        return asdict(engine.cost(found.request, found.open()))
+    except MuybridgeError as error:
+        return {"error": failure_of(error, names).message}
+
+
+def main() -> None:
+    """Answer until the pipe is closed."""
+    from muybridge.service.engine import Engine
+
+    logging.basicConfig(level=logging.WARNING)
+    warnings.simplefilter("ignore")
+    settings = ServiceSettings.from_line(sys.stdin.readline())
+    catalog, files = settings.open_catalog(), settings.open_files()
+    engine = Engine(sys.argv[1] or None)
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(answer(json.loads(line), catalog, files, engine)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
