@@ -53,9 +53,18 @@ def serve(
     _require_extra()
     api = _api_settings(host, given)
     settings = _service_settings(models, given)
-    if (ray_address := given["ray_address"]) is not None:
-        raise ConfigError(f"Workers cannot be run by Ray at {ray_address} here; start them with muybridge worker.")
-    _run(api, settings, (host, port), _devices(given["workers"], given["device"] or []))
+    devices = _devices(given["workers"], given["device"] or [])
+    if (ray_address := given["ray_address"]) is None:
+        _run(api, settings, (host, port), devices)
+        return
+    from muybridge.jobs.ray_workers import RayWorkers
+
+    workers = RayWorkers(settings, ray_address)
+    workers.start(given["workers"])
+    try:
+        _run(api, settings, (host, port), [])
+    finally:
+        workers.stop()
 
 
 def _api_settings(host: str, given: SettingsView) -> ApiSettings:
