@@ -63,5 +63,5 @@ def test_text_never_becomes_markup() -> None:
 
 
 def test_the_page_is_a_folder_of_the_package() -> None:
-    assert PAGE == Path(PAGE).resolve()
+    assert Path(PAGE).resolve() == PAGE
     assert (PAGE / "index.html").is_file()
