@@ -72,6 +72,8 @@ export function toast(text, kind = "note") {
 /** Show a dialog; a click beside it closes it, focus goes back where it was. */
 export function openDialog(dialog) {
   if (dialog.open) return;
-  dialog.onclick = (event) => event.target === dialog && dialog.close();
+  dialog.onclick = (event) => {
+    if (event.target === dialog) dialog.close();
+  };
   dialog.showModal();
 }

@@ -17,7 +17,7 @@ const sourceFrames = () => draft.uploads[condition("source")?.video]?.num_frames
 /** Frames of the video that the draft stands for. */
 export const framesOfDraft = () => Number(read("shape.num_frames")) || sourceFrames() || facts().num_frames;
 
-const TOY = ["left", "heart", "grow", "shrink"];
+const TOY = ["left", "heart", "grow"];
 
 function showPrompt() {
   const prompt = $("#prompt");

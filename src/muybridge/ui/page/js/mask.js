@@ -7,6 +7,8 @@ import { attempt } from "./errors.js";
 import { t } from "./i18n.js";
 import { send } from "./upload.js";
 
+const PAINT = "#e8602c";
+
 /** The strokes of one painting, drawn again from the list when one is taken back. */
 class Painting {
   constructor(width, height) {
@@ -52,7 +54,7 @@ class Painting {
 
   #outline() {
     const pen = this.canvas.getContext("2d");
-    pen.strokeStyle = "#f2936a";
+    pen.strokeStyle = "#fff";
     pen.lineWidth = Math.max(1, this.size / 10);
     pen.beginPath();
     pen.arc(...this.cursor, this.size / 2, 0, 2 * Math.PI);
@@ -65,7 +67,7 @@ class Painting {
     pen.lineCap = pen.lineJoin = "round";
     for (const { points, size, erases } of this.strokes) {
       pen.globalCompositeOperation = erases ? "destination-out" : "source-over";
-      pen.strokeStyle = "#fff";
+      pen.strokeStyle = PAINT;
       pen.lineWidth = size;
       pen.beginPath();
       pen.moveTo(...points[0]);
@@ -104,11 +106,11 @@ export function openMask(video, facts) {
   const dialog = $("#mask");
   const painting = new Painting(facts?.width ?? 512, facts?.height ?? 512);
   const size = h("input", { type: "range", id: "brush-size", min: 2, max: Math.max(16, Math.round(painting.canvas.width / 3)), ".value": painting.size, oninput: (event) => (painting.size = Number(event.target.value)) });
-  const erase = iconButton("close", t("mask.erase"), () => {
+  const toggle = () => {
     painting.erases = !painting.erases;
     erase.setAttribute("aria-pressed", painting.erases);
-  });
-  erase.setAttribute("aria-pressed", "false");
+  };
+  const erase = h("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: toggle }, t("mask.erase"));
   const use = async () => {
     const kept = await attempt(async () => setCondition("mask", { mask: await send(await painting.file()) }) ?? true);
     if (kept) dialog.close();
@@ -116,7 +118,7 @@ export function openMask(video, facts) {
   dialog.replaceChildren(
     h("div", { class: "dialog-head" }, h("h2", { id: "mask-title" }, t("mask.title")), iconButton("close", t("close"), () => dialog.close())),
     h("div", { class: "mask-stage" }, h("img", { src: uploadUrl(video), alt: "" }), painting.canvas),
-    h("div", { class: "row" }, h("label", { for: "brush-size" }, t("mask.size")), size, erase, iconButton("undo", t("mask.undo"), () => painting.undo())),
+    h("div", { class: "row" }, h("label", { for: "brush-size" }, t("mask.size")), size, erase, h("button", { type: "button", class: "chip", onclick: () => painting.undo() }, icon("undo"), t("mask.undo"))),
     h("div", { class: "actions" }, h("button", { type: "button", class: "primary", onclick: use }, icon("brush"), t("mask.use"))),
   );
   openDialog(dialog);

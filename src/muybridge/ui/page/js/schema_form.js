@@ -28,7 +28,7 @@ function plain(given, definitions) {
 
 const words = (name) => name.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
 const titleOf = (path, name) => t(`field.${path}`, {}, words(name));
-const hintOf = (path, field) => (has(`hint.${path}`) ? t(`hint.${path}`) : field.description ?? "");
+const hintOf = (path, field) => (has(`hint.${path}`) ? t(`hint.${path}`) : (field.description ?? "").replaceAll("`", ""));
 
 /** A value somewhere: of the draft by a path, or inside a condition. */
 class Place {
@@ -138,6 +138,10 @@ function group(place, name, field, definitions) {
   return h("fieldset", { class: "group", "data-path": place.path }, h("legend", {}, h("label", { class: "check" }, box, titleOf(place.path, name))), hint && h("p", { class: "hint" }, hint), fields);
 }
 
+/** Whether it is made of what lives in memory only, which no call brings. */
+const holdsTensors = (given) =>
+  Object.values(given.properties).some(({ type, additionalProperties: each }) => type === "object" && each !== undefined && Object.keys(each).length === 0);
+
 /** One further kind of condition, such as sketches or the pictures of a control. */
 function conditionGroup(kind, given) {
   const of = (key) =>
@@ -181,7 +185,7 @@ export function showSchemaForm(place) {
     if (inner.length) groups.push(h("fieldset", { class: "group" }, h("legend", {}, titleOf(name, name)), h("div", { class: "fields" }, inner)));
   }
   if (loose.length) groups.unshift(h("div", { class: "group" }, h("div", { class: "fields" }, loose)));
-  const kinds = Object.entries(schema.conditions).filter(([kind]) => !CONDITIONS_ELSEWHERE.has(kind));
+  const kinds = Object.entries(schema.conditions).filter(([kind, given]) => !CONDITIONS_ELSEWHERE.has(kind) && !holdsTensors(given));
   place.replaceChildren(...groups, ...kinds.map(([kind, given]) => conditionGroup(kind, given)));
   suggest("#field-model-vae", "vaes");
   suggest("#field-conditions-control-model", "controls");

@@ -1,0 +1,67 @@
+import json
+import re
+from pathlib import Path
+
+from muybridge.ui import page_folder
+
+PAGE = page_folder()
+HTML = (PAGE / "index.html").read_text("utf-8")
+SCRIPTS = {path.name: path.read_text("utf-8") for path in sorted((PAGE / "js").glob("*.js"))}
+WORDS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((PAGE / "lang").glob("*.json"))}
+
+
+def test_every_language_has_the_same_words() -> None:
+    assert set(WORDS) == {"en", "zh-CN"}
+    # Hints come from the schema, in English; another language may have its own.
+    of = {name: {key for key in words if not key.startswith("hint.")} for name, words in WORDS.items()}
+    assert of["en"] == of["zh-CN"]
+    for words in WORDS.values():
+        assert all(text.strip() for text in words.values())
+
+
+def test_words_of_every_language_have_the_same_places_to_fill() -> None:
+    for key in WORDS["en"]:
+        places = [set(re.findall(r"\{(\w+)\}", words[key])) for words in WORDS.values()]
+        assert places[0] == places[1], key
+
+
+def test_all_words_that_are_asked_for_are_there() -> None:
+    asked = set(re.findall(r'data-i18n(?:-\w+)?="([^"]+)"', HTML))
+    for text in SCRIPTS.values():
+        asked |= set(re.findall(r'\bt\(\s*"([^"]+)"', text))
+        for condition in re.findall(r"\bt\(([^()`]*\?[^()`]*)\)", text):
+            asked |= set(re.findall(r'"([a-z-]+(?:\.[a-z-]+)*)"', condition.partition("?")[2]))
+
+    assert asked - set(WORDS["en"]) == set()
+
+
+def test_nothing_comes_from_another_host_and_nothing_is_inline() -> None:
+    for path in PAGE.rglob("*"):
+        if path.suffix in {".html", ".css", ".js", ".svg"}:
+            addresses = re.findall(
+                r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", re.sub(r"(?m)^\s*//.*$", "", path.read_text("utf-8"))
+            )
+            assert [each for each in addresses if "www.w3.org/2000/svg" not in each] == [], path.name
+
+    assert re.findall(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|<style", HTML) == []
+
+
+def test_modules_are_found_where_they_are_imported() -> None:
+    for name, text in SCRIPTS.items():
+        for imported in re.findall(r'from "\./([\w.]+)"', text):
+            assert imported in SCRIPTS, f"{name} imports {imported}"
+        for names, module in re.findall(r'import \{([^}]+)\} from "\./([\w.]+)"', text):
+            exported = set(re.findall(r"export (?:async )?(?:function|const|let|class) ([\w$]+)", SCRIPTS[module]))
+            assert {each.split(" as ")[0].strip() for each in names.split(",") if each.strip()} <= exported, (
+                f"{name} from {module}"
+            )
+
+
+def test_text_never_becomes_markup() -> None:
+    for name, text in SCRIPTS.items():
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
+
+
+def test_the_page_is_a_folder_of_the_package() -> None:
+    assert Path(PAGE).resolve() == PAGE
+    assert (PAGE / "index.html").is_file()
