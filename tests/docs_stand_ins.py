@@ -64,6 +64,7 @@ class StandIns:
             self._make(name, lambda path: path.symlink_to(locate_model("demo/easyanimate")))
         self._make("animatediff-sparsectrl-rgb", lambda path: path.symlink_to(_demo_control()))
         self._make("v3_sd15_sparsectrl_rgb.ckpt", _write_sparse_control)
+        self._make("path/to/videos", _write_raw_videos)
         self._make("runs", lambda path: path.symlink_to(Path(__file__).resolve().parents[1] / "runs"))
         self._make("path/to/PixArt-XL-2-512x512", third_family.write_image_model)
         self._make("pixart-motion", third_family.write_motion)
@@ -108,6 +109,21 @@ def _write_clip(path: Path) -> None:
     frames = np.full((16, 64, 64, 3), 200, np.uint8)
     frames[:, 20:40, 20:40] = (220, 30, 30)
     Video(frames, 8.0).save(path)
+
+
+def _write_raw_videos(path: Path) -> None:
+    """Two videos of two scenes each, in which something moves, and what is no video."""
+    path.mkdir()
+    (path / "broken.mp4").write_bytes(b"no video")
+    down, across = np.mgrid[:256, :320]
+    for number in range(2):
+        frames = np.empty((96, 256, 320, 3), np.uint8)
+        for place in range(96):
+            scene = 2 * number + place // 48
+            frames[place, ..., 0] = 128 + 120 * np.sin((across + 4 * place) / (9 + 5 * scene))
+            frames[place, ..., 1] = 60 * scene
+            frames[place, ..., 2] = 128 + 120 * np.cos((down - 3 * place * scene) / (11 + 6 * scene))
+        Video(frames, 24.0).save(path / f"day {number}.mp4")
 
 
 def _demo_control() -> Path:

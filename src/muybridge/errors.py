@@ -34,6 +34,14 @@ class InputFileError(MuybridgeError):
         self.fault = fault
 
 
+class NoAnswerError(MuybridgeError):
+    """A model that writes captions gives no usable answer to this question; it may to others."""
+
+
+class PreparationError(MuybridgeError):
+    """Preparing clips cannot go on: a stage cannot begin, or no process for it can be started."""
+
+
 class NonFiniteError(MuybridgeError):
     """NaN, infinite or all-zero values appeared while sampling; names the step and the first layer."""
 

@@ -71,6 +71,14 @@ import muybridge.cli.training_looks
 import muybridge.training.monitoring.report
 """
 
+PREPARE_CLIPS = """
+import muybridge.cli.data
+import muybridge.data.preparation.prepare
+import muybridge.data.preparation.report.report
+from muybridge.data.preparation.stage import stage_kinds
+stage_kinds()
+"""
+
 
 PLAN = """
 from muybridge.pipelines.planning import plan_video
@@ -100,8 +108,8 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import muybridge", SHOW_HELP, READ_RUN_FILES, LOOK_AT_RUNS],
-    ids=["import", "help", "run files", "looks at runs"],
+    ["import muybridge", SHOW_HELP, READ_RUN_FILES, LOOK_AT_RUNS, PREPARE_CLIPS],
+    ids=["import", "help", "run files", "looks at runs", "preparation of clips"],
 )
 def test_does_not_import_torch(code):
     result = run_python(code + "\nimport sys; sys.exit(3 if 'torch' in sys.modules else 0)")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from muybridge.cli import debug, evaluate, motion
+from muybridge.cli import data, debug, evaluate, motion
 from muybridge.cli.console import errors, output
 from muybridge.cli.convert import convert
 from muybridge.cli.doctor import doctor
@@ -94,6 +94,7 @@ app.command()(convert)
 app.command()(doctor)
 
 
+app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")
 motion.app.command()(check)
 motion.app.command()(new)

@@ -165,12 +165,13 @@ def _order_faults(stages: Sequence[Stage], idle: Mapping[str, str], kinds: Mappi
         for user, name in used.items():
             yield f"{stage.name} changes {name}, which {user} before it uses: put {stage.name} before {user}"
         there |= stage.gives
+        # Who changes what it uses, as captions are rewritten, does not mind that others do.
         users = dict.fromkeys((stage.needs | stage.uses) - stage.gives, stage.name) | users
 
 
 def _who_gives(missing: Iterable[str], name: str, idle: Mapping[str, str], kinds: Mapping[str, type[Stage]]) -> str:
     wanted = set(missing)
-    givers = [kind for kind, cls in kinds.items() if cls.gives & wanted and not cls.needs & wanted and kind != name]
+    givers = [kind for kind, cls in kinds.items() if cls.gives & wanted and kind != name]
     if not givers:
         return ", and no stage gives that"
     because = [f"{kind} does nothing: {idle[kind]}" for kind in givers if kind in idle]

@@ -31,7 +31,7 @@ _DERIVED = frozenset(("duration_s",))
 class StageSettings(BaseModel):
     """Base of the settings of stages: plain values that files can hold, each with a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Refused(MuybridgeError):  # noqa: N818  # nothing is wrong with the program or its settings
@@ -127,6 +127,11 @@ class Stage(ABC):
         """
         self.settings = self.Settings() if settings is None else settings
 
+    @property
+    def seconds_more(self) -> float:
+        """That a record may take beyond what looking at it takes, as for answers from elsewhere."""
+        return 0.0
+
     def idle_reason(self) -> str | None:
         """Why it does nothing with its settings, as when it has a model only if one is named; None if it does."""
         return None
@@ -152,6 +157,7 @@ class Stage(ABC):
 
         Raises:
             Refused: it cannot be used.
+            PreparationError: no record can, as when a server no longer accepts a key; the whole run ends.
         """
 
     def rules(self) -> Sequence[Rule]:

@@ -22,6 +22,8 @@ def _find(path: Path) -> Path | None:
 def _is_manifest(path: Path) -> bool:
     if path.suffix.lower() != ".jsonl":
         return False
+    if path.name == MANIFEST and not path.stat().st_size:
+        return True  # of a set of which nothing was kept
     try:
         first = json.loads(read_head(path).partition("\n")[0])
     except (ValueError, RecursionError):

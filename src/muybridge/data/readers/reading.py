@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from muybridge.data.readers.registry import Found, Reader, reader_of_name, reade
 from muybridge.data.readers.row import Row, to_record
 from muybridge.data.record import ContentIds, Record, Refusal
 from muybridge.errors import ConfigError, InputFileError
+
+LookFor = Callable[[Sequence[Row], Path], Iterable[Record | Refusal]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ def read_dataset(
     path: str | os.PathLike[str],
     format: str | None = None,  # noqa: A002  # what it is called in settings
     root: str | os.PathLike[str] | None = None,
+    look_for: LookFor | None = None,
 ) -> ReadDataset:
     """Read a set of captioned clips and pictures. Files are read for their content's digest, and not decoded.
 
@@ -40,6 +43,7 @@ def read_dataset(
         path: a file that lists them, or their folder.
         format: name of the format; by default it is recognised by what is there.
         root: the folder that names of files start from; by default the one of the list.
+        look_for: (rows, root) -> what each row names, in their order; by default one after the other.
 
     Raises:
         InputFileError: there is nothing at `path`, or its list as a whole cannot be read.
@@ -51,7 +55,7 @@ def read_dataset(
     reader, found = _recognised(given) if format is None else _named(given, format)
     start = Path(os.fspath(root)) if root is not None else found if found.is_dir() else found.parent
     listed: set[Path] = set()
-    entries = list(_settled(reader.read(found, start), start, listed))
+    entries = list(_settled(list(reader.read(found, start)), start, listed, look_for or _one_by_one))
     records = tuple(entry for entry in entries if isinstance(entry, Record))
     refusals = [entry for entry in entries if isinstance(entry, Refusal)]
     if given.is_dir():
@@ -59,18 +63,24 @@ def read_dataset(
     return ReadDataset(records, tuple(refusals), reader.name)
 
 
-def _settled(entries: Iterator[Found], root: Path, listed: set[Path]) -> Iterator[Record | Refusal]:
+def _settled(entries: Sequence[Found], root: Path, listed: set[Path], look_for: LookFor) -> Iterator[Record | Refusal]:
     """Records and refusals; files that were named anywhere go into `listed`."""
-    ids = ContentIds()
+    rows = [entry for entry in entries if isinstance(entry, Row)]
+    made = iter(look_for(rows, root))
     for entry in entries:
         if isinstance(entry, Row):
             names = [entry.media, *(value for value in entry.extra.values() if isinstance(value, str))]
             listed.update(_absolute((entry.folder or root) / name) for name in names)
-            yield to_record(entry, root, ids)
+            yield next(made)
             continue
         if isinstance(entry, Record):
             listed.add(_absolute(Path(entry.media)))
         yield entry
+
+
+def _one_by_one(rows: Sequence[Row], root: Path) -> Iterator[Record | Refusal]:
+    ids = ContentIds()
+    return (to_record(row, root, ids) for row in rows)
 
 
 def _unlisted(folder: Path, listed: set[Path], known: set[str]) -> Iterator[Refusal]:

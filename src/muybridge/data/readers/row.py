@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from muybridge.data.packed import PackedFile
-from muybridge.data.record import PACKED, ContentIds, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
+from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
 from muybridge.errors import InputFileError
 from muybridge.types import SettingsDict
 
 CAPTION_NAMES = ("text", "caption", "prompt")
 """What sets call the caption, in the order in which it is looked for."""
+IdMaker = Callable[[str, Mapping[str, object], float, float | None], str]
+"""From a record's `media`, `extra`, start and end to its id, as `ContentIds` does it."""
 _OWN_NAMES = (PACKED, "duration")
 """What records note under these names is found out and not taken over."""
 
@@ -59,7 +61,7 @@ def rest_of(values: Mapping[str, object], *used: str) -> SettingsDict:
     return {name: value for name, value in values.items() if isinstance(name, str) and name not in known}
 
 
-def to_record(row: Row, root: Path, ids: ContentIds) -> Record | Refusal:
+def to_record(row: Row, root: Path, ids: IdMaker) -> Record | Refusal:
     """Look for what a row names, below `root` unless its path is absolute."""
     if not row.media:
         return Refusal(row.where, "it names no file", "no-name")
@@ -73,7 +75,7 @@ def to_record(row: Row, root: Path, ids: ContentIds) -> Record | Refusal:
         return Refusal(row.where, f"{row.media} cannot be read: {reason}", "unreadable")
 
 
-def _to_record(row: Row, path: Path, ids: ContentIds) -> Record:
+def _to_record(row: Row, path: Path, ids: IdMaker) -> Record:
     if not os.path.exists(path):  # noqa: PTH110  # False also for names that no file system takes
         raise InputFileError(f"no file {row.media}", "no-file")
     kind = _kind(row, path)

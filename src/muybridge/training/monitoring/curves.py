@@ -130,7 +130,8 @@ def axis_of(values: Sequence[float], is_log: bool = False) -> Axis | None:
     if is_log:
         return Axis(low / 1.1, high * 1.1, True)
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
-    return Axis(low - margin, high + margin)
+    # What is never below 0 is not drawn as if it might be.
+    return Axis(low - margin if low else 0.0, high + margin)
 
 
 def short(value: float) -> str:

@@ -48,7 +48,7 @@ svg text {{ font: 11px system-ui, sans-serif; fill: var(--faint); }}
 .grid {{ stroke: var(--grid); fill: none; }} .band {{ fill: var(--band); }}
 .line {{ fill: none; stroke: currentColor; stroke-width: 1.6; stroke-linejoin: round; }}
 .faint {{ opacity: .3; stroke-width: 1; }}
-.dot {{ fill: currentColor; }}
+.dot {{ fill: currentColor; }} .ring {{ fill: none; stroke: currentColor; stroke-width: 1.6; }}
 .c0 {{ color: var(--c0); }} .c1 {{ color: var(--c1); }} .c2 {{ color: var(--c2); }} .c3 {{ color: var(--c3); }}
 .c4 {{ color: var(--c4); }} .c5 {{ color: var(--c5); }} .c6 {{ color: var(--c6); }} .c7 {{ color: var(--c7); }}
 .legend {{ list-style: none; display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: .4rem 0 0; padding: 0;
@@ -60,6 +60,8 @@ svg text {{ font: 11px system-ui, sans-serif; fill: var(--faint); }}
 table {{ border-collapse: collapse; font-size: .88rem; }}
 td, th {{ text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--grid); vertical-align: top;
   overflow-wrap: normal; }}
+@media (max-width: 30rem) {{ td, th {{ padding-right: .45rem; }} table {{ font-size: .82rem; }} }}
+summary h3 {{ display: inline; }}
 .settings td {{ overflow-wrap: anywhere; min-width: 7rem; }}
 details {{ margin: .4rem 0; }} summary {{ cursor: pointer; }}
 img {{ display: block; height: auto; margin-top: .4rem; }}

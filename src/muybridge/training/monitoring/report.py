@@ -98,7 +98,7 @@ def _state(record: StageRecord) -> str:
     if record.seconds:
         words.append(f"{lasted(record.seconds)} of training")
     if rate := record.steps_a_second:
-        words.append(f"{short(rate)} steps a second")
+        words.append(f"{short(rate)} steps a second" if rate >= 1 else f"{short(1 / rate)} seconds a step")
     written = datetime.fromtimestamp((record.folder / LOG_FILE).stat().st_mtime, UTC)
     return ", ".join(words) + f"; last logged {written:%Y-%m-%d %H:%M} UTC"
 
@@ -192,7 +192,8 @@ def _settings(record: StageRecord) -> str:
         f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>"
         for name, value in flat_settings(record.settings).items()
     )
-    return f'<h3>Settings</h3><div class="wide"><table class="settings"><tbody>{rows}</tbody></table></div>'
+    shown = f'<div class="wide"><table class="settings"><tbody>{rows}</tbody></table></div>'
+    return f"<details><summary><h3>Settings</h3></summary>{shown}</details>"
 
 
 def _data_report(record: StageRecord) -> str:

@@ -43,12 +43,14 @@ def draw_chart(title: str, lines: Sequence[Line], is_log: bool, band: tuple[floa
         band: of values that are as they should be, shaded.
     """
     curves = [line.curve.finite() for line in lines]
-    across = axis_of([float(step) for curve in curves for step in curve.steps])
+    known = {step for curve in curves for step in curve.steps}
+    across = axis_of([float(step) for step in known])
     up = axis_of([value for curve in curves for value in curve.values], is_log)
     if across is None or up is None:
         return ""
-    across = Axis(across.low, across.high)
-    drawn = [_grid(across, up)]
+    if len(known) == 1:  # in the middle, with nothing else to name
+        across = Axis(min(known) - 1.0, min(known) + 1.0)
+    drawn = [_grid(across, up, [float(step) for step in known] if len(known) == 1 else _whole(across))]
     if band is not None:
         drawn.append(_band(band, up))
     drawn += [_line(line, across, up) for line in lines]
@@ -68,19 +70,21 @@ def _y(axis: Axis, value: float) -> float:
     return _HEIGHT - _BOTTOM - axis.place(value) * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _grid(across: Axis, up: Axis) -> str:
+def _grid(across: Axis, up: Axis, steps: Sequence[float]) -> str:
     parts = []
     for value in up.ticks():
         y = _y(up, value)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 4}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>')
-    for step in across.ticks():
-        if step < 0 or step != int(step):
-            continue
+    for step in steps:
         parts.append(
             f'<text x="{_x(across, step):.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{_counted(int(step))}</text>'
         )
     return "".join(parts)
+
+
+def _whole(across: Axis) -> list[float]:
+    return [step for step in across.ticks() if step >= 0 and step == int(step)]
 
 
 def _counted(step: int) -> str:
@@ -97,7 +101,8 @@ def _line(line: Line, across: Axis, up: Axis) -> str:
     colour, known = f"c{line.colour}", line.curve.finite()
     if len(known.steps) == 1:
         x, y = _x(across, known.steps[0]), _y(up, known.values[0])
-        return f'<circle class="dot {colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
+        kind = "ring" if line.dashed else "dot"
+        return f'<circle class="{kind} {colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
     dashes = ' stroke-dasharray="5 3"' if line.dashed else ""
     if not line.smoothed:
         return f'<path class="line {colour}"{dashes} d="{_path(known, across, up)}"/>'

@@ -1,0 +1,1 @@
+"""Captions by models: what is asked, who answers, and what is wrong with an answer."""
