@@ -25,6 +25,11 @@ def answer(asked: Asked) -> Reply:
     return completion("Bands of colour drift from right to left, and the camera stays where it is.")
 
 
+def texts() -> list[str]:
+    """Captions of what is kept."""
+    return [json.loads(line)["text"] for line in Path("sets/beach/manifest.jsonl").read_text().splitlines()]
+
+
 def test_the_guide_leads_to_a_lora(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,10 +48,11 @@ def test_the_guide_leads_to_a_lora(
                 with pytest.raises(SystemExit) as ended:
                     main(asked)
                 assert ended.value.code == 0, (block.line, asked, capsys.readouterr().err)
+                if "--recipe" in asked:
+                    assert texts() == ["Bands of colour drift across the whole picture."] * 4
     assert server.asked
-    records = [json.loads(line) for line in Path("sets/beach/manifest.jsonl").read_text().splitlines()]
-    assert len(records) == 4  # the videos were cut where the scene changes
-    assert {record["text"] for record in records} == {"Bands of colour drift across the whole picture."}
+    assert len(texts()) == 4  # the videos were cut where the scene changes
+    assert len(json.loads(Path("sets/beach.json").read_text())) == 4
     assert "broken.mp4" in Path("sets/beach/dropped.jsonl").read_text()
     assert Path("sets/beach/report.html").is_file()
     assert Path("work/beach/beach.safetensors").is_file()
