@@ -39,7 +39,7 @@ def test_a_head_judges_frames(
 ) -> None:
     from transformers import AutoImageProcessor, AutoModel
 
-    from muybridge.data.preparation.frames import frames_of
+    from muybridge.data.preparation.spread_frames import spread_frames
 
     head = tmp_path / f"head{suffix}"
     layers = write_head(head, width, 8, 1)
@@ -48,7 +48,7 @@ def test_a_head_judges_frames(
     stage.load()
     (found,) = stage.run(record, tmp_path)
     model = AutoModel.from_pretrained(model_folder(kind))
-    pixels = AutoImageProcessor.from_pretrained(model_folder(kind))(frames_of(record, 2), return_tensors="pt")
+    pixels = AutoImageProcessor.from_pretrained(model_folder(kind))(spread_frames(record, 2), return_tensors="pt")
     with torch.no_grad():
         vectors = torch.nn.functional.normalize(model.get_image_features(**pixels).pooler_output, dim=-1)
     for place in (0, 2):

@@ -123,7 +123,7 @@ def test_the_second_report_needs_no_videos(tmp_path: Path, record: Record, monke
     (tmp_path / "journal").mkdir()
     known = account(tmp_path, clip(1, 2.0, record), clip(2, 0.0, record))
     first = write_report(known, tmp_path).read_bytes()
-    monkeypatch.setattr("muybridge.data.preparation.report.pictures.frames_of", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("muybridge.data.preparation.report.pictures.spread_frames", lambda *_: pytest.fail("decoded"))
     assert write_report(known, tmp_path).read_bytes() == first
 
 

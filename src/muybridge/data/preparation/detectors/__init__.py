@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from muybridge.data.preparation.cuts import CutDetector
+from muybridge.data.preparation.cuts import CutDetector, Thumbnail
 
-DetectorName = Literal["scdet", "adaptive", "transnetv2"]
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+DetectorName = Literal["scdet", "adaptive", "transnetv2", "both"]
 DETECTORS: tuple[DetectorName, ...] = get_args(DetectorName)
-USUAL_THRESHOLDS: dict[DetectorName, float] = {"scdet": 10.0, "adaptive": 3.0, "transnetv2": 0.25}
+USUAL_THRESHOLDS: dict[DetectorName, float] = {"scdet": 10.0, "adaptive": 3.0, "transnetv2": 0.25, "both": 0.25}
+_CLOSE = 3  # frames
+
+
+class Both:
+    """The cuts of one detector, and those of another where the first has none close by."""
+
+    def __init__(self, first: CutDetector, second: CutDetector) -> None:
+        """With the one that is exact first."""
+        self._first, self._second = first, second
+
+    def take(self, frame: VideoFrame, thumbnail: Thumbnail) -> None:
+        """The next frame."""
+        self._first.take(frame, thumbnail)
+        self._second.take(frame, thumbnail)
+
+    def cuts(self) -> list[int]:
+        """Numbers of the frames that begin something new."""
+        exact = self._first.cuts()
+        others = [cut for cut in self._second.cuts() if all(abs(cut - each) > _CLOSE for each in exact)]
+        return sorted([*exact, *others])
 
 
 def cut_detectors(name: DetectorName, threshold: float | None) -> Callable[[], CutDetector]:
@@ -35,4 +58,8 @@ def cut_detectors(name: DetectorName, threshold: float | None) -> Callable[[], C
     from muybridge.data.preparation.detectors.transnet import TransNet, load_transnet
 
     network = load_transnet()
+    if name == "both":
+        from muybridge.data.preparation.detectors.scdet import Scdet
+
+        return lambda: Both(Scdet(USUAL_THRESHOLDS["scdet"]), TransNet(network, least))
     return lambda: TransNet(network, least)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Network = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """From frames, `uint8 [n, 27, 48, 3]`, to how sure it is that one scene goes over into another at each."""
 _WINDOW, _MARGIN = 100, 25
+_OF_CUT = 3  # frames that it is sure of around a hard cut
 
 
 def load_transnet() -> Network:
@@ -71,7 +72,15 @@ class TransNet:
             self._waiting += [self._waiting[-1]] * (_WINDOW - len(self._waiting))
             self._look()
         over = [value > self._threshold for value in self._sureness[: max(count, 0)]]
-        return [index for index in range(1, len(over)) if over[index - 1] and not over[index]]
+        found: set[int] = set()
+        start = 0
+        for index in range(1, len(over)):
+            if over[index] and not over[index - 1]:
+                start = index
+            elif over[index - 1] and not over[index]:
+                # A dissolve is a piece by itself, which is too short to be kept.
+                found.update({index, start} if index - start > _OF_CUT else {index})
+        return sorted(found - {0})
 
     def _look(self) -> None:
         found = self._network(np.stack(self._waiting))

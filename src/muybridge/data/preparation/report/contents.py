@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _PACKAGES = ("av", "numpy", "pillow", "transformers", "rapidocr", "scenedetect-h
 _KEPT, _DROPPED = 24, 12
 _COMMONEST = 12
 _LENGTHS = (1, 2, 3, 5, 10, 30)
+_SAME_AS = re.compile(r"the same as ([0-9a-f]+)")
+"""In the reasons of the stage `duplicates`."""
 _USUAL_FPS, _USUAL_MULTIPLE = 8.0, 16
 
 
@@ -84,7 +87,7 @@ class Contents:
 
     @property
     def duplicates(self) -> dict[str, list[Outcome]]:
-        """Dropped clips by the id of the kept one that they are like; all those of a set that name one."""
+        """Dropped clips by the id of the kept one that they are like; as their reasons name it."""
         found: dict[str, list[Outcome]] = {}
         for outcome in self.account.outcomes:
             if outcome.status == "dropped" and (same := _same_as(outcome)) is not None:
@@ -179,8 +182,8 @@ def _beyond(outcome: Outcome) -> tuple[float, bytes]:
 
 
 def _same_as(outcome: Outcome) -> str | None:
-    found = (outcome.record_json.get("extra") or {}).get("duplicate_of")
-    return found if isinstance(found, str) else None
+    found = _SAME_AS.search(outcome.reason or "") if outcome.rule == "duplicate" else None
+    return None if found is None else found[1]
 
 
 def _length(record: Record) -> str:

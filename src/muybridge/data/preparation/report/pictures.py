@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from muybridge.data.preparation.frames import frames_of
+from muybridge.data.preparation.spread_frames import spread_frames
 from muybridge.data.record import Record
 from muybridge.errors import MuybridgeError, OutputError
 from muybridge.files.atomic import new_file
@@ -53,7 +53,7 @@ def _known(path: Path) -> bytes | None:
 
 def _drawn(record: Record) -> bytes | None:
     try:
-        frames = frames_of(record, _FRAMES, _SIDE)
+        frames = spread_frames(record, _FRAMES, _SIDE)
     except (MuybridgeError, OSError):
         return None
     width, height = (max(size) for size in zip(*(frame.size for frame in frames), strict=True))

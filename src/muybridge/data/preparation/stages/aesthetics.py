@@ -11,7 +11,7 @@ from pydantic import Field
 
 from muybridge.data.preparation.captioning.model_folder import check_model_folder, file_ends, folder_digest
 from muybridge.data.preparation.embedding import EmbeddingModel, LinearHead
-from muybridge.data.preparation.frames import frames_of
+from muybridge.data.preparation.spread_frames import spread_frames
 from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.record import Record
 from muybridge.errors import CheckpointError, ConfigError, InputFileError
@@ -91,7 +91,7 @@ class Aesthetics(Stage):
         if self._model is None or self._head is None:
             raise ConfigError("aesthetics was not loaded.")
         try:
-            frames = frames_of(record, self.settings.frames, _SIDE)
+            frames = spread_frames(record, self.settings.frames, _SIDE)
         except InputFileError as error:
             raise Refused(error.fault, str(error), "unreadable") from error
         vectors = self._model.of_pictures(frames)

@@ -12,7 +12,7 @@ from pydantic import Field
 from muybridge.data.preparation.captioning.conversation import Answer, Turn
 from muybridge.data.preparation.captioning.prompts import CAPTION
 from muybridge.data.preparation.captioning.writing import CAPTION_FAILED, WritingSettings, WritingStage
-from muybridge.data.preparation.frames import frames_of
+from muybridge.data.preparation.spread_frames import spread_frames
 from muybridge.data.preparation.stage import Refused, noted, register_stage
 from muybridge.data.record import Record
 from muybridge.errors import InputFileError
@@ -61,7 +61,7 @@ class Caption(WritingStage):
 
     def _written(self, record: Record, work: Path) -> str:
         try:
-            frames = frames_of(record, self.settings.frames, self.settings.side)
+            frames = spread_frames(record, self.settings.frames, self.settings.side)
         except InputFileError as error:
             raise Refused(error.fault, str(error), "unreadable") from error
         text = whole_sentences(self.ask([Turn("user", self.prompt, tuple(frames))], work))

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from muybridge.data.preparation.captioning.model_folder import check_model_folder, folder_digest
 from muybridge.data.preparation.embedding import EmbeddingModel
-from muybridge.data.preparation.frames import frames_of
+from muybridge.data.preparation.spread_frames import spread_frames
 from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.record import Record
 from muybridge.errors import ConfigError, InputFileError
@@ -83,7 +83,7 @@ class Match(Stage):
         if not record.text.strip():
             return [record]
         try:
-            frames = frames_of(record, self.settings.frames, _SIDE)
+            frames = spread_frames(record, self.settings.frames, _SIDE)
         except InputFileError as error:
             raise Refused(error.fault, str(error), "unreadable") from error
         cosines = self._model.of_pictures(frames) @ self._model.of_text(record.text)

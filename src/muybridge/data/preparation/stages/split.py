@@ -25,11 +25,11 @@ class SplitSettings(StageSettings):
     """Where videos are cut."""
 
     detector: DetectorName = "scdet"
-    """scdet (FFmpeg's, hard cuts), adaptive (scenedetect's, the same by other means), or transnetv2 (a network, which
-    finds dissolves too)."""
+    """scdet (FFmpeg's, hard cuts), adaptive (scenedetect's, the same by other means), transnetv2 (a network, which
+    finds dissolves too, for ten times the time), or both (scdet and transnetv2)."""
     threshold: float | None = Field(default=None, gt=0)
     """From which a cut is one, in the detector's own scale: 10 of 100 for scdet, 3 for adaptive, 0.25 of 1 for
-    transnetv2."""
+    transnetv2 and both."""
     flashes: bool = False
     """Whether flashes of up to 3 frames count as cuts."""
     max_seconds: float = Field(default=10.0, gt=0)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import Field
 
-from muybridge.data.preparation.frames import frames_of
+from muybridge.data.preparation.spread_frames import spread_frames
 from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.record import Record
 from muybridge.errors import ConfigError, InputFileError
@@ -88,7 +88,7 @@ class Text(Stage):
         if self._engine is None:
             raise ConfigError("text was not loaded.")
         try:
-            frames = frames_of(record, self.settings.frames, _SIDE)
+            frames = spread_frames(record, self.settings.frames, _SIDE)
         except InputFileError as error:
             raise Refused(error.fault, str(error), "unreadable") from error
         areas = [self._area(frame) for frame in frames]

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from muybridge.data.clips import frames_of
+from muybridge.data.crop import box_of
 from muybridge.data.record import Record
 from muybridge.errors import ConfigError, InputFileError
-from muybridge.video.moments import frames_at
 from muybridge.video.picture import read_picture
 
 
@@ -29,7 +30,7 @@ def spread_times(record: Record, count: int) -> list[float]:
     return [record.start + room * place / (count - 1) for place in range(count)]
 
 
-def frames_of(record: Record, count: int, side: int | None = None) -> list[Image.Image]:
+def spread_frames(record: Record, count: int, side: int | None = None) -> list[Image.Image]:
     """So many frames of a video, or the one of a picture.
 
     Args:
@@ -43,7 +44,7 @@ def frames_of(record: Record, count: int, side: int | None = None) -> list[Image
     """
     if record.kind == "image":
         try:
-            return [_fitted(read_picture(record.source, record.name), side)]
+            return [_fitted(_part(record, read_picture(record.source, record.name)), side)]
         except ConfigError as error:
             raise InputFileError(str(error), "unusable") from error
     return [_fitted(Image.fromarray(pixels), side) for pixels in _shown(record, count, side)]
@@ -54,8 +55,13 @@ def _shown(record: Record, count: int, side: int | None) -> Iterator[np.ndarray]
     if side is not None and record.width and record.height:
         scale = min(1.0, side / max(record.width, record.height))
         cover = (math.ceil(record.height * scale), math.ceil(record.width * scale))
-    for pixels in frames_at(record.source, spread_times(record, count), record.fps, cover):
+    for pixels in frames_of(record, spread_times(record, count), cover):
         yield np.ascontiguousarray(pixels)
+
+
+def _part(record: Record, picture: Image.Image) -> Image.Image:
+    box = box_of(record.extra)
+    return picture if box is None else Image.fromarray(np.ascontiguousarray(box.cut(np.asarray(picture))))
 
 
 def _fitted(picture: Image.Image, side: int | None) -> Image.Image:
