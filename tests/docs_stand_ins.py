@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 from tests import third_family
+from tests.films import scene
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from muybridge import (
@@ -112,18 +114,12 @@ def _write_clip(path: Path) -> None:
 
 
 def _write_raw_videos(path: Path) -> None:
-    """Two videos of two scenes each, in which something moves, and what is no video."""
+    """Two videos of two scenes each, along which a camera passes, and what is no video."""
     path.mkdir()
     (path / "broken.mp4").write_bytes(b"no video")
-    down, across = np.mgrid[:256, :320]
-    for number in range(2):
-        frames = np.empty((96, 256, 320, 3), np.uint8)
-        for place in range(96):
-            scene = 2 * number + place // 48
-            frames[place, ..., 0] = 128 + 120 * np.sin((across + 4 * place) / (9 + 5 * scene))
-            frames[place, ..., 1] = 60 * scene
-            frames[place, ..., 2] = 128 + 120 * np.cos((down - 3 * place * scene) / (11 + 6 * scene))
-        Video(frames, 24.0).save(path / f"day {number}.mp4")
+    for number in (0, 2):
+        scenes = [scene(seed, 42, (512, 512), (2.0, 0.0)) for seed in (number, number + 1)]
+        Video(np.stack(list(itertools.chain(*scenes))), 12.0).save(path / f"day {number}.mp4")
 
 
 def _demo_control() -> Path:

@@ -18,6 +18,8 @@ from muybridge.errors import ConfigError, InputFileError
 
 _SIDE = 960
 _DIGITS = 5
+_WHOLE = 0.9
+"""Share of the picture from which a box is no line of writing, but a pattern that looks like it."""
 _NOT_THERE = "rapidocr is not installed (pip install 'muybridge[data]')"
 
 
@@ -111,5 +113,7 @@ class Text(Stage):
         mask = Image.new("1", frame.size)
         draw = ImageDraw.Draw(mask)
         for box in boxes:
-            draw.polygon([(float(x), float(y)) for x, y in box], fill=1)
+            width, height = np.ptp(box, axis=0)
+            if width * height < _WHOLE * frame.width * frame.height:
+                draw.polygon([(float(x), float(y)) for x, y in box], fill=1)
         return float(np.asarray(mask).mean())
