@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,8 @@ from muybridge.checkpoints import locate_model
 from muybridge.demo.previews import HELD_OUT_SEED, encoded_clips, fit_preview
 from muybridge.pipelines import load_pipeline
 from muybridge.pipelines.progress import Progress
-from muybridge.service.preview import Preview
+from muybridge.request import GenerateRequest
+from muybridge.service.engine import Engine, Preview, Report
 from muybridge.vae.frames import to_uint8
 from muybridge.vae.preview_map import FILE_NAME, PreviewMap
 
@@ -76,6 +78,27 @@ def cost(pipeline: Any, preview_map: PreviewMap, num_steps: int) -> dict[str, fl
     }
 
 
+def share_of_denoising(model: str, num_steps: int) -> dict[str, float]:
+    """How much of the CPU time of denoising an engine spends on the previews that it offers, all being taken."""
+    spent, count = 0.0, 0
+    began, ended = 0.0, 0.0
+
+    def look(report: Report) -> None:
+        nonlocal spent, count, began, ended
+        now = time.process_time()
+        if report.phase == "denoise":
+            began = began if report.step else now
+            ended = now
+        if report.preview is not None and (preview := report.preview()) is not None:
+            preview.webp()
+            spent, count = spent + time.process_time() - now, count + 1
+
+    request = {"prompt": "a red circle moving left", "model": model, "seed": 1, "num_inference_steps": num_steps}
+    with tempfile.TemporaryDirectory() as folder:
+        Engine("cpu").run(GenerateRequest.from_flat(request), Path(folder) / "video.mp4", report=look)
+    return {"steps": num_steps, "previews": count, "share_of_denoising": spent / (ended - began - spent)}
+
+
 def pipeline_of(model: str) -> Any:
     """A demo without its progress bar."""
     pipeline = load_pipeline(model)
@@ -108,6 +131,7 @@ def main(say: Callable[[str], None] = print) -> None:
             "map_bytes": file.stat().st_size,
             **likeness(pipeline, preview_map, given.clips),
             **cost(pipeline, preview_map, given.steps),
+            **share_of_denoising(model, 4 * given.steps),
         }
         say(f"{model}: {report[model]}")
     if given.write:

@@ -35,7 +35,8 @@ def with_map(saved_pipeline: Path, tmp_path: Path) -> Path:
 def test_a_preview_is_a_webp_that_moves_and_loops() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 8, 12, 3), np.uint8)
     with Image.open(io.BytesIO(Preview(frames, fps=10).webp())) as image:
-        assert (image.format, image.size, image.n_frames) == ("WEBP", (12, 8), 5)
+        assert (image.format, image.size) == ("WEBP", (12, 8))
+        assert getattr(image, "n_frames", 1) == 5
         assert image.info["loop"] == 0
         image.seek(1)
         image.load()
@@ -99,6 +100,7 @@ def test_a_broken_map_is_none(with_map: Path) -> None:
 def test_models_without_a_map_are_learned_from_their_videos(saved_pipeline: Path, tmp_path: Path) -> None:
     choice, kept = ModelChoice(model=str(saved_pipeline)), tmp_path / "maps"
     maps, generator = PreviewMaps(folder=kept), torch.Generator().manual_seed(0)
+    latents = torch.randn(CHANNELS, 2, 6, 6, generator=generator)
     for index in range(8):
         assert maps.of(choice) is None
         if index == 4:
