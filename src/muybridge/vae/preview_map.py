@@ -117,18 +117,19 @@ class PreviewSums:
         self._cross = torch.zeros(0, 0, dtype=torch.float64)
 
     @torch.no_grad()
-    def add(self, latents: Tensor, frames: npt.NDArray[np.uint8]) -> None:
+    def add(self, latents: Tensor, frames: npt.NDArray[np.uint8], frames_per_latent: int = 1) -> None:
         """Add a video.
 
         Args:
             latents: `[c, n, h, w]`, scaled as the backbone sees them.
             frames: that they stand for, `uint8 [f, h, w, 3]`.
+            frames_per_latent: that a latent stands for; the first may stand for fewer.
 
         Raises:
             ShapeError: frames that are no multiple of the latents, or other multiples than before.
         """
-        given = latents.detach().cpu().float().transpose(0, 1)
-        patch, per_latent = _factors(given, frames)
+        given, per_latent = latents.detach().cpu().float().transpose(0, 1), frames_per_latent
+        patch = _patch(given, frames, per_latent)
         if self.num_videos and (patch, per_latent) != (self._patch, self._frames_per_latent):
             raise ShapeError("Videos of several VAEs make no map; keep their sums apart.")
         inputs, targets = _rows(given, frames, patch, per_latent)
@@ -184,13 +185,13 @@ def _divisors(number: int) -> list[int]:
     return [each for each in range(1, number + 1) if number % each == 0]
 
 
-def _factors(latents: Tensor, frames: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Pixels of a side, and frames, that a latent stands for; a lone first frame has a latent of its own."""
+def _patch(latents: Tensor, frames: npt.NDArray[np.uint8], per_latent: int) -> int:
+    """Pixels of a side that a latent stands for; a lone first frame has a latent of its own."""
     num_latents, _, height, width = latents.shape
-    patch, per_latent = frames.shape[1] // height, -(-len(frames) // num_latents)
-    if frames.shape[1:3] != (height * patch, width * patch):
+    patch, lacking = frames.shape[1] // height, num_latents * per_latent - len(frames)
+    if frames.shape[1:3] != (height * patch, width * patch) or not 0 <= lacking < per_latent:
         raise ShapeError(f"Frames {list(frames.shape)} are no multiple of latents {list(latents.shape)}.")
-    return patch, per_latent
+    return patch
 
 
 def _rows(latents: Tensor, frames: npt.NDArray[np.uint8], patch: int, per_latent: int) -> tuple[Tensor, Tensor]:
