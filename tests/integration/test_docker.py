@@ -77,7 +77,9 @@ def test_what_is_copied_and_installed_is_there() -> None:
             for source in value.split()[:-1]:
                 assert (ROOT / source).exists()
                 assert source in kept
-    extras = re.search(r"^\[project.optional-dependencies\](.*?)^\[", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    extras = re.search(
+        r"^\[project.optional-dependencies\](.*?)^\[", (ROOT / "pyproject.toml").read_text(), re.M | re.S
+    )
     assert extras is not None
     (wanted,) = re.findall(r'"\.\[([\w,]+)\]"', (ROOT / "Dockerfile").read_text())
     for each in wanted.split(","):

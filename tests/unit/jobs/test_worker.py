@@ -66,8 +66,9 @@ def test_a_job_becomes_files(service: Service) -> None:
     assert set(done.results) == {"video", "thumbnail", "spritesheet"}
     video = service.files.local_result(done.results["video"])
     assert len(read_video(video)) == 3
-    assert Image.open(service.files.local_result(done.results["thumbnail"])).size == (24, 16)
-    assert Image.open(service.files.local_result(done.results["spritesheet"])).size == (72, 16)
+    for variant, size in (("thumbnail", (24, 16)), ("spritesheet", (72, 16))):
+        with Image.open(service.files.local_result(done.results[variant])) as picture:
+            assert picture.size == size
     assert service.files.preview(job.id) == b"preview 2"
     left = {each.name for each in (video.parents[3]).rglob("*") if each.is_file()}
     assert left == {"video.mp4", "thumbnail.webp", "spritesheet.jpg", f"{job.id}.webp"}
