@@ -176,8 +176,12 @@ def open_database(url: str) -> Database:
         ) from error
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine, parsed)
-    with _explained(_shown(parsed)):
-        _make_tables(engine, parsed)
+    try:
+        with _explained(_shown(parsed)):
+            _make_tables(engine, parsed)
+    except StoreError:
+        engine.dispose()
+        raise
     return Database(engine, parsed)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import pytest
 from tests import postgres
 
 from muybridge.jobs.store import JobStore
-
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +22,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of a store that is not there yet."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/jobs.db"
-    server = request.getfixturevalue("postgres_server")
-    return postgres.new_database(server, f"test_{next(_numbers)}")
+    return postgres.emptied(request.getfixturevalue("postgres_server"))
 
 
 @pytest.fixture

@@ -405,9 +405,9 @@ def test_a_list_of_ten_thousand_is_quick(store: JobStore) -> None:
         row = {"owner": "me", "status": "queued", "request": {}, "model": "m", "created": 1.0, "revision": revision}
         rows = [{**row, "id": f"video_{n:032x}", "number": n + 10, "position": float(n + 10)} for n in range(10_000)]
         connection.execute(tables.jobs.insert(), rows)
-    started = time.perf_counter()
+    started = time.process_time()
     page, more = store.page(Search(owner="me"), limit=100)
     assert store.queue_position(page[0].id) == 10_000
     assert store.claim("w") is not None
     assert more
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0

@@ -66,8 +66,9 @@ def test_a_job_becomes_files(service: Service) -> None:
     assert set(done.results) == {"video", "thumbnail", "spritesheet"}
     video = service.files.local_result(done.results["video"])
     assert len(read_video(video)) == 3
-    assert Image.open(service.files.local_result(done.results["thumbnail"])).size == (24, 16)
-    assert Image.open(service.files.local_result(done.results["spritesheet"])).size == (72, 16)
+    for variant, size in (("thumbnail", (24, 16)), ("spritesheet", (72, 16))):
+        with Image.open(service.files.local_result(done.results[variant])) as picture:
+            assert picture.size == size
     assert service.files.preview(job.id) == b"preview 2"
     left = {each.name for each in (video.parents[3]).rglob("*") if each.is_file()}
     assert left == {"video.mp4", "thumbnail.webp", "spritesheet.jpg", f"{job.id}.webp"}
@@ -132,7 +133,7 @@ def test_a_model_that_is_gone(service: Service, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_while_a_result_is_put_in_place(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, target: Path) -> None:
+    def full(*_: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
