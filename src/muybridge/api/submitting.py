@@ -112,12 +112,8 @@ def _check_extent(request: GenerateRequest, limits: Limits) -> None:
             shown = value if value < 10**9 else "more than a milliard"
             raise ApiError(400, f"{name}: must be at most {most} (given {shown})", param=name)
     pixels = (shape.width or 1) * (shape.height or 1) * (shape.num_frames or 1)
-    if pixels > limits.asked_pixels:
-        raise ApiError(
-            400,
-            f"shape: {pixels} pixels in all frames together are too many; at most {limits.asked_pixels}",
-            param="shape",
-        )
+    if pixels > (most := limits.asked_pixels):
+        raise ApiError(400, f"shape: {pixels} pixels in all frames are too many; at most {most}", param="shape")
 
 
 def _as_kept(request: GenerateRequest) -> SettingsDict:

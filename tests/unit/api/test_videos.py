@@ -102,7 +102,7 @@ def test_forty_five_videos_in_pages(service):
     assert service.client.get("/v1/videos", params={"limit": 101}).json()["error"]["param"] == "limit"
 
 
-def test_the_same_key_is_the_same_video(service, picture):
+def test_the_same_key_is_the_same_video(service):
     headers = {"Idempotency-Key": "once"}
     first = service.client.post("/v1/videos", data={"prompt": "a"}, headers=headers).json()
     again = service.client.post("/v1/videos", data={"prompt": "a"}, headers=headers).json()
