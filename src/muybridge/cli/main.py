@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from muybridge.cli import debug, evaluate, motion
+from muybridge.cli import debug, evaluate, jobs, motion
 from muybridge.cli.console import errors, output
 from muybridge.cli.convert import convert
 from muybridge.cli.doctor import doctor
@@ -24,6 +24,7 @@ from muybridge.cli.motion_new import new
 from muybridge.cli.plan import plan
 from muybridge.cli.serve import serve
 from muybridge.cli.train import train
+from muybridge.cli.worker import worker
 from muybridge.errors import MuybridgeError
 from muybridge.version import __version__
 
@@ -94,11 +95,13 @@ app.command()(inspect)
 app.command()(convert)
 app.command()(doctor)
 app.command()(serve)
+app.command()(worker)
 
 
 app.add_typer(evaluate.app, name="evaluate")
 motion.app.command()(check)
 motion.app.command()(new)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(motion.app, name="motion")
 app.add_typer(listing, name="list")
 app.add_typer(debug.app, name="debug")

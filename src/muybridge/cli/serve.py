@@ -53,9 +53,18 @@ def serve(
     _require_extra()
     api = _api_settings(host, given)
     settings = _service_settings(models, given)
-    if (ray_address := given["ray_address"]) is not None:
-        raise ConfigError(f"Workers cannot be run by Ray at {ray_address} here; start them with muybridge worker.")
-    _run(api, settings, (host, port), _devices(given["workers"], given["device"] or []))
+    devices = _devices(given["workers"], given["device"] or [])
+    if (ray_address := given["ray_address"]) is None:
+        _run(api, settings, (host, port), devices)
+        return
+    from muybridge.jobs.ray_workers import RayWorkers
+
+    workers = RayWorkers(settings, ray_address)
+    workers.start(given["workers"])
+    try:
+        _run(api, settings, (host, port), [])
+    finally:
+        workers.stop()
 
 
 def _api_settings(host: str, given: SettingsView) -> ApiSettings:
@@ -78,8 +87,8 @@ def _service_settings(models: Path | None, given: SettingsView) -> ServiceSettin
     folder = given["data"] or _data_folder()
     keep_days, quota, memory = given["keep_days"], given["quota"], given["memory"]
     return ServiceSettings(
-        given["store"] or str(folder / "jobs.db"),
-        given["files"] or str(folder / "files"),
+        given["store"] or os.environ.get("MUYBRIDGE_STORE") or str(folder / "jobs.db"),
+        given["files"] or os.environ.get("MUYBRIDGE_FILES") or str(folder / "files"),
         models=None if models is None else str(models),
         keep_seconds=None if keep_days is None else keep_days * _DAY_S,
         most_bytes=None if quota is None else parse_bytes(quota),

@@ -430,6 +430,19 @@ class JobStore:
         with self._database.read() as connection:
             return jobs_of(connection.execute(query.order_by(_j.finished, _j.number).limit(limit)).all())
 
+    def finished_before(self, seconds_ago: float) -> list[Job]:
+        """Jobs that have been over for so long."""
+        with self._database.read() as connection:
+            until = self._database.now(connection) - seconds_ago
+            query = select(tables.jobs).where(_j.status.in_(("completed", "failed")), _j.finished <= until)
+            return jobs_of(connection.execute(query.order_by(_j.number)).all())
+
+    def beginning_with(self, text: str) -> list[Job]:
+        """Two jobs at most whose id begins so."""
+        query = select(tables.jobs).where(_j.id.startswith(text, autoescape=True)).limit(2)
+        with self._database.read() as connection:
+            return jobs_of(connection.execute(query).all())
+
     # ------------------------------------------------------------------ what workers say of themselves
 
     def beat_worker(self, state: WorkerState) -> None:

@@ -6,6 +6,7 @@ It ends when the pipe is closed, so that none outlives whoever started it.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -64,11 +65,15 @@ def main() -> None:
         signal.signal(number, lambda *_: worker.stop())
     threading.Thread(target=_stop_with_parent, args=(worker,), daemon=True).start()
     worker.run()
-    sys.exit(SPOILT if worker.is_spoilt else 0)
+    logging.shutdown()
+    sys.stderr.flush()
+    # All is said and put in place; taking a process with large models apart takes seconds and changes nothing.
+    os._exit(SPOILT if worker.is_spoilt else 0)
 
 
 def _stop_with_parent(worker: Worker) -> None:
-    sys.stdin.read()
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     worker.stop()
 
 
