@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,24 +132,40 @@ def _devices(workers: int | None, named: list[str]) -> list[str]:
     return [found[index % len(found)] for index in range(workers)]
 
 
+@contextlib.contextmanager
+def _working(
+    settings: ServiceSettings, devices: list[str], ray_address: str | None, count: int | None
+) -> Iterator[None]:
+    """Workers here or on a cluster, and the housekeeping, for as long as the block lasts."""
+    from muybridge.jobs.supervisor import Supervisor
+
+    with contextlib.ExitStack() as stack:
+        supervisor = Supervisor(settings, devices)
+        signal.signal(signal.SIGTERM, _exit)
+        supervisor.start()
+        stack.callback(supervisor.stop)
+        if ray_address is not None:
+            from muybridge.jobs.ray_workers import RayWorkers
+
+            workers = RayWorkers(settings, ray_address)
+            stack.callback(workers.stop)
+            workers.start(count)
+        yield
+
+
 def _run(api: ApiSettings, settings: ServiceSettings, place: tuple[str, int], devices: list[str]) -> None:
     from muybridge.api.app import create_app
     from muybridge.api.server import Server, address_of, listening
     from muybridge.jobs.planner import Planner
-    from muybridge.jobs.supervisor import Supervisor
     from muybridge.ui import page_folder
 
     opened = listening(*place)
     store, files, catalog = settings.open_store(), settings.open_files(), settings.open_catalog()
     planner = Planner(settings, devices[0]) if devices else None
     app = create_app(api, store, files, catalog, planner, page_folder())
-    supervisor = Supervisor(settings, devices)
-    signal.signal(signal.SIGTERM, _exit)
-    supervisor.start()
     try:
         Server(app, lambda: output.print(f"Muybridge is at {address_of(opened)}  (Ctrl+C ends it)")).run([opened])
     finally:
-        supervisor.stop()
         if planner is not None:
             planner.close()
         store.close()
