@@ -181,7 +181,8 @@ async def redo(
     return await run_in_threadpool(shown, new, service)
 
 
-@router.api_route("/{video_id}/content", methods=["GET", "HEAD"], response_class=Response, responses=_FILE)
+@router.head("/{video_id}/content", include_in_schema=False)
+@router.get("/{video_id}/content", response_class=Response, responses=_FILE)
 async def content(job: Own, request: Request, service: Shared, variant: Variant = "video") -> Response:
     """The file of a video, a picture of it, or how far it is as a small animation."""
     return await content_of(request, service, job, variant)

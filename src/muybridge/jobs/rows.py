@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from muybridge.jobs.files import UPLOAD_ID
 from muybridge.jobs.record import Job, New, Redo
 from muybridge.types import SettingsDict
 
@@ -31,3 +32,12 @@ def values_of(new: New) -> SettingsDict:
     values["uploads"] = list(new.uploads)
     values["redo"] = new.redo.plain() if new.redo else None
     return values
+
+
+def without_uploads(value: Any) -> Any:
+    """A request in which all uploads look alike: a call that is sent again brings its files again."""
+    if isinstance(value, str):
+        return "upload" if UPLOAD_ID.fullmatch(value) else value
+    if isinstance(value, dict):
+        return {key: without_uploads(each) for key, each in value.items()}
+    return [without_uploads(each) for each in value] if isinstance(value, list) else value

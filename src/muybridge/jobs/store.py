@@ -23,7 +23,7 @@ from muybridge.jobs.record import (
     WorkerState,
     new_job_id,
 )
-from muybridge.jobs.rows import job_of, jobs_of, values_of
+from muybridge.jobs.rows import job_of, jobs_of, values_of, without_uploads
 from muybridge.types import SettingsDict, SettingsView
 
 LEASE_S = 30.0
@@ -551,7 +551,7 @@ def _of_key(connection: Connection, new: New) -> Job | None:
     if row is None:
         return None
     job = job_of(row)
-    if job.request != new.request:
+    if without_uploads(job.request) != without_uploads(new.request):
         raise ConfigError("This Idempotency-Key was used for another request. Give each request a key of its own.")
     return job
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
@@ -228,7 +229,7 @@ def condition_kinds() -> dict[str, type[Condition]]:
         ConfigError: a package offers one that cannot be imported, or that is no condition.
     """
     _import_own()
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    for entry in _offered(tuple(sys.path)):
         if entry.name in _KINDS:
             continue
         try:
@@ -240,6 +241,13 @@ def condition_kinds() -> dict[str, type[Condition]]:
             ) from error
         register_condition(entry.name)(found)
     return dict(_KINDS)
+
+
+@cache
+def _offered(paths: tuple[str, ...]) -> EntryPoints:
+    """What installed packages offer; going through all of them takes tens of milliseconds."""
+    del paths  # where they are looked for
+    return entry_points(group=ENTRY_POINT_GROUP)
 
 
 @cache
