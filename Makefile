@@ -10,13 +10,16 @@ export DEMO_PROMPT := $(value PROMPT)
 unexport PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-avx2 test-slow check bench docs clean
+.PHONY: help demo serve test test-avx2 test-slow check bench docs clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 12
 
 demo: $(INSTALLED)  ## Make a video of PROMPT="..." with the shipped model: demo.mp4.
 	$(BIN)/muybridge generate -o demo.mp4 -- "$$DEMO_PROMPT"
+
+serve: $(INSTALLED)  ## Serve videos of the shipped models, with a page at http://127.0.0.1:7860.
+	$(BIN)/muybridge serve
 
 # One thread a worker: two workers of several threads each would fight for the same cores.
 test: $(INSTALLED)  ## Run the tests, in some minutes.

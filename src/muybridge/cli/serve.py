@@ -87,8 +87,8 @@ def _service_settings(models: Path | None, given: SettingsView) -> ServiceSettin
     folder = given["data"] or _data_folder()
     keep_days, quota, memory = given["keep_days"], given["quota"], given["memory"]
     return ServiceSettings(
-        given["store"] or str(folder / "jobs.db"),
-        given["files"] or str(folder / "files"),
+        given["store"] or os.environ.get("MUYBRIDGE_STORE") or str(folder / "jobs.db"),
+        given["files"] or os.environ.get("MUYBRIDGE_FILES") or str(folder / "files"),
         models=None if models is None else str(models),
         keep_seconds=None if keep_days is None else keep_days * _DAY_S,
         most_bytes=None if quota is None else parse_bytes(quota),

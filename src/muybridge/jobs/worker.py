@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -226,8 +226,7 @@ class Worker:
     def _fail(self, attempt: Attempt, failure: Failure) -> None:
         job = attempt.job
         if self._store.fail(job.id, self._settings.id, failure, self._settings.keep_seconds):
-            self._files.keep_only(replace(job, attempts=0))
-            self._files.remove_work(job.id)
+            self._files.remove(job.id)
         else:
             self._files.remove_attempt(job)
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from muybridge.jobs.cleaning import Cleaner
+from muybridge.jobs.files import About, FileStore
+from muybridge.jobs.record import Job, New, Outcome
+from muybridge.jobs.store import JobStore
+
+
+class Kept:
+    def __init__(self, folder: Path) -> None:
+        self.store = JobStore.open(str(folder / "jobs.db"))
+        self.files = FileStore.open(str(folder / "files"))
+        self.day = self.steady = 1e9
+
+    def cleaner(self, most_bytes: int | None = None) -> Cleaner:
+        return Cleaner(self.store, self.files, most_bytes, (lambda: self.day, lambda: self.steady))
+
+    def finished(self, folder: Path, keep: float | None = None, uploads: tuple[str, ...] = ()) -> Job:
+        self.store.insert(New("me", {}, "m", uploads=uploads))
+        job = self.store.claim("w")
+        assert job is not None
+        made = folder / "made.mp4"
+        made.write_bytes(b"x" * 100)
+        key = self.files.put_result(job, "video", made)
+        self.store.finish(job.id, "w", Outcome({"video": key}, 1, 1, 1, 1.0, 1, 1.0, {}), keep)
+        return job
+
+    def upload(self, created: float = 0.0) -> str:
+        return self.files.put_upload(io.BytesIO(b"x"), About("picture", ".png", "me"), created).id
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def test_what_is_expired_goes_with_its_files(kept: Kept, tmp_path: Path) -> None:
+    shared, own = kept.upload(), kept.upload()
+    old = kept.finished(tmp_path, -1.0, (shared, own))
+    stays = kept.finished(tmp_path, 1000.0)
+    waits = kept.store.insert(New("me", {}, "m", uploads=(shared,)))
+    cleaned = kept.cleaner().clean()
+    assert cleaned.jobs == (old.id,)
+    assert [each.id for each in kept.files.uploads()] == [shared]
+    assert kept.files.jobs_with_files() == {stays.id}
+    assert kept.store.get(waits.id) is not None
+
+
+def test_beyond_the_quota_the_oldest_go(kept: Kept, tmp_path: Path) -> None:
+    jobs = [kept.finished(tmp_path) for _ in range(4)]
+    running = kept.store.insert(New("me", {}, "m"))
+    kept.store.claim("w")
+    assert kept.cleaner(250).clean().jobs == (jobs[0].id, jobs[1].id)
+    assert kept.cleaner(250).clean().jobs == ()
+    assert kept.cleaner(0).clean().jobs == (jobs[2].id, jobs[3].id)
+    assert kept.store.get(running.id) is not None
+
+
+def test_uploads_of_none_go_after_a_day(kept: Kept) -> None:
+    new, _ = kept.upload(kept.day - 1000), kept.upload(kept.day - 1e6)
+    needed = kept.upload(kept.day - 1e6)
+    kept.store.insert(New("me", {}, "m", uploads=(needed,)))
+    kept.cleaner().clean()
+    assert {each.id for each in kept.files.uploads()} == {new, needed}
+
+
+def test_files_of_jobs_long_gone_go(kept: Kept, tmp_path: Path) -> None:
+    job = kept.finished(tmp_path)
+    kept.store.delete(job.id)
+    assert kept.cleaner().clean().remains == (job.id,)
+    assert kept.files.jobs_with_files() == set()
+
+
+def test_nothing_goes_while_the_clock_has_just_jumped(kept: Kept, tmp_path: Path) -> None:
+    kept.finished(tmp_path, -1.0)
+    cleaner = kept.cleaner()
+    kept.day += 1e7
+    assert cleaner.clean().jobs == ()
+    kept.day, kept.steady = kept.day + 4000, kept.steady + 4000
+    assert len(cleaner.clean().jobs) == 1
