@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 CHROMIUM = Path("/usr/bin/chromium")
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_S = 120
+TIMEOUT_MS = 60_000
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
@@ -145,7 +146,7 @@ def pages(service: Service, browser: Any) -> Iterator[Any]:
         context = browser.new_context(
             viewport={"width": width, "height": height}, **{"locale": "en-GB", "reduced_motion": "reduce", **options}
         )
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         page = context.new_page()
         watch.follow(page)

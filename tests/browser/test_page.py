@@ -29,11 +29,20 @@ def pick(page: Any, button: str, *files: Path) -> None:
     chooser.value.set_files([str(file) for file in files])
 
 
-def sent(page: Any) -> dict[str, Any]:
-    """Press Generate; gives the request that was sent."""
-    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/videos")) as call:
+def sent(page: Any) -> tuple[dict[str, Any], str]:
+    """Press Generate; gives the request that was sent, and the id of the video."""
+    with page.expect_response(lambda answer: is_creation(answer.request)) as answer:
         page.click("#generate")
-    return call.value.post_data_json["request"]
+    return answer.value.request.post_data_json["request"], answer.value.json()["id"]
+
+
+def is_creation(request: Any) -> bool:
+    return request.method == "POST" and request.url.endswith("/v1/videos")
+
+
+def until(page: Any, expression: str, timeout: float = 30_000) -> None:
+    """Wait until an expression holds; as a function, for the page lets no text be evaluated."""
+    page.wait_for_function(f"() => {expression}", timeout=timeout)
 
 
 def card(video: str) -> str:
@@ -65,23 +74,22 @@ def test_a_video_is_made_watched_through_a_reload_and_used_again(pages: Any, ser
     page.fill("#prompt", "a red circle moving left")
     unfold(page, "sampling")
     page.fill("#steps", "16")
-    request = sent(page)
+    request, video = sent(page)
     assert request["sampling"]["num_inference_steps"] == 16
     page.wait_for_selector("#running .job progress")
-    page.wait_for_function("document.querySelector('#running .job .said').textContent.includes('Step')")
+    until(page, "document.querySelector('#running .job .said')?.textContent.includes('Step')", 180_000)
 
     page.reload()  # in the middle of it
     page.wait_for_selector("html[data-ready]")
     assert page.input_value("#prompt") == "a red circle moving left"
     page.wait_for_selector("#running .job")
-    page.wait_for_selector("#gallery .card video", timeout=180_000)
+    page.wait_for_selector(f"{card(video)} video", timeout=180_000)
     page.wait_for_selector("#running .job", state="detached")
-    video = page.get_attribute("#gallery .card", "data-id")
     made = service.call("GET", f"/v1/videos/{video}")
     assert made["seed"] == request["sampling"]["seed"]
 
     page.click(f"{card(video)} .open")
-    page.wait_for_function("document.querySelector('#viewer video').videoWidth === 64")
+    until(page, "document.querySelector('#viewer video').videoWidth === 64")
     for name in ("mp4", "gif", "webp"):
         with page.expect_download() as download:
             page.click(f"#viewer a:has-text('{name}')")
@@ -98,7 +106,7 @@ def test_a_video_is_made_watched_through_a_reload_and_used_again(pages: Any, ser
 
     page.evaluate("document.querySelector('#clear').click()")
     drop(page, "body", [tmp_path / "made.gif"])
-    page.wait_for_function("document.querySelector('#prompt').value === 'a red circle moving left'")
+    until(page, "document.querySelector('#prompt').value === 'a red circle moving left'")
     assert draft_of(page)["sampling"]["seed"] == made["seed"]
 
 
@@ -143,14 +151,14 @@ def test_pictures_go_to_their_frames(pages: Any, service: Any, pictures: list[Pa
     page.click('#ratios label:has-text("Own")')
     page.focus('#timeline [data-frame="6"]')
     page.keyboard.press("Delete")
-    page.wait_for_function("document.querySelectorAll('#timeline .handle').length === 2")
+    until(page, "document.querySelectorAll('#timeline .handle').length === 2")
     unfold(page, "sampling")
     page.fill("#steps", "2")
-    (keyframes,) = sent(page)["conditions"]
+    request, video = sent(page)
+    (keyframes,) = request["conditions"]
     assert sorted(keyframes["pictures"]) == ["-1", "0"]
-    page.wait_for_selector("#queue-section .shot img")
-    newest = service.call("GET", "/v1/videos?limit=1")["data"][0]["id"]
-    assert service.wait(newest)["status"] == "completed"
+    page.wait_for_selector(f'#queue-section [data-id="{video}"] .shot img')
+    assert service.wait(video)["status"] == "completed"
 
     page.click("#clear")
     page.fill("#prompt", "a circle")
@@ -160,10 +168,10 @@ def test_pictures_go_to_their_frames(pages: Any, service: Any, pictures: list[Pa
     page.fill("#steps", "1")
     assert page.inner_text("#generate") == "Generate 3 videos"
     bodies: list[Any] = []
-    page.on("request", lambda call: bodies.append(call.post_data_json) if call.url.endswith("/v1/videos") else None)
+    page.on("request", lambda call: bodies.append(call.post_data_json) if is_creation(call) else None)
     page.click("#generate")
-    page.wait_for_function("document.querySelector('#toast').textContent.includes('3 videos')")
-    starts = {body["request"]["conditions"][0]["pictures"]["0"] for body in bodies if body}
+    until(page, "document.querySelector('#toast').textContent.includes('3 videos')")
+    starts = {body["request"]["conditions"][0]["pictures"]["0"] for body in bodies}
     assert len(starts) == 3
     for job in service.call("GET", "/v1/videos?status=queued")["data"]:
         service.call("POST", f"/v1/videos/{job['id']}/cancel")
@@ -202,9 +210,8 @@ def test_a_video_is_made_anew_where_it_is_painted(
     assert [each["kind"] for each in draft_of(page)["conditions"]] == ["source"]
     unfold(page, "sampling")
     page.fill("#steps", "4")
-    sent(page)
-    newest = service.call("GET", "/v1/videos?limit=1")["data"][0]["id"]
-    assert service.wait(newest)["status"] == "completed"
+    _, video = sent(page)
+    assert service.wait(video)["status"] == "completed"
 
 
 def test_the_queue_is_moved_edited_copied_and_cancelled_and_seen_elsewhere(pages: Any, service: Any) -> None:
@@ -217,26 +224,26 @@ def test_the_queue_is_moved_edited_copied_and_cancelled_and_seen_elsewhere(pages
         return where.evaluate("[...document.querySelectorAll('#queued .job')].map((each) => each.dataset.id)")
 
     page.wait_for_selector(f'#running [data-id="{running}"]', timeout=60_000)
-    page.wait_for_function("document.querySelectorAll('#queued .job').length === 3")
+    until(page, "document.querySelectorAll('#queued .job').length === 3")
     page.click(f'#queued [data-id="{waiting[2]}"] [aria-label="Earlier"]')
-    page.wait_for_function(f"document.querySelectorAll('#queued .job')[1].dataset.id === '{waiting[2]}'")
+    until(page, f"document.querySelectorAll('#queued .job')[1].dataset.id === '{waiting[2]}'")
     page.drag_and_drop(f'#queued [data-id="{waiting[2]}"] .shot', f'#queued [data-id="{waiting[0]}"] .shot')
-    page.wait_for_function(f"document.querySelectorAll('#queued .job')[0].dataset.id === '{waiting[2]}'")
+    until(page, f"document.querySelectorAll('#queued .job')[0].dataset.id === '{waiting[2]}'")
     wanted = [waiting[2], waiting[0], waiting[1]]
     assert [job["id"] for job in sorted_queue(service)] == wanted
     elsewhere.reload()
     elsewhere.wait_for_selector("html[data-ready]")
-    elsewhere.wait_for_function("document.querySelectorAll('#queued .job').length === 3")
+    until(elsewhere, "document.querySelectorAll('#queued .job').length === 3")
     assert order(elsewhere) == wanted
     assert has_no_sideways_scrolling(elsewhere)
 
     page.click(f'#queued [data-id="{waiting[0]}"] [aria-label="Duplicate"]')
-    elsewhere.wait_for_function("document.querySelectorAll('#queued .job').length === 4")
+    until(elsewhere, "document.querySelectorAll('#queued .job').length === 4")
     page.click(f'#queued [data-id="{waiting[1]}"] [aria-label="Back into the form"]')
-    page.wait_for_function("document.querySelector('#prompt').value === 'a blue heart number 1'")
-    elsewhere.wait_for_function("document.querySelectorAll('#queued .job').length === 3")
+    until(page, "document.querySelector('#prompt').value === 'a blue heart number 1'")
+    until(elsewhere, "document.querySelectorAll('#queued .job').length === 3")
 
-    page.wait_for_function("document.querySelector('#running .said').textContent.includes('left')", timeout=60_000)
+    until(page, "document.querySelector('#running .said').textContent.includes('left')", timeout=60_000)
     began = time.monotonic()
     page.click(f'#running [data-id="{running}"] button:has-text("Cancel")')
     page.wait_for_selector(f"{card(running)}.cancelled")
@@ -278,7 +285,7 @@ def test_what_is_refused_is_said_at_its_field(pages: Any) -> None:
 def test_videos_are_found_played_and_compared_in_step(pages: Any, two_videos: list[str]) -> None:
     page = pages(reduced_motion="no-preference")
     page.wait_for_selector(card(two_videos[1]))
-    page.wait_for_function("[...document.querySelectorAll('#gallery video')].some((each) => each.currentTime > 0)")
+    until(page, "[...document.querySelectorAll('#gallery video')].some((each) => each.currentTime > 0)")
     page.fill("#filter-text", "heart")
     page.wait_for_selector(card(two_videos[0]), state="detached")
     page.fill("#filter-text", "")
@@ -294,12 +301,10 @@ def test_videos_are_found_played_and_compared_in_step(pages: Any, two_videos: li
     for video in two_videos:
         page.locator(f"{card(video)} .pick input").check(force=True)
     page.click("#compare-open")
-    page.wait_for_function("[...document.querySelectorAll('#compare video')].every((each) => each.readyState >= 3)")
+    until(page, "[...document.querySelectorAll('#compare video')].every((each) => each.readyState >= 3)")
     page.wait_for_timeout(600)
     page.click('#compare [aria-label="One frame on"]')  # pauses, too
-    page.wait_for_function(
-        "[...document.querySelectorAll('#compare video')].every((each) => each.paused && !each.seeking)"
-    )
+    until(page, "[...document.querySelectorAll('#compare video')].every((each) => each.paused && !each.seeking)")
     moments = page.evaluate("[...document.querySelectorAll('#compare video')].map((each) => each.currentTime)")
     assert moments[0] == moments[1]
     assert "a blue heart spinning" in page.inner_text("#compare .differences")
@@ -344,18 +349,15 @@ def test_a_long_video_is_made_in_segments_of_which_one_is_made_anew(pages: Any, 
     page.fill("#segment-frames", "16")
     page.fill("#frames", "24")
     assert page.inner_text("#segments-said") == "Segments: 2"
-    request = sent(page)
+    request, video = sent(page)
     assert (request["segments"], request["shape"]) == ({"frames": 16}, {"num_frames": 24})
-    video = service.call("GET", "/v1/videos?limit=1")["data"][0]["id"]
     assert service.wait(video)["status"] == "completed"
     page.click(f"{card(video)} .open")
     page.click('#viewer [aria-label="Segment 2"]')
-    with page.expect_request("**/redo") as call:
+    with page.expect_response("**/redo") as answer:
         page.click("#viewer button:has-text('Redo these')")
-    assert call.value.post_data_json == {"segments": [1], "following": False}
-    newest = service.call("GET", "/v1/videos?limit=1")["data"][0]["id"]
-    assert newest != video
-    assert service.wait(newest)["status"] == "completed"
+    assert answer.value.request.post_data_json == {"segments": [1], "following": False}
+    assert service.wait(answer.value.json()["id"])["status"] == "completed"
 
 
 @pytest.mark.usefixtures("two_videos")
@@ -371,7 +373,7 @@ def test_everything_can_be_done_by_keyboard(pages: Any) -> None:
     page.keyboard.type("1")
     tab_until(page, "document.activeElement.id === 'generate'")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#toast').textContent === 'In the queue'")
+    until(page, "document.querySelector('#toast').textContent === 'In the queue'")
     tab_until(page, "document.activeElement.matches('#gallery .card:not(.failed) .open')")
     page.keyboard.press("Enter")
     page.wait_for_selector("#viewer[open]")
@@ -403,7 +405,7 @@ def test_chinese_on_a_phone(pages: Any, two_videos: list[str], pictures: list[Pa
     page.keyboard.press("Escape")
     page.evaluate("window.scrollTo(0, 0)")
     page.select_option("#language", "en")
-    page.wait_for_function("document.querySelector('#generate span')?.textContent === 'Generate'")
+    until(page, "document.querySelector('#generate span')?.textContent === 'Generate'")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -466,8 +468,6 @@ def test_picture_for_the_readme(pages: Any, service: Any) -> None:
     service.ask("a purple ring shrinking", num_inference_steps=40, seed=5)
     service.ask("an orange circle moving down", num_inference_steps=12, seed=6)
     page = pages(1280, 860, device_scale_factor=2, reduced_motion="no-preference")
-    page.wait_for_function(
-        "document.querySelector('#running .said')?.textContent.startsWith('Step 2')", timeout=120_000
-    )
+    until(page, "document.querySelector('#running .said')?.textContent.startsWith('Step 2')", timeout=120_000)
     page.wait_for_selector("#running .shot img")
     page.screenshot(path=os.environ["MUYBRIDGE_PAGE_PICTURE"])

@@ -37,7 +37,7 @@ class Usual:
     @classmethod
     def of(cls, description: SettingsView | None) -> Usual:
         """Out of what a worker told of a model."""
-        known = description or {}
+        known = {**(description or {}), **(description or {}).get("default", {})}
         return cls(
             known.get("num_frames"),
             known.get("width"),

@@ -3,40 +3,49 @@
 import * as api from "./api.js";
 
 export const catalog = { models: [], motion_adapters: [], loras: [], vaes: [], controls: [], embeddings: [] };
-export let schema = { request: { properties: {}, $defs: {} }, conditions: {}, presets: { sizes: [] } };
+export let schema = null;
 
-const PLACES = { model: "models", motion_adapter: "motion_adapters", lora: "loras", vae: "vaes", control: "controls", embedding: "embeddings" };
+const AGAIN_MS = 3000;
 
 export async function loadCatalog() {
   const [models, loras, found] = await Promise.all([api.models(), api.loras(), api.schema()]);
   schema = found;
-  for (const each of [...models.data, ...loras.data.map((lora) => ({ ...lora, kind: "lora" }))]) {
-    const place = catalog[PLACES[each.kind ?? "model"]];
-    if (place && !place.some((other) => other.id === each.id)) place.push(each);
-  }
-  for (const name of Object.keys(catalog)) {
-    for (const each of models[name] ?? []) {
-      const entry = typeof each === "string" ? { id: each } : each;
-      if (!catalog[name].some((other) => other.id === entry.id)) catalog[name].push(entry);
+  catalog.loras = loras.data;
+  take(models);
+}
+
+function take(models) {
+  catalog.models = models.data;
+  for (const kind of ["motion_adapters", "vaes", "controls", "embeddings"]) catalog[kind] = models[kind];
+}
+
+/** A service that has just begun knows little of its models: ask again until a worker has told, then call. */
+export async function whenModelsAreKnown(call) {
+  while (!catalog.models.some((each) => each.default)) {
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    try {
+      take(await api.models());
+    } catch (error) {
+      if (!(error instanceof api.Refusal)) throw error;
     }
   }
+  call();
 }
 
 /** What is known of a model; where no worker has told yet, what holds for most. */
 export function modelFacts(name) {
-  const found = catalog.models.find((each) => each.id === name) ?? {};
-  const facts = { ...found, ...(found.description_ ?? {}) };
+  const { default: usual, ...facts } = { default: {}, ...catalog.models.find((each) => each.id === name) };
   return {
     ...facts,
-    width: facts.width ?? 512,
-    height: facts.height ?? 512,
-    num_frames: facts.num_frames ?? 16,
-    fps: facts.fps ?? 8,
-    steps: facts.steps ?? facts.num_inference_steps ?? 25,
-    guidance: facts.guidance ?? facts.guidance_scale ?? 7.5,
+    isKnown: usual.width !== undefined,
+    width: usual.width ?? 512,
+    height: usual.height ?? 512,
+    num_frames: usual.num_frames ?? 16,
+    fps: usual.fps ?? 8,
+    steps: usual.num_inference_steps ?? 25,
+    guidance: usual.guidance_scale ?? 7.5,
     frame_multiple: facts.frame_multiple ?? 1,
     size_multiple: facts.size_multiple ?? 16,
-    takes: facts.takes ?? null,
   };
 }
 

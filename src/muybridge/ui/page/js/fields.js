@@ -2,26 +2,32 @@
 
 import { read, whenChanged, write } from "./draft.js";
 
-const isActive = (input) => document.activeElement === input;
+/** Show a value in a control on every change but those that come from typing in it. */
+export function follow(input, show, change) {
+  let isTyping = false;
+  input.addEventListener("input", () => {
+    isTyping = true;
+    change();
+    isTyping = false;
+  });
+  whenChanged(() => isTyping || show());
+}
 
 /** Bind an input to a path. `usual` gives what the model takes where nothing is said; it is shown, not sent. */
 export function bind(input, path, { parse = (text) => text, show = (value) => value, usual = null } = {}) {
-  input.addEventListener("input", () => {
+  const change = () => {
     const text = input.value.trim() === "" && input.type !== "range" ? undefined : parse(input.value);
     write(path, text);
-  });
-  whenChanged(() => {
+  };
+  const refresh = () => {
     const value = read(path);
-    if (usual) {
-      const said = usual();
-      if (input.type !== "range" && input.tagName !== "SELECT") input.placeholder = said ?? "";
-      if (value === undefined && input.type === "range") input.value = said ?? input.min;
-    }
-    if (isActive(input) && input.type !== "range") return;
-    if (value === undefined) {
-      if (input.type !== "range") input.value = "";
-    } else input.value = show(value);
-  });
+    const said = usual?.();
+    if (usual && input.type === "number") input.placeholder = said ?? "";
+    if (value !== undefined) input.value = show(value);
+    else if (input.type !== "range") input.value = "";
+    else if (usual) input.value = said ?? input.min;
+  };
+  follow(input, refresh, change);
 }
 
 /** What people type is sent as it is where it is no number, so that the service says what is wrong with it. */

@@ -5,7 +5,7 @@ import { catalog, modelFacts, usedModel } from "./catalog.js";
 import { $, h, icon, toast } from "./dom.js";
 import { clear, condition, draft, randomSeed, read, requests, touch, whenChanged, write } from "./draft.js";
 import { clearErrors, showAtField } from "./errors.js";
-import { bind, bindNumber } from "./fields.js";
+import { bind, bindNumber, follow } from "./fields.js";
 import { duration, number, t } from "./i18n.js";
 import { learn } from "./jobs.js";
 import { showLoras } from "./loras.js";
@@ -22,16 +22,16 @@ const TOY = ["left", "heart", "grow"];
 function showPrompt() {
   const prompt = $("#prompt");
   const first = (value) => (typeof value === "object" ? value["0"] ?? "" : value);
-  prompt.addEventListener("input", () => {
+  const change = () => {
     const now = read("prompt");
     if (typeof now === "object" && now !== null) write("prompt", { ...now, 0: prompt.value });
     else write("prompt", prompt.value === "" ? undefined : prompt.value);
-  });
+  };
+  follow(prompt, () => (prompt.value = first(read("prompt") ?? "")), change);
   prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("#composer").requestSubmit();
   });
   whenChanged(() => {
-    if (document.activeElement !== prompt) prompt.value = first(read("prompt") ?? "");
     const isToy = usedModel(draft.document).startsWith("demo/");
     const show = isToy && !prompt.value;
     if (show === ($("#examples").childElementCount > 0)) return;
@@ -99,11 +99,11 @@ function showSampling() {
     $("output[for=strength]").textContent = typeof strength === "number" ? number(strength, 2) : t("strength.by-frame");
   });
   const copies = $("#copies");
-  copies.addEventListener("input", () => {
+  const change = () => {
     draft.copies = Math.max(1, Math.min(16, Math.round(Number(copies.value)) || 1));
     touch();
-  });
-  whenChanged(() => document.activeElement === copies || (copies.value = draft.copies));
+  };
+  follow(copies, () => (copies.value = draft.copies), change);
 }
 
 function showSeed() {

@@ -1,8 +1,9 @@
 // The page, put together.
 
 import * as api from "./api.js";
-import { loadCatalog } from "./catalog.js";
+import { loadCatalog, whenModelsAreKnown } from "./catalog.js";
 import { $, openDialog, toast } from "./dom.js";
+import { touch } from "./draft.js";
 import { acceptDrops } from "./drop.js";
 import { reason } from "./errors.js";
 import { framesOfDraft, showForm } from "./form.js";
@@ -81,6 +82,7 @@ async function start() {
   showState();
   acceptDrops();
   follow();
+  whenModelsAreKnown(touch);
   await showGallery();
   document.documentElement.dataset.ready = "";
   // Folded away at first, so it is made when there is time.

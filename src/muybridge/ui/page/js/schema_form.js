@@ -4,7 +4,7 @@ import { catalog, schema } from "./catalog.js";
 import { $, h, icon, iconButton } from "./dom.js";
 import { condition, read, setCondition, whenChanged, write } from "./draft.js";
 import { attempt } from "./errors.js";
-import { parseNumber } from "./fields.js";
+import { follow, parseNumber } from "./fields.js";
 import { has, t } from "./i18n.js";
 import { pickFiles, PICTURES, send, VIDEOS } from "./upload.js";
 
@@ -50,28 +50,22 @@ function labelled(place, name, field, control) {
   return h("div", { class: "field" }, h("label", { for: id }, titleOf(place.path, name)), control, hint && h("p", { class: "hint", id: `${id}-hint` }, hint));
 }
 
-function follow(input, place, show) {
-  whenChanged(() => document.activeElement === input || show(place.get()));
-}
-
 function choice(place, field) {
   const select = h("select", {}, h("option", { value: "" }, t("default")), field.enum.map((each) => h("option", { value: each }, each)));
-  select.addEventListener("change", () => place.set(select.value || undefined));
-  follow(select, place, (value) => (select.value = value ?? ""));
+  follow(select, () => (select.value = place.get() ?? ""), () => place.set(select.value || undefined));
   return select;
 }
 
 function amount(place, field) {
   const input = h("input", { type: "number", min: field.minimum ?? field.exclusiveMinimum, max: field.maximum, step: field.type === "integer" ? 1 : "any", placeholder: field.default ?? t("default") });
-  input.addEventListener("input", () => place.set(input.value === "" ? undefined : parseNumber(input.value)));
-  follow(input, place, (value) => (input.value = value ?? ""));
+  follow(input, () => (input.value = place.get() ?? ""), () => place.set(input.value === "" ? undefined : parseNumber(input.value)));
   return input;
 }
 
 function line(place, field, { parse = (text) => text, show = (value) => value, list = null } = {}) {
   const input = h("input", { type: "text", placeholder: typeof field.default === "string" ? field.default : "", list });
-  input.addEventListener("input", () => place.set(input.value.trim() === "" ? undefined : parse(input.value)));
-  follow(input, place, (value) => (input.value = value === undefined ? "" : show(value)));
+  const refresh = () => (input.value = place.get() === undefined ? "" : show(place.get()));
+  follow(input, refresh, () => place.set(input.value.trim() === "" ? undefined : parse(input.value)));
   return input;
 }
 
@@ -84,8 +78,8 @@ const PAIRS = {
 
 function checkbox(place, name, field) {
   const input = h("input", { type: "checkbox", "data-path": place.path });
-  input.addEventListener("change", () => place.set(input.checked === (field.default ?? false) ? undefined : input.checked));
-  follow(input, place, (value) => (input.checked = value ?? field.default ?? false));
+  const usual = field.default ?? false;
+  follow(input, () => (input.checked = place.get() ?? usual), () => place.set(input.checked === usual ? undefined : input.checked));
   const hint = hintOf(place.path, field);
   return h("div", { class: "field" }, h("label", { class: "check" }, input, titleOf(place.path, name)), hint && h("p", { class: "hint" }, hint));
 }

@@ -17,7 +17,7 @@ const ownBase = () => Math.round(Math.sqrt(facts().width * facts().height) / 16)
 
 /** The size of a ratio at a base: the published one where there is one, else as many pixels in whole multiples. */
 function sizeOf(ratio, base) {
-  const preset = (schema.presets?.sizes ?? []).find((each) => each.ratio === ratio && each.base === base);
+  const preset = schema.presets.sizes.find((each) => each.ratio === ratio && each.base === base);
   const multiple = facts().size_multiple;
   if (preset && preset.width % multiple === 0 && preset.height % multiple === 0) return preset;
   const [across, down] = ratio.split(":").map(Number);
@@ -26,7 +26,7 @@ function sizeOf(ratio, base) {
 }
 
 function bases() {
-  const all = new Set([ownBase(), ...(schema.presets?.sizes ?? []).map((each) => each.base)]);
+  const all = new Set([ownBase(), ...schema.presets.sizes.map((each) => each.base)]);
   return [...all].sort((a, b) => a - b);
 }
 
@@ -87,7 +87,8 @@ function show() {
   $("#base").replaceChildren(...[...all].sort((a, b) => a - b).map((each) => h("option", { value: each, ".selected": each === base }, String(each))));
   const { width = known.width, height = known.height } = draft.document.shape ?? {};
   const picture = followed();
-  const said = ratio === "fit" && picture ? t("size.like", picture) : `${number(width, 0)} × ${number(height, 0)}`;
+  const isUnknown = ratio === "own" && !known.isKnown;
+  const said = isUnknown ? "" : ratio === "fit" && picture ? t("size.like", picture) : `${number(width, 0)} × ${number(height, 0)}`;
   $("#size-said").textContent = said;
 }
 
