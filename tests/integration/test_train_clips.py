@@ -64,7 +64,7 @@ def test_a_finished_run_is_not_of_other_clips(clips: Path, tmp_path: Path, capsy
     (own / "jumping-00.txt").write_text("something else")
     assert run(*asked) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "is finished, and was trained on other clips or captions" in said
+    assert "is finished, and was trained on other clips, captions or settings" in said
 
 
 def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from muybridge.data.record import PACKED, ContentIds
@@ -69,13 +69,17 @@ class RememberedIds(ContentIds):
             with self._opened() as ids, ids:
                 ids.execute("CREATE TABLE IF NOT EXISTS ids (asked TEXT PRIMARY KEY, stamp TEXT, id TEXT)")
                 ids.execute("INSERT OR REPLACE INTO ids VALUES (?, ?, ?)", (asked, stamp, found))
-        except (sqlite3.Error, OSError):
+        except (sqlite3.OperationalError, OSError):
             return  # the id is right all the same
+        except sqlite3.DatabaseError:  # damaged: the next one begins anew
+            with suppress(OSError):
+                self.path.unlink()
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         # One each time, as threads cannot share them.
         with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as ids:
+            ids.execute("PRAGMA synchronous = OFF")  # what is lost with the power is found out again
             yield ids
 
 

@@ -17,9 +17,10 @@ from muybridge.data.settings import DataSettings, PriorSettings
 from muybridge.errors import ConfigError
 from muybridge.files.atomic import new_file, output_error
 from muybridge.files.folder_lock import locked_folder
+from muybridge.training.base_place import place_of_base
 from muybridge.training.everyday import EVERYDAY_PROMPTS
 from muybridge.training.origin import digest_of_models
-from muybridge.training.stages.base_model import load_base, place_of_base
+from muybridge.training.stages.base_model import load_base
 from muybridge.training.stages.registry import captions_of, data_names
 
 if TYPE_CHECKING:

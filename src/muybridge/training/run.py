@@ -244,8 +244,9 @@ def _check_finished(run: TrainingRun, output: Path, trained_on: str) -> None:
             continue
         if path.read_text(encoding="utf-8", errors="replace").strip() != trained_on:
             raise ConfigError(
-                f"Stage {stage.method!r} in {output} is finished, and was trained on other clips or captions than "
-                "those of data now. Choose another output folder to train on these, or put back what was there."
+                f"Stage {stage.method!r} in {output} is finished, and was trained on other clips, captions or "
+                "settings than those of data now. Choose another output folder to train on these, or put back what "
+                "there was."
             )
 
 

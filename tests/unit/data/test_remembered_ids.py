@@ -77,3 +77,14 @@ def test_a_folder_of_pictures_is_looked_at_each_time(tmp_path: Path) -> None:
     first = ids(str(folder), {}, 0.0, None)
     (folder / "0001.png").write_bytes(b"b")
     assert RememberedIds(tmp_path / "cache")(str(folder), {}, 0.0, None) != first
+
+
+def test_what_is_damaged_begins_anew(tmp_path: Path, readings: list[str]) -> None:
+    path = settled(tmp_path / "a.mp4", b"abc")
+    asked = (str(path), {}, 0.0, None)
+    ids = RememberedIds(tmp_path / "cache")
+    ids.path.parent.mkdir()
+    ids.path.write_text("no database, and long enough to see that" * 100)
+    for _ in range(3):
+        RememberedIds(tmp_path / "cache")(*asked)
+    assert len(readings) == 2

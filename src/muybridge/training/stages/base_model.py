@@ -15,6 +15,7 @@ from muybridge.pipelines import VideoPipeline, load_pipeline
 from muybridge.pipelines.families import family_of_folder
 from muybridge.pipelines.family import Training, Wishes
 from muybridge.request import ModelChoice
+from muybridge.training.base_place import place_of_base
 from muybridge.training.data import BatchSource, ClipsWanted, TrainingData, UsualClip
 from muybridge.training.latent_cache import CaptionEncoder, ClipEncoder
 from muybridge.training.methods.denoise import TrainedNetworks
@@ -32,15 +33,6 @@ def check_base(model: str) -> None:
         CheckpointError: it is not.
     """
     place_of_base(model)
-
-
-def place_of_base(model: str) -> Path:
-    """Where a model to build on lies.
-
-    Raises:
-        CheckpointError: it is not there.
-    """
-    return Path(model) if Path(model).is_file() else Path(locate_model(model))
 
 
 def load_base(

@@ -203,7 +203,7 @@ class Stage(Settings, ABC):
         needed = [exported_part(output, need) for need in self.needs]
         base = getattr(self, "base", None)
         if isinstance(base, str):
-            from muybridge.training.stages.base_model import place_of_base
+            from muybridge.training.base_place import place_of_base
 
             needed.append(place_of_base(base))
         return needed
