@@ -56,17 +56,9 @@ def serve(
     api = _api_settings(host, given)
     settings = _service_settings(models, given)
     devices = _devices(given["workers"], given["device"] or [])
-    if (ray_address := given["ray_address"]) is None:
+    ray_address = given["ray_address"]
+    with _working(settings, devices if ray_address is None else [], ray_address, given["workers"]):
         _run(api, settings, (host, port), devices)
-        return
-    from muybridge.jobs.ray_workers import RayWorkers
-
-    workers = RayWorkers(settings, ray_address)
-    workers.start(given["workers"])
-    try:
-        _run(api, settings, (host, port), [])
-    finally:
-        workers.stop()
 
 
 def _api_settings(host: str, given: SettingsView) -> ApiSettings:
