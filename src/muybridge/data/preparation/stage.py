@@ -48,7 +48,7 @@ class Refused(MuybridgeError):  # noqa: N818  # nothing is wrong with the progra
         super().__init__(reason)
         self.rule, self.reason, self.status = rule, reason, status
 
-    def __reduce__(self) -> tuple[type[Refused], tuple[str, str, Status]]:
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, ...]]:
         return type(self), (self.rule, self.reason, self.status)
 
 
