@@ -49,7 +49,7 @@ class Refused(MuybridgeError):  # noqa: N818  # nothing is wrong with the progra
         self.rule, self.reason = rule, reason
         self.status: Status = status
 
-    def __reduce__(self) -> tuple[type[Refused], tuple[str, str, Status]]:
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, ...]]:
         return type(self), (self.rule, self.reason, self.status)
 
 
