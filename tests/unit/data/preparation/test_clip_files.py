@@ -113,7 +113,7 @@ def test_a_clip_written_stands_for_its_part(tmp_path: Path, make_film: FilmMaker
     assert (again.frames, again.width, again.height) == (found.frames, *SIZE)
     assert written(record, tmp_path, clips="copy") == found
     assert written(record, tmp_path, clips="none") == record
-    assert Write().idle_reason() == "clips is none"
+    assert "write.clips=copy" in (Write().idle_reason() or "")
 
 
 def test_what_cannot_be_copied_is_encoded(tmp_path: Path, make_film: FilmMaker) -> None:

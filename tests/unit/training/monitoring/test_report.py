@@ -13,8 +13,10 @@ import pytest
 from tests.unit.training.monitoring.small import Trainer
 from torch import nn
 
+from muybridge.training.monitoring.curves import Axis, Curve, axis_of
 from muybridge.training.monitoring.report import ReportFile, write_report
 from muybridge.training.monitoring.sheets import write_sheet
+from muybridge.training.monitoring.svg import Line, draw_chart
 
 EVIL = "<script>alert('x')</script>\"&{title}"
 VOID = {"meta", "img", "input", "circle", "path", "rect"}
@@ -140,3 +142,18 @@ def test_an_observer_keeps_it_up_to_date_and_stops_nothing(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING):
         report.observe(trainer, 20)
     assert "step 20: no report" in caplog.text
+
+
+def test_one_step_is_named_once_and_two_kinds_of_lines_stay_apart():
+    lines = [Line("held out", Curve((0,), (0.0,)), 0), Line("training", Curve((0,), (0.5,)), 0, dashed=True)]
+    drawn = draw_chart("loss", lines, is_log=False)
+    assert re.findall(r'text-anchor="middle">([^<]*)<', drawn) == ["0"]
+    assert 'class="dot c0"' in drawn
+    assert 'class="ring c0"' in drawn
+    assert not re.findall(r">-[0-9]", drawn)  # an axis of what is never below 0 ends there
+    assert axis_of([0.0, 0.0]) == Axis(0.0, 1.0)
+
+
+def test_slow_steps_are_told_in_seconds(tmp_path: Path):
+    (tmp_path / "log.jsonl").write_text("".join(f'{{"step": {n}, "seconds": {9 * n}, "loss": 1}}\n' for n in (0, 2, 4)))
+    assert "9 seconds a step" in write_report(tmp_path).read_text()

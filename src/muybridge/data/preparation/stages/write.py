@@ -50,7 +50,7 @@ class Write(Stage):
 
     def idle_reason(self) -> str | None:
         """It is idle unless clips are asked for."""
-        return "clips is none" if self.settings.clips == "none" else None
+        return "no files are asked for (write.clips=copy)" if self.settings.clips == "none" else None
 
     def run(self, record: Record, work: Path) -> list[Record]:
         """The record of the file written.
