@@ -26,7 +26,7 @@ import numpy as np
 from muybridge.data.preparation.engine.job import Limits
 from muybridge.data.preparation.engine.journal import Journal
 from muybridge.data.preparation.inputs import Input
-from muybridge.data.preparation.prepare import PrepareSettings, make_engine, prepare, run_inputs
+from muybridge.data.preparation.prepare import PrepareSettings, Watching, make_engine, prepare, run_inputs
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.schedule import Schedule
 from muybridge.data.preparation.stage import Stage, StageSettings, noted
@@ -76,12 +76,13 @@ def main() -> None:
         "quick": quick,
         "split": split,
         "pool": pool,
-        "hostile": hostile,
     }
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("cases", nargs="*", choices=list(cases), default=[], help="all by default")
+    parser.add_argument("cases", nargs="*", choices=[*cases, "hostile"], default=[], help="all by default")
+    parser.add_argument("--files", type=int, default=HOSTILE, help="of hostile")
     parser.add_argument("--write", action="store_true", help="into benchmarks/results")
     asked = parser.parse_args()
+    cases["hostile"] = lambda folder: hostile(folder, asked.files)
     for name in asked.cases or cases:
         load = os.getloadavg()[0]
         with tempfile.TemporaryDirectory() as folder:
@@ -176,26 +177,23 @@ def run_stage(folder: Path, stage: Stage, count: int, settings: PrepareSettings)
         return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def hostile(folder: Path) -> dict[str, Any]:
-    """Ten thousand small files that are damaged in many ways: each ends as something, and memory stays flat."""
+def hostile(folder: Path, count: int) -> dict[str, Any]:
+    """Thousands of small files that are damaged in many ways: each ends as something, and memory stays flat."""
     raw = folder / "raw"
-    write_hostile(raw, HOSTILE)
+    write_hostile(raw, count)
     peaks: list[int] = []
 
     def note(_: object) -> None:
         peaks.append(resident_kb())
 
-    from muybridge.data.preparation.prepare import Watching
-
-    settings = PrepareSettings(limits=Limits(seconds=20.0))
     wall = time.perf_counter()
-    account = prepare(raw, folder / "out", Recipe.load("quick"), settings, Watching(on_advance=note))
+    account = prepare(raw, folder / "out", Recipe.load("quick"), None, Watching(on_advance=note))
     wall = time.perf_counter() - wall
-    if account is None or sum(account.inputs.values()) != HOSTILE:
+    if account is None or sum(account.inputs.values()) != count:
         raise SystemExit("the statuses do not add up to the files")
     fifth = len(peaks) // 5
     return {
-        "files": HOSTILE,
+        "files": count,
         "wall_seconds": round(wall, 1),
         "inputs": account.inputs,
         "rules": {f"{step.stage}: {step.rule}": step.clips for step in account.steps()},
@@ -210,6 +208,7 @@ def write_scenes(path: Path) -> Path:
     """A video of moving textures, another one every few seconds."""
     rng = np.random.default_rng(0)
     width, height = SIZE
+    scene = np.zeros((1, 1, 3), np.uint8)
     with av.open(str(path), "w") as file:
         stream: Any = file.add_stream("libx264", rate=RATE, options={"preset": "veryfast", "crf": "23"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

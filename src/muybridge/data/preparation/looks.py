@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -78,7 +79,9 @@ def _look(subject: _Subject) -> Look:
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     try:
-        found = [(time, _gray(pixels, size)) for time, pixels in _shown(record, size)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they say stands in `extra` since it was probed
+            found = [(time, _gray(pixels, size)) for time, pixels in _shown(record, size)]
     except InputFileError as error:
         raise Refused(error.fault, str(error), "unreadable") from error
     return Look(tuple(time for time, _ in found), np.stack([frame for _, frame in found]), (height, width))

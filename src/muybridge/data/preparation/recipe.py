@@ -171,7 +171,7 @@ def _order_faults(stages: Sequence[Stage], idle: Mapping[str, str], kinds: Mappi
 
 def _who_gives(missing: Iterable[str], name: str, idle: Mapping[str, str], kinds: Mapping[str, type[Stage]]) -> str:
     wanted = set(missing)
-    givers = [kind for kind, cls in kinds.items() if cls.gives & wanted and kind != name]
+    givers = [kind for kind, cls in kinds.items() if cls.gives & wanted and not cls.needs & wanted and kind != name]
     if not givers:
         return ", and no stage gives that"
     because = [f"{kind} does nothing: {idle[kind]}" for kind in givers if kind in idle]

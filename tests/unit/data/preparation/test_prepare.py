@@ -25,7 +25,7 @@ from tests.preparation_stages import (
 from muybridge.data.preparation.account import Account
 from muybridge.data.preparation.engine.journal import Journal
 from muybridge.data.preparation.inputs import Part
-from muybridge.data.preparation.prepare import PrepareSettings, Watching, prepare
+from muybridge.data.preparation.prepare import PrepareSettings, Watching, prepare, probe_set
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.schedule import Advance
 from muybridge.data.readers import read_dataset
@@ -303,9 +303,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_files_that_did_not_change_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, out = write_files(tmp_path / "raw", "1", "2"), tmp_path / "out"
     for path in raw.iterdir():
-        os.utime(path, (time.time() - 100,) * 2)
+        os.utime(path, (time.time() - 100, time.time() - 100))
     first = run(raw, out)
-    os.utime(raw / "001.mp4", (time.time() - 50,) * 2)
+    os.utime(raw / "001.mp4", (time.time() - 50, time.time() - 50))
 
     read: list[object] = []
     opened = Path.open
@@ -313,6 +313,15 @@ def test_files_that_did_not_change_are_read_once(tmp_path: Path, monkeypatch: py
     assert run(raw, out) == first
     assert read.count("000.mp4") == 0
     assert read.count("001.mp4") == 1
+
+
+def test_files_that_are_only_looked_at(clips: Path) -> None:
+    found = {Path(o.record_json["media"]).name: o for o in probe_set(clips, SERIAL)}
+    assert {name: outcome.status for name, outcome in found.items()} == {"a.mp4": "ok", "b.mkv": "ok", "c.png": "ok"}
+    assert found["a.mp4"].record_json["frames"] == 24
+
+    only = probe_set(clips / "b.mkv", SERIAL)
+    assert [outcome.record_json["width"] for outcome in only] == [48]
 
 
 def test_how_far_it_is(tmp_path: Path) -> None:

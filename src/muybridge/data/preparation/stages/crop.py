@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,9 @@ class Crop(Stage):
         if "crop" in record.extra or not _may_have_bars(look_at(record).frames):
             return [record]
         try:
-            box = self._box(record)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what they say stands in `extra` since it was probed
+                box = self._box(record)
         except InputFileError as error:
             raise Refused(error.fault, str(error), "unreadable") from error
         if box is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,8 @@ class Write(Stage):
             return [record]
         target = work / f"{record.id}-{self.key(record)[:8]}.mp4"
         try:
-            with new_file(target) as temporary:
+            with new_file(target) as temporary, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what they say stands in `extra` since it was probed
                 how, frames = self._write(record, temporary)
             return [_written(record, target, how, frames)]
         except (InputFileError, ConfigError) as error:
