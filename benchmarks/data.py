@@ -208,6 +208,7 @@ def write_scenes(path: Path) -> Path:
     """A video of moving textures, another one every few seconds."""
     rng = np.random.default_rng(0)
     width, height = SIZE
+    scene = np.zeros((1, 1, 3), np.uint8)
     with av.open(str(path), "w") as file:
         stream: Any = file.add_stream("libx264", rate=RATE, options={"preset": "veryfast", "crf": "23"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -104,7 +104,7 @@ def luma_levels(frame: VideoFrame, step: int = 1) -> npt.NDArray[np.float32]:
         rows = frame.reformat(format="gray").to_ndarray()[::step, ::step]  # which is of full range
         return rows.astype(np.float32)
     bits = frame.format.components[0].bits
-    plane = np.frombuffer(frame.planes[0], np.uint16 if bits > 8 else np.uint8).reshape(frame.height, -1)
+    plane = np.frombuffer(memoryview(frame.planes[0]), np.uint16 if bits > 8 else np.uint8).reshape(frame.height, -1)
     levels = plane[::step, : frame.width : step].astype(np.float32)
     if bits > 8:
         levels /= np.float32(2 ** (bits - 8))

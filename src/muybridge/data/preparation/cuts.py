@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -107,7 +107,7 @@ def scan(
 
 def _frames(
     source: MediaFile, span: tuple[float, float | None], fps: float | None, found: Scan
-) -> Iterator[tuple[float, VideoFrame]]:
+) -> Generator[tuple[float, VideoFrame], None, None]:
     if reader_of(source).is_container:
         raw = RawFrames(source, *span, is_rough=True)
         yield from raw

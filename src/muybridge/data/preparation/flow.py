@@ -78,7 +78,7 @@ def check_method(method: FlowMethod) -> None:
 def _dis(before: Grays, after: Grays) -> Flow:
     import cv2
 
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     found = search.calc(before, after, None)  # pyright: ignore[reportArgumentType, reportCallIssue]
     step = max(1, min(before.shape) // 32)
     moves = np.ascontiguousarray(found[step // 2 :: step, step // 2 :: step].reshape(-1, 2), np.float32)
@@ -140,7 +140,7 @@ def _between(picture: Floats, corners: Corners, moves: Floats, size: int) -> Flo
     wide = _cut(padded, top, left, size + 1)
     down, across = (y - top)[:, None, None].astype(np.float32), (x - left)[:, None, None].astype(np.float32)
     rows = wide[:, :-1] * (1 - down) + wide[:, 1:] * down
-    return rows[:, :, :-1] * (1 - across) + rows[:, :, 1:] * across
+    return (rows[:, :, :-1] * (1 - across) + rows[:, :, 1:] * across).astype(np.float32)
 
 
 def _within(y: Whole, x: Whole, pieces: Floats, picture: Floats) -> Corners:

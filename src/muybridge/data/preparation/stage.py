@@ -46,9 +46,10 @@ class Refused(MuybridgeError):  # noqa: N818  # nothing is wrong with the progra
     def __init__(self, rule: str, reason: str, status: Status = "dropped") -> None:
         """What there is to say of the record."""
         super().__init__(reason)
-        self.rule, self.reason, self.status = rule, reason, status
+        self.rule, self.reason = rule, reason
+        self.status: Status = status
 
-    def __reduce__(self) -> tuple[type[Refused], tuple[str, str, Status]]:
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, ...]]:
         return type(self), (self.rule, self.reason, self.status)
 
 

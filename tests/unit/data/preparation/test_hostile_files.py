@@ -10,11 +10,11 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorTrc
+from tests.films import scene
 
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.stage import Refused
 from muybridge.data.record import Record
-from tests.films import scene
 
 FilmMaker = Callable[..., Path]
 SIZE = (48, 32)
@@ -22,17 +22,15 @@ DECODED = ["probe.min_side=0", "probe.min_seconds=0", "split.min_seconds=0", "du
 
 
 def ended(path: Path, *changes: str) -> str:
-    """Status and rule of a record by the quick recipe, or the names of what is found out about it."""
+    """Status and rule of a record by the quick recipe, or how many records come of it."""
     records = [Record("x", str(path), "video")]
     for stage in Recipe.load("quick", [*DECODED, *changes]).stages:
         stage.load()
         try:
             records = [found for record in records for found in stage.run(record, path.parent)]
         except Refused as refused:
-            assert str(path) not in refused.reason or len(refused.reason) > len(str(path))
             return f"{refused.status}: {refused.rule}"
-    verdicts = {v.rule for record in records if (v := next(filter(None, (s.verdict(record) for s in [stage])), None))}
-    return f"ok: {len(records)}{''.join(sorted(verdicts))}"
+    return f"ok: {len(records)}"
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def test_whatever_bytes_there_are_a_file_ends_as_something(tmp_path: Path, make_
     whole = make_film(tmp_path / "a.mp4", scene(1, 12, SIZE)).read_bytes()
     rng = np.random.default_rng(0)
     ends = set()
-    for number in range(24):
+    for _ in range(24):
         data = bytearray(whole)
         place = int(rng.integers(len(data)))
         data[place : place + int(rng.integers(1, 300))] = rng.bytes(int(rng.integers(0, 300)))

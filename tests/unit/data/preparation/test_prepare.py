@@ -303,9 +303,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_files_that_did_not_change_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, out = write_files(tmp_path / "raw", "1", "2"), tmp_path / "out"
     for path in raw.iterdir():
-        os.utime(path, (time.time() - 100,) * 2)
+        os.utime(path, (time.time() - 100, time.time() - 100))
     first = run(raw, out)
-    os.utime(raw / "001.mp4", (time.time() - 50,) * 2)
+    os.utime(raw / "001.mp4", (time.time() - 50, time.time() - 50))
 
     read: list[object] = []
     opened = Path.open

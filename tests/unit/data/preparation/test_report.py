@@ -193,6 +193,12 @@ def test_values_that_leave_no_room_stand_in_the_last_bar() -> None:
     assert (span.low, span.high, span.above) == (0, 98, True)
 
 
+def test_neighbouring_ticks_have_different_names() -> None:
+    for values in ([12.401, 12.409], [0.0, 0.05], [1e5, 1e5 + 3], [-2.0, 2.0]):
+        names = re.findall(r'text-anchor="middle">([^<]*)<', draw_histogram("x", values))
+        assert len(names) == len(set(names)) > 1
+
+
 def test_captions_are_counted() -> None:
     found = look_at_captions(["A cat sits down.", "a cat  sits up.", "", "A dog runs.", "A dog runs."])
     assert sorted(found.words) == [3, 3, 4, 4]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _NEW_SCENE = "lavfi.scd.time"
 _AROUND = 2  # frames on either side
-_JUMP, _TIMES = 0.9, 3.5
+_JUMP, _TIMES = 0.9, 3.0
 """A cut, too, is where thumbnails differ by so much of the threshold and so many times as much as those around it:
 detail that moves hides cuts between scenes of like brightness from the filter, and is not seen in thumbnails."""
 
@@ -56,8 +56,9 @@ class Scdet:
 
     def _new_graph(self, frame: VideoFrame) -> Graph:
         import av
+        from av.filter import Graph
 
-        graph = av.filter.Graph()
+        graph = Graph()
         first = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or av.time_base
         )

@@ -60,7 +60,7 @@ class TransNet:
 
     def take(self, frame: VideoFrame, thumbnail: Thumbnail) -> None:
         """The next frame."""
-        picture = frame.reformat(48, 27, "rgb24", interpolation="BILINEAR").to_ndarray()
+        picture = np.asarray(frame.reformat(48, 27, "rgb24", interpolation="BILINEAR").to_ndarray(), np.uint8)
         self._waiting += [picture] * (1 + _MARGIN * (not self._waiting))  # the first one stands for what was before
         if len(self._waiting) == _WINDOW:
             self._look()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,8 +108,11 @@ class Contents:
 
     @property
     def command(self) -> str:
-        """That reads the folder again."""
-        return f"muybridge data report {self.account.folder}"
+        """That does the same again where its settings are those that were used."""
+        account = self.account
+        return shlex.join(
+            ("muybridge", "data", "prepare", account.source, str(account.folder), "--recipe", account.recipe)
+        )
 
     def tables(self) -> dict[str, list[tuple[str, int, float]]]:
         """Sizes, rates and lengths of the kept clips, each with clips and seconds."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 360, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 10, 18, 20
+_WIDTH, _HEIGHT = 360, 178
+_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 10, 26, 20
 _BINS = 30
 _TICKS = 5
 _STEPS = 1.0, 2.0, 5.0, 10.0
@@ -101,14 +101,14 @@ def _axes(span: Span, tallest: int) -> str:
     parts = [f'<path class="axis" d="M{_LEFT} {floor + 0.5}H{_WIDTH - _RIGHT}"/>']
     parts.append(f'<text x="{_LEFT - 4}" y="{_TOP + 9}" text-anchor="end">{tallest}</text>')
     parts.append(f'<text x="{_LEFT - 4}" y="{floor}" text-anchor="end">0</text>')
-    for value in ticks(span):
-        # Minus nothing is nothing.
-        text = short(value + 0.0)
+    named = ticks(span)
+    for value in named:
+        text = _tick(value, named)
         parts.append(f'<text x="{_x(span.place(value)):.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{text}</text>')
     if span.below:
-        parts.append(f'<text x="{_LEFT}" y="{_TOP - 6}">and below</text>')
+        parts.append(f'<text x="{_LEFT}" y="10">and below</text>')
     if span.above:
-        parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_TOP - 6}" text-anchor="end">and above</text>')
+        parts.append(f'<text x="{_WIDTH - _RIGHT}" y="10" text-anchor="end">and above</text>')
     return "".join(parts)
 
 
@@ -135,11 +135,20 @@ def _limits(limits: Sequence[float], span: Span) -> list[str]:
         # Beside the line, on the side that has room.
         anchor, shift = ("start", 4) if x < _WIDTH * 0.75 else ("end", -4)
         if not is_beyond:
-            parts.append(f'<path class="limit" d="M{x:.1f} {_TOP - 6}V{_HEIGHT - _BOTTOM}"/>')
+            parts.append(f'<path class="limit" d="M{x:.1f} {_TOP - 12}V{_HEIGHT - _BOTTOM}"/>')
         parts.append(
-            f'<text class="at" x="{x + shift:.1f}" y="{_TOP + 3}" text-anchor="{anchor}">{_arrow(limit, span)}</text>'
+            f'<text class="at" x="{x + shift:.1f}" y="{_TOP - 4}" text-anchor="{anchor}">{_arrow(limit, span)}</text>'
         )
     return parts
+
+
+def _tick(value: float, named: Sequence[float]) -> str:
+    """A round value with as many digits as tell it from its neighbours."""
+    step = named[1] - named[0] if len(named) > 1 else abs(value)
+    digits = max(0, math.ceil(-math.log10(step) - 1e-9)) if step > 0 else 0
+    if digits > 6 or abs(value) >= 1e6:
+        return f"{value:.3g}"
+    return f"{value + 0.0:.{digits}f}"  # minus nothing is nothing
 
 
 def _arrow(limit: float, span: Span) -> str:

@@ -223,12 +223,13 @@ def _captions(contents: Contents) -> Iterable[str]:
     captions = contents.captions
     if not contents.account.kept:
         return
+    if not captions.words:
+        yield "<p>No clip has a caption. Train with one for all, or have a model write them (caption.model).</p>"
+        return
     yield (
         f"<p>{count(len(captions.words), 'clip')} with a caption, {captions.different:,} of them different; "
         f"{captions.missing:,} without.</p>"
     )
-    if not captions.words:
-        return
     drawing = draw_histogram("words of a caption", [float(words) for words in captions.words])
     openings = table(("first words", "captions"), captions.openings, numbers=(1,)) if captions.openings else ""
     yield (
@@ -277,7 +278,7 @@ def _tables(contents: Contents) -> Iterable[str]:
 
 def _made(contents: Contents) -> Iterable[str]:
     account = contents.account
-    yield f"<p>Recipe {safe(account.recipe)}. Written by:</p><pre>{safe(contents.command)}</pre>"
+    yield f"<p>By this command, with the settings below:</p><pre>{safe(contents.command)}</pre>"
     rows = [(f"{stage}.{name}", json.dumps(value)) for stage, name, value in _flat(account)]
     yield f"<details><summary>Settings</summary>{table(('setting', 'value'), rows)}</details>"
     yield f'<p class="note">{safe(", ".join(f"{name} {number}" for name, number in contents.versions.items()))}</p>'

@@ -73,7 +73,7 @@ class Duplicates(Stage):
                 index = begin + row
                 near = np.flatnonzero((apart[:index] <= self.settings.max_bits) & kept[:index])
                 if len(near):
-                    other = near[apart[near].argmin()]
+                    other = int(near[apart[near].argmin()])
                     kept[index] = False
                     found[records[index].id] = self._verdict(records[other], int(apart[other]))
         return found
