@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from muybridge.data.preparation.inputs import Part
     from muybridge.data.preparation.prepare import PrepareSettings
     from muybridge.data.preparation.status import Outcome
-    from muybridge.data.record import Record
     from muybridge.types import VideoShape
 
 app = typer.Typer(no_args_is_help=True, help="Make a set for training out of raw videos, and look at such sets.")
@@ -26,7 +25,13 @@ app = typer.Typer(no_args_is_help=True, help="Make a set for training out of raw
 _RUNNING = "How it is run"
 _WORKERS = Flag("workers", "workers", int, "Processes; one for each processor if not given.", None, _RUNNING, least=1)
 _PREPARE_FLAGS = (
-    Flag("recipe", "recipe", str, "What is done: quick, easyanimate, thorough, or a YAML file.", "NAME|FILE"),
+    Flag(
+        "recipe",
+        "recipe",
+        str,
+        "What is done: quick (the default), another one of `muybridge data stages`, or a YAML file.",
+        "NAME|FILE",
+    ),
     Flag("set", "changes", list[str], "Change a setting, or leave a stage out.", "STAGE.OPTION=VALUE|STAGE=off"),
     _WORKERS,
     Flag("shard", "shard", str, "Only this part, as on one of four machines.", "1/4", _RUNNING),
@@ -245,9 +250,6 @@ def _yaml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_WRITERS = ("easyanimate", "videofolder", "webdataset", "manifest")
-
-
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A set in any format that can be read.")],
@@ -255,20 +257,25 @@ def convert(
     to: Annotated[
         str,
         typer.Option(
-            help="easyanimate (a list in JSON), videofolder (metadata.jsonl and the files), webdataset (tar files), "
-            "or manifest (this program's list)."
+            help="videofolder (metadata.jsonl and the files), webdataset (tar files), manifest (this program's list), "
+            "or the list of another program by its name."
         ),
     ],
     as_json: Json = False,
 ) -> None:
     """Write a set in another format; files that are left out are named."""
-    from muybridge.data import writers
     from muybridge.data.readers import read_dataset
+    from muybridge.data.writers import WRITERS
 
-    if to not in _WRITERS:
-        raise ConfigError(f"--to is one of {', '.join(_WRITERS)}; given {to!r}.")
+    if to not in WRITERS:
+        raise ConfigError(f"--to is one of {', '.join(WRITERS)}; given {to!r}.")
     found = read_dataset(source)
-    _write(to, found.records, target, writers)
+    if not found.records:
+        raise ConfigError(f"There is no record in {source} that could be written.")
+    try:
+        WRITERS[to](found.records, target)
+    except ConfigError as error:
+        raise ConfigError(f"{error} Preparing the set with --set write.clips=copy writes clips.") from error
     if as_json:
         refusals = [vars(refusal) for refusal in found.refusals]
         print_json({"path": str(target), "from": found.format, "records": len(found.records), "refusals": refusals})
@@ -276,19 +283,3 @@ def convert(
     for refusal in found.refusals:
         errors.print(f"left out: {refusal}")
     output.print(f"{target}: {len(found.records)} records of {found.format}")
-
-
-def _write(to: str, records: tuple[Record, ...], target: Path, writers: Any) -> None:
-    if not records:
-        raise ConfigError("There is no record in the set that could be written.")
-    try:
-        if to == "videofolder":
-            writers.write_folder(records, target)
-        elif to == "webdataset":
-            writers.write_webdataset(records, target)
-        elif to == "easyanimate":
-            writers.write_easyanimate(records, target)
-        else:
-            writers.write_manifest(records, target)
-    except ConfigError as error:
-        raise ConfigError(f"{error} To cut clips out, prepare the set with --set write.clips=lossless.") from error
