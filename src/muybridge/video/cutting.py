@@ -70,7 +70,11 @@ def _copy(container: InputContainer, target: Path, start_s: float, end_s: float 
     last = _FAR if end_s is None else stream.start_time + round(end_s / unit)
     if start_s > 0:
         container.seek(first, stream=stream)
-    packets = list(_closed(_packets_until(container, stream, last), last))
+    found = list(_packets_until(container, stream, last))
+    if start_s > 0 and found and (found[0].pts or 0) > first and found[0].dts is not None:
+        container.seek(found[0].dts - 1, stream=stream)  # its first frames belong to the keyframe before
+        found = list(_packets_until(container, stream, last))
+    packets = _closed(found, last)
     with av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as out:
         track = out.add_stream_from_template(stream)
         for packet, dts in zip(packets, _decoding_times(packets), strict=True):

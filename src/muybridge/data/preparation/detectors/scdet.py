@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from muybridge.data.preparation.cuts import Thumbnail, thumbnail_distance
@@ -55,12 +56,11 @@ class Scdet:
         return self._jumps[index] >= _TIMES * max(0.0, *before, *after)
 
     def _new_graph(self, frame: VideoFrame) -> Graph:
-        import av
         from av.filter import Graph
 
         graph = Graph()
         first = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or av.time_base
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
         )
         scdet, sink = graph.add("scdet", f"threshold={self._threshold}"), graph.add("buffersink")
         first.link_to(scdet)
