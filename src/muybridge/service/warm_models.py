@@ -16,7 +16,9 @@ from muybridge.checkpoints.quiet_loading import quiet_loading
 from muybridge.pipelines import VideoPipeline
 from muybridge.pipelines.load import load_choice
 from muybridge.pipelines.placing import Wish
+from muybridge.pipelines.wishes import wishes_of
 from muybridge.request import ModelChoice
+from muybridge.weights.files import WEIGHT_SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,20 +92,22 @@ class WarmModels:
         return warm
 
     def _load(self, bare: ModelChoice, choice: ModelChoice, wish: Wish) -> _Warm:
-        device = torch.device(wish.device or "cpu")
-        if self._budget is None and device.type != "cpu":
-            self.unload()
+        is_on_card = torch.device(wish.device or "cpu").type != "cpu"
+        usual = 0 if is_on_card else psutil.virtual_memory().total // 2
+        budget = usual if self._budget is None else self._budget
         wanted = choice if choice.speed else bare
+        self._make_room(budget - _bytes_on_disk(wanted), num_kept=0)
         with quiet_loading():
             pipeline = load_choice(wanted, wish)
         warm = _Warm(wanted, wish, pipeline, _weight_bytes(pipeline))
         self._models[_key(wanted, wish)] = warm
-        self._make_room(_default_budget() if self._budget is None else self._budget)
+        self._make_room(budget, num_kept=1)
         return warm
 
-    def _make_room(self, budget: int) -> None:
+    def _make_room(self, budget: int, num_kept: int) -> None:
+        """Let go of models, from that used longest ago on, until the rest takes no more than a budget."""
         total, is_freed = sum(warm.num_bytes for warm in self._models.values()), False
-        for key, warm in list(self._models.items())[:-1]:
+        for key, warm in list(self._models.items())[: len(self._models) - num_kept]:
             if total <= budget:
                 break
             total -= warm.num_bytes
@@ -135,8 +139,11 @@ def _weight_bytes(pipeline: Any) -> int:
     return sum(each.nbytes for each in tensors.values())
 
 
-def _default_budget() -> int:
-    return psutil.virtual_memory().total // 2
+def _bytes_on_disk(choice: ModelChoice) -> int:
+    """About what a model that is to be loaded will take."""
+    place = wishes_of(choice).place
+    files = [place] if place.is_file() else [each for each in place.rglob("*") if each.suffix in WEIGHT_SUFFIXES]
+    return sum(each.stat().st_size for each in files if each.is_file())
 
 
 def _free() -> None:

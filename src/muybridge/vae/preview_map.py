@@ -195,13 +195,13 @@ def _patch(latents: Tensor, frames: npt.NDArray[np.uint8], per_latent: int) -> i
 
 
 def _rows(latents: Tensor, frames: npt.NDArray[np.uint8], patch: int, per_latent: int) -> tuple[Tensor, Tensor]:
-    """Inputs `[rows, 9c + 1]` and targets `[rows, t * 3 * p * p]` of a video, at most some thousand."""
-    windows = F.unfold(F.pad(latents, (1, 1, 1, 1), mode="replicate"), 3).transpose(1, 2).flatten(0, 1)
+    """Inputs `[rows, 9c + 1]` and targets `[rows, t * 3 * p * p]` of some latent frames of a video, evenly chosen."""
+    count, _, height, width = latents.shape
+    first = len(frames) - count * per_latent  # below 0 where the first latent stands for fewer frames
+    chosen = range(1 if first < 0 and count > 1 else 0, count, -(-count * height * width // _ROWS_PER_VIDEO))
+    windows = F.unfold(F.pad(latents[chosen], (1, 1, 1, 1), mode="replicate"), 3).transpose(1, 2).flatten(0, 1)
     inputs = torch.cat([windows, torch.ones(len(windows), 1)], dim=1).double()
-    pixels = torch.from_numpy(frames).movedim(-1, 1).double().div_(255)
-    lacking = len(latents) * per_latent - len(pixels)
-    pixels = torch.cat([pixels[:1].expand(lacking, -1, -1, -1), pixels])
-    patches = F.pixel_unshuffle(pixels, patch).unflatten(0, (len(latents), per_latent)).flatten(1, 2)
-    targets = patches.flatten(2).transpose(1, 2).flatten(0, 1)
-    step = max(1, len(inputs) // _ROWS_PER_VIDEO)
-    return inputs[::step], targets[::step]
+    shown = [max(0, first + index * per_latent + place) for index in chosen for place in range(per_latent)]
+    pixels = torch.from_numpy(frames[shown]).movedim(-1, 1).double().div_(255)
+    patches = F.pixel_unshuffle(pixels, patch).unflatten(0, (len(chosen), per_latent)).flatten(1, 2)
+    return inputs, patches.flatten(2).transpose(1, 2).flatten(0, 1)

@@ -37,6 +37,16 @@ def test_a_map_is_found_again_from_what_it_makes(per_latent: int) -> None:
     assert difference.abs().max() <= 1  # which is what frames are rounded by
 
 
+def test_of_large_videos_some_frames_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muybridge.vae.preview_map._ROWS_PER_VIDEO", 100)
+    true, latents = a_map(per_latent=4), some_latents(num_latents=9)
+    sums = PreviewSums()
+    sums.add(latents, true.frames(latents, most_frames=99).numpy()[3:], 4)  # every fifth but the first, of 48 rows
+    assert sums._gram[-1, -1] == 2 * 48
+    found = sums.solve()
+    assert (found.frames(latents).int() - true.frames(latents).int()).abs().max() <= 1
+
+
 def test_a_lone_first_frame_has_a_latent_of_its_own() -> None:
     true, latents = a_map(per_latent=4), some_latents()
     sums = PreviewSums()
