@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 
 from muybridge.errors import InputFileError, MuybridgeError, NotFoundError, OutputError, QueueFullError, StoreError
 
@@ -97,6 +98,7 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_framework)
     app.add_exception_handler(MultiPartException, _of_form)
+    app.add_exception_handler(ClientDisconnect, _of_vanished)
     app.add_exception_handler(Exception, _of_defect)
 
 
@@ -126,6 +128,11 @@ async def _of_framework(request: Request, error: Exception) -> JSONResponse:
 async def _of_form(request: Request, error: Exception) -> JSONResponse:
     del request
     return error_response(ApiError(400, f"The form cannot be read: {getattr(error, 'message', error)}"))
+
+
+async def _of_vanished(request: Request, error: Exception) -> JSONResponse:
+    del request, error
+    return error_response(ApiError(400, "The call ended before its body did."))  # nobody reads it
 
 
 async def _of_defect(request: Request, error: Exception) -> JSONResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -42,13 +43,20 @@ def parse_json(text: str | bytes, name: str) -> Any:
         ApiError: it is none, is nested deeply, or has numbers that JSON has not.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"{name} cannot be read as JSON.", param=None if " " in name else name) from error
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is beyond all numbers")
+    return number
 
 
 def _value(name: str, text: str, is_text: bool) -> Any:

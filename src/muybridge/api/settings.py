@@ -29,7 +29,10 @@ class Limits:
         files: files of a form.
         picture_pixels: of a picture, known before it is decoded.
         video_pixels: of all frames of a video together, counted while they are decoded.
-        page: jobs of one answer.
+        frames: of a video that is asked for.
+        side: height or width of one.
+        steps: denoising steps of one.
+        asked_pixels: of all frames of one together.
     """
 
     upload_bytes: int = 256 * MIB
@@ -39,7 +42,10 @@ class Limits:
     files: int = 64
     picture_pixels: int = 40_000_000
     video_pixels: int = 600_000_000
-    page: int = 100
+    frames: int = 20_000
+    side: int = 8_192
+    steps: int = 1_000
+    asked_pixels: int = 20_000_000_000
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from muybridge.api.bodies import Kept, fields_of, usual_of
 from muybridge.api.documents import asked
 from muybridge.api.errors import ApiError, not_found
 from muybridge.api.service import Service
+from muybridge.api.settings import Limits
 from muybridge.jobs.record import Job, New, Redo
 from muybridge.jobs.resolving import check
 from muybridge.request import GenerateRequest
@@ -71,7 +72,8 @@ def _queued(service: Service, fields: SettingsView, kept: Kept, key: str | None,
     wanted = asked(fields, kept.reference, lambda model: usual_of(service, model))
     checked = check(wanted.document, service.catalog, service.files, kept.owner)
     request = checked.public
-    document = json.loads(json.dumps(request.plain()))  # as the store gives it back
+    _check_extent(request, service.settings.limits)
+    document = _as_kept(request)
     new = New(
         kept.owner,
         document,
@@ -90,6 +92,40 @@ def _queued(service: Service, fields: SettingsView, kept: Kept, key: str | None,
         origin.redo,
     )
     return service.store.insert(new, service.settings.queue)
+
+
+def _check_extent(request: GenerateRequest, limits: Limits) -> None:
+    """Whether what is asked for is within reason.
+
+    Raises:
+        ApiError: it is not; names the field.
+    """
+    shape = request.shape
+    for name, value, most in (
+        ("shape.num_frames", shape.num_frames, limits.frames),
+        ("shape.width", shape.width, limits.side),
+        ("shape.height", shape.height, limits.side),
+        ("shape.fit", shape.fit, limits.side),
+        ("sampling.num_inference_steps", request.sampling.num_inference_steps, limits.steps),
+    ):
+        if value is not None and value > most:
+            shown = value if value < 10**9 else "more than a milliard"
+            raise ApiError(400, f"{name}: must be at most {most} (given {shown})", param=name)
+    pixels = (shape.width or 1) * (shape.height or 1) * (shape.num_frames or 1)
+    if pixels > (most := limits.asked_pixels):
+        raise ApiError(400, f"shape: {pixels} pixels in all frames are too many; at most {most}", param="shape")
+
+
+def _as_kept(request: GenerateRequest) -> SettingsDict:
+    """The document as the store gives it back.
+
+    Raises:
+        ApiError: a number in it is none.
+    """
+    try:
+        return json.loads(json.dumps(request.plain(), allow_nan=False))
+    except ValueError as error:
+        raise ApiError(400, "All numbers must be finite.") from error
 
 
 def _text(request: GenerateRequest) -> str:
