@@ -59,7 +59,7 @@ def listing(
         table.add_row(
             job.id[:_SHOWN], _said(job), job.model, _short(job.text or str(job.request.get("prompt", ""))), _note(job)
         )
-    output.print(table)
+    output.print(table, soft_wrap=False)
     counts = opened.counts().by_status
     output.print(", ".join(f"{number} {name}" for name, number in counts.items()) + f"; {len(workers)} workers")
 

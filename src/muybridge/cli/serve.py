@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,10 +56,13 @@ def serve(
     _require_extra()
     api = _api_settings(host, given)
     settings = _service_settings(models, given)
-    devices = _devices(given["workers"], given["device"] or [])
-    ray_address = given["ray_address"]
-    with _working(settings, devices if ray_address is None else [], ray_address, given["workers"]):
-        _run(api, settings, (host, port), devices)
+    is_elsewhere = given["ray_address"] is not None
+    if is_elsewhere and given["device"]:
+        raise ConfigError("--device is about workers here; with --ray-address the cluster says which there are.")
+    devices = [] if is_elsewhere else _devices(given["workers"], given["device"] or [])
+    opened = _listening(host, port)
+    with contextlib.closing(opened), _working(settings, devices, given["ray_address"], given["workers"]):
+        _run(api, settings, opened, devices)
 
 
 def _api_settings(host: str, given: SettingsView) -> ApiSettings:
@@ -105,8 +109,6 @@ def _data_folder() -> Path:
 
 def _names(host: str, given: list[str], has_tokens: bool) -> tuple[str, ...]:
     """Names that it may be called by. A token guards from pages that reach it by names of their own making."""
-    import socket
-
     from muybridge.api.settings import LOCAL_HOSTS, is_local
 
     if is_local(host):
@@ -145,13 +147,18 @@ def _working(
         yield
 
 
-def _run(api: ApiSettings, settings: ServiceSettings, place: tuple[str, int], devices: list[str]) -> None:
+def _listening(host: str, port: int) -> socket.socket:
+    from muybridge.api.server import listening
+
+    return listening(host, port)
+
+
+def _run(api: ApiSettings, settings: ServiceSettings, opened: socket.socket, devices: list[str]) -> None:
     from muybridge.api.app import create_app
-    from muybridge.api.server import Server, address_of, listening
+    from muybridge.api.server import Server, address_of
     from muybridge.jobs.planner import Planner
     from muybridge.ui import page_folder
 
-    opened = listening(*place)
     store, files, catalog = settings.open_store(), settings.open_files(), settings.open_catalog()
     planner = Planner(settings, devices[0]) if devices else None
     app = create_app(api, store, files, catalog, planner, page_folder())
