@@ -136,7 +136,7 @@ def test_events_of_a_video(running: Running) -> None:
     with httpx2.Client(base_url=running.url, timeout=60) as http:
         body = {"prompt": "a", **SMALL, "num_inference_steps": 6}
         video = http.post("/v1/videos", json=body).json()["id"]
-        seen = []
+        seen, last = [], {}
         with http.stream("GET", f"/v1/videos/{video}/events") as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             for line in stream.iter_lines():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WAIT_S = 1.0
-_PAUSE_S = 0.05
+_PAUSE_S = 0.02
 """Changes within it are told together."""
 
 

@@ -72,9 +72,18 @@ class Schema(BaseModel):
 def models(service: Shared, owner: Owner) -> ModelList:
     """Models that requests can name."""
     del owner
-    told = service.store.models()
-    named = {kind: [Named(id=name) for name in service.catalog.names(kind)] for kind in _PARTS}
-    return ModelList(data=[_model(name, told.get(name)) for name in service.catalog.names("models")], **named)
+    told, catalog = service.store.models(), service.catalog
+    return ModelList(
+        data=[_model(name, told.get(name)) for name in catalog.names("models")],
+        motion_adapters=_named(catalog.names("motion_adapters")),
+        vaes=_named(catalog.names("vaes")),
+        controls=_named(catalog.names("controls")),
+        embeddings=_named(catalog.names("embeddings")),
+    )
+
+
+def _named(names: list[str]) -> list[Named]:
+    return [Named(id=name) for name in names]
 
 
 def _model(name: str, told: SettingsView | None) -> ModelObject:

@@ -54,12 +54,13 @@ async def submit(
         MuybridgeError: something is wrong with it, or the queue is full.
     """
     kept = Kept(service, owner)
-    job = None
+    used: tuple[str, ...] = ()
     try:
         found = await fields(kept)
         job = await run_in_threadpool(_queued, service, found, kept, key, origin)
+        used = job.uploads
     finally:
-        await run_in_threadpool(kept.drop, () if job is None else job.uploads)
+        await run_in_threadpool(kept.drop, used)
     return job
 
 

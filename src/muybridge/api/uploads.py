@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -19,7 +19,9 @@ from muybridge.video.reading import read_frames
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=FAILS)
 
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
-_PICTURES = {200: {"content": {kind: {} for kind in _TYPES.values()}, "description": "The picture"}}
+_PICTURES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: {} for kind in _TYPES.values()}, "description": "The picture"}
+}
 
 
 @router.post("", openapi_extra=FILE_BODY)
