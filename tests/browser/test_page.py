@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser.served import run_to_its_end, serving
 
 from muybridge.video import read_request, read_video
 
@@ -130,6 +131,26 @@ def drop(page: Any, place: str, files: list[Path]) -> None:
         }""",
         [place, given],
     )
+
+
+def test_the_page_makes_what_the_command_line_makes(pages: Any, service: Any, tmp_path: Path) -> None:
+    page = pages()
+    page.fill("#prompt", "a blue heart spinning")
+    unfold(page, "sampling")
+    page.fill("#steps", "2")
+    page.fill("#seed", "31")
+    _, video = sent(page)
+    assert service.wait(video)["status"] == "completed"
+    by_page, by_call, by_command = (tmp_path / f"{name}.mp4" for name in ("page", "call", "command"))
+    by_page.write_bytes(service.content(video))
+    other = service.ask("a blue heart spinning", seed=31)
+    assert service.wait(other)["status"] == "completed"
+    by_call.write_bytes(service.content(other))
+    run_to_its_end("generate", "a blue heart spinning", "--steps", "2", "--seed", "31", "-o", str(by_command))
+
+    frames = read_video(by_page).frames
+    assert (frames == read_video(by_call).frames).all()
+    assert (frames == read_video(by_command).frames).all()
 
 
 def test_pictures_go_to_their_frames(pages: Any, service: Any, pictures: list[Path]) -> None:
@@ -452,6 +473,25 @@ def test_the_page_is_small(pages: Any) -> None:
     assert times["bytes"] <= 160_000
     csp = page.evaluate("fetch('').then((answer) => answer.headers.get('content-security-policy'))")
     assert re.search(r"default-src 'self'", csp)
+
+
+def test_the_page_asks_for_a_token_once(browser: Any, tmp_path: Path) -> None:
+    token = "a-token-of-twenty-letters"
+    with serving(tmp_path, "--workers", "0", MUYBRIDGE_TOKEN=token) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.fill("#token-input", "a-wrong-token-of-letters")
+        page.click("#token button")
+        page.wait_for_selector("#token-error:visible")
+        page.fill("#token-input", token)
+        page.click("#token button")
+        page.wait_for_selector("html[data-ready]")
+        page.reload()
+        page.wait_for_selector("html[data-ready]")
+        assert not page.is_visible("#token")
+        assert token not in page.evaluate("JSON.stringify({...localStorage}) + document.cookie")
+        context.close()
 
 
 @pytest.mark.skipif("MUYBRIDGE_PAGE_PICTURE" not in os.environ, reason="draws docs/page.png where it is asked to")

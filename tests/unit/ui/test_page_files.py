@@ -62,6 +62,15 @@ def test_text_never_becomes_markup() -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
 
 
+def test_sampling_methods_are_those_that_there_are() -> None:
+    from muybridge.sampling.schedulers import scheduler_names
+
+    listed = re.search(r"const SCHEDULERS = (\[[^\]]+\])", SCRIPTS["form.js"])
+
+    assert listed is not None
+    assert json.loads(listed[1]) == scheduler_names()
+
+
 def test_the_page_is_a_folder_of_the_package() -> None:
     assert Path(PAGE).resolve() == PAGE
     assert (PAGE / "index.html").is_file()

@@ -10,7 +10,7 @@ import { pickFiles, PICTURES, send, VIDEOS } from "./upload.js";
 
 const SHOWN_ELSEWHERE = new Set([
   "prompt", "negative_prompt", "conditions", "segments", "shape.num_frames", "shape.width", "shape.height", "shape.fit", "shape.fps",
-  "sampling.seed", "sampling.num_inference_steps", "sampling.guidance_scale", "motion.strength", "model.model", "model.motion_adapter", "model.loras",
+  "sampling.seed", "sampling.num_inference_steps", "sampling.guidance_scale", "sampling.scheduler", "motion.strength", "model.model", "model.motion_adapter", "model.loras",
 ]);
 const OF_THE_SERVICE = new Set(["model.device", "model.memory"]);
 const CONDITIONS_ELSEWHERE = new Set(["keyframes", "source", "mask"]);
