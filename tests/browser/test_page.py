@@ -297,10 +297,11 @@ def test_what_is_refused_is_said_at_its_field(pages: Any) -> None:
     assert "at least 1" in page.inner_text(".field:has(> .row > #steps) .field-error")
     page.fill("#steps", "")
     page.click('#ratios label:has-text("Exact")')
-    page.fill("#width", "63")
+    page.fill("#width", "0")
     page.click("#generate")
     page.wait_for_selector(".field-error:visible")
-    assert "63" in page.locator(".field-error:visible").inner_text()
+    assert page.get_attribute("#width", "aria-invalid") == "true"
+    assert "at least 1" in page.locator(".field-error:visible").inner_text()
 
 
 def test_videos_are_found_played_and_compared_in_step(pages: Any, two_videos: list[str]) -> None:

@@ -57,6 +57,10 @@ def test_modules_are_found_where_they_are_imported() -> None:
             )
 
 
+def test_all_modules_are_fetched_at_once() -> None:
+    assert re.findall(r'modulepreload" href="js/([\w.]+)"', HTML) == [name for name in SCRIPTS if name != "main.js"]
+
+
 def test_text_never_becomes_markup() -> None:
     for name, text in SCRIPTS.items():
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
