@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,18 +56,13 @@ def serve(
     _require_extra()
     api = _api_settings(host, given)
     settings = _service_settings(models, given)
-    devices = _devices(given["workers"], given["device"] or [])
-    if (ray_address := given["ray_address"]) is None:
-        _run(api, settings, (host, port), devices)
-        return
-    from muybridge.jobs.ray_workers import RayWorkers
-
-    workers = RayWorkers(settings, ray_address)
-    workers.start(given["workers"])
-    try:
-        _run(api, settings, (host, port), [])
-    finally:
-        workers.stop()
+    is_elsewhere = given["ray_address"] is not None
+    if is_elsewhere and given["device"]:
+        raise ConfigError("--device is about workers here; with --ray-address the cluster says which there are.")
+    devices = [] if is_elsewhere else _devices(given["workers"], given["device"] or [])
+    opened = _listening(host, port)
+    with contextlib.closing(opened), _working(settings, devices, given["ray_address"], given["workers"]):
+        _run(api, settings, opened, devices)
 
 
 def _api_settings(host: str, given: SettingsView) -> ApiSettings:
@@ -111,8 +109,6 @@ def _data_folder() -> Path:
 
 def _names(host: str, given: list[str], has_tokens: bool) -> tuple[str, ...]:
     """Names that it may be called by. A token guards from pages that reach it by names of their own making."""
-    import socket
-
     from muybridge.api.settings import LOCAL_HOSTS, is_local
 
     if is_local(host):
@@ -130,24 +126,45 @@ def _devices(workers: int | None, named: list[str]) -> list[str]:
     return [found[index % len(found)] for index in range(workers)]
 
 
-def _run(api: ApiSettings, settings: ServiceSettings, place: tuple[str, int], devices: list[str]) -> None:
-    from muybridge.api.app import create_app
-    from muybridge.api.server import Server, address_of, listening
-    from muybridge.jobs.planner import Planner
+@contextlib.contextmanager
+def _working(
+    settings: ServiceSettings, devices: list[str], ray_address: str | None, count: int | None
+) -> Iterator[None]:
+    """Workers here or on a cluster, and the housekeeping, for as long as the block lasts."""
     from muybridge.jobs.supervisor import Supervisor
+
+    with contextlib.ExitStack() as stack:
+        supervisor = Supervisor(settings, devices)
+        signal.signal(signal.SIGTERM, _exit)
+        supervisor.start()
+        stack.callback(supervisor.stop)
+        if ray_address is not None:
+            from muybridge.jobs.ray_workers import RayWorkers
+
+            workers = RayWorkers(settings, ray_address)
+            stack.callback(workers.stop)
+            workers.start(count)
+        yield
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    from muybridge.api.server import listening
+
+    return listening(host, port)
+
+
+def _run(api: ApiSettings, settings: ServiceSettings, opened: socket.socket, devices: list[str]) -> None:
+    from muybridge.api.app import create_app
+    from muybridge.api.server import Server, address_of
+    from muybridge.jobs.planner import Planner
     from muybridge.ui import page_folder
 
-    opened = listening(*place)
     store, files, catalog = settings.open_store(), settings.open_files(), settings.open_catalog()
     planner = Planner(settings, devices[0]) if devices else None
     app = create_app(api, store, files, catalog, planner, page_folder())
-    supervisor = Supervisor(settings, devices)
-    signal.signal(signal.SIGTERM, _exit)
-    supervisor.start()
     try:
         Server(app, lambda: output.print(f"Muybridge is at {address_of(opened)}  (Ctrl+C ends it)")).run([opened])
     finally:
-        supervisor.stop()
         if planner is not None:
             planner.close()
         store.close()
