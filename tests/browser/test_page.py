@@ -265,6 +265,7 @@ def test_the_queue_is_moved_edited_copied_and_cancelled_and_seen_elsewhere(pages
     until(elsewhere, "document.querySelectorAll('#queued .job').length === 3")
 
     until(page, "document.querySelector('#running .said').textContent.includes('left')", timeout=60_000)
+    page.wait_for_selector("#running .shot img")  # the preview
     began = time.monotonic()
     page.click(f'#running [data-id="{running}"] button:has-text("Cancel")')
     page.wait_for_selector(f"{card(running)}.cancelled")

@@ -26,9 +26,10 @@ function plain(given, definitions) {
   return found;
 }
 
-const words = (name) => name.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
+const capital = (text) => text.replace(/^./, (letter) => letter.toUpperCase());
+const words = (name) => capital(name.replaceAll("_", " "));
 const titleOf = (path, name) => t(`field.${path}`, {}, words(name));
-const hintOf = (path, field) => (has(`hint.${path}`) ? t(`hint.${path}`) : (field.description ?? "").replaceAll("`", ""));
+const hintOf = (path, field) => (has(`hint.${path}`) ? t(`hint.${path}`) : capital((field.description ?? "").replaceAll("`", "")));
 
 /** A value somewhere: of the draft by a path, or inside a condition. */
 class Place {
