@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser.served import run_to_its_end, serving
 
 from muybridge.video import read_request, read_video
 
@@ -132,6 +133,26 @@ def drop(page: Any, place: str, files: list[Path]) -> None:
     )
 
 
+def test_the_page_makes_what_the_command_line_makes(pages: Any, service: Any, tmp_path: Path) -> None:
+    page = pages()
+    page.fill("#prompt", "a blue heart spinning")
+    unfold(page, "sampling")
+    page.fill("#steps", "2")
+    page.fill("#seed", "31")
+    _, video = sent(page)
+    assert service.wait(video)["status"] == "completed"
+    by_page, by_call, by_command = (tmp_path / f"{name}.mp4" for name in ("page", "call", "command"))
+    by_page.write_bytes(service.content(video))
+    other = service.ask("a blue heart spinning", seed=31)
+    assert service.wait(other)["status"] == "completed"
+    by_call.write_bytes(service.content(other))
+    run_to_its_end("generate", "a blue heart spinning", "--steps", "2", "--seed", "31", "-o", str(by_command))
+
+    frames = read_video(by_page).frames
+    assert (frames == read_video(by_call).frames).all()
+    assert (frames == read_video(by_command).frames).all()
+
+
 def test_pictures_go_to_their_frames(pages: Any, service: Any, pictures: list[Path]) -> None:
     page = pages()
     page.fill("#prompt", "a red circle moving right")
@@ -244,6 +265,7 @@ def test_the_queue_is_moved_edited_copied_and_cancelled_and_seen_elsewhere(pages
     until(elsewhere, "document.querySelectorAll('#queued .job').length === 3")
 
     until(page, "document.querySelector('#running .said').textContent.includes('left')", timeout=60_000)
+    page.wait_for_selector("#running .shot img")  # the preview
     began = time.monotonic()
     page.click(f'#running [data-id="{running}"] button:has-text("Cancel")')
     page.wait_for_selector(f"{card(running)}.cancelled")
@@ -276,10 +298,11 @@ def test_what_is_refused_is_said_at_its_field(pages: Any) -> None:
     assert "at least 1" in page.inner_text(".field:has(> .row > #steps) .field-error")
     page.fill("#steps", "")
     page.click('#ratios label:has-text("Exact")')
-    page.fill("#width", "63")
+    page.fill("#width", "0")
     page.click("#generate")
     page.wait_for_selector(".field-error:visible")
-    assert "63" in page.locator(".field-error:visible").inner_text()
+    assert page.get_attribute("#width", "aria-invalid") == "true"
+    assert "at least 1" in page.locator(".field-error:visible").inner_text()
 
 
 def test_videos_are_found_played_and_compared_in_step(pages: Any, two_videos: list[str]) -> None:
@@ -454,20 +477,37 @@ def test_the_page_is_small(pages: Any) -> None:
     assert re.search(r"default-src 'self'", csp)
 
 
+def test_the_page_asks_for_a_token_once(browser: Any, tmp_path: Path) -> None:
+    token = "a-token-of-twenty-letters"
+    with serving(tmp_path, "--workers", "0", MUYBRIDGE_TOKEN=token) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.fill("#token-input", "a-wrong-token-of-letters")
+        page.click("#token button")
+        page.wait_for_selector("#token-error:visible")
+        page.fill("#token-input", token)
+        page.click("#token button")
+        page.wait_for_selector("html[data-ready]")
+        page.reload()
+        page.wait_for_selector("html[data-ready]")
+        assert not page.is_visible("#token")
+        assert token not in page.evaluate("JSON.stringify({...localStorage}) + document.cookie")
+        context.close()
+
+
 @pytest.mark.skipif("MUYBRIDGE_PAGE_PICTURE" not in os.environ, reason="draws docs/page.png where it is asked to")
 def test_picture_for_the_readme(pages: Any, service: Any) -> None:
     service.clear()
-    wishes = [
-        "a red circle moving left",
-        "a blue heart spinning",
-        "a green square growing",
-        "a yellow triangle moving up",
-    ]
-    for number, wish in enumerate(wishes):
-        service.wait(service.ask(wish, num_inference_steps=12, seed=number + 1), 600)
+    wishes = ("red circle moving left", "blue heart spinning", "green square growing")
+    made = [service.ask(f"a {wish}", num_inference_steps=12, seed=number) for number, wish in enumerate(wishes, 1)]
+    for video in made:
+        service.wait(video, 600)
     service.ask("a purple ring shrinking", num_inference_steps=40, seed=5)
     service.ask("an orange circle moving down", num_inference_steps=12, seed=6)
     page = pages(1280, 860, device_scale_factor=2, reduced_motion="no-preference")
-    until(page, "document.querySelector('#running .said')?.textContent.startsWith('Step 2')", timeout=120_000)
+    page.fill("#prompt", "a yellow triangle moving up")
+    until(page, "/^Step 2\\d/.test(document.querySelector('#running .said')?.textContent)", timeout=180_000)
     page.wait_for_selector("#running .shot img")
+    page.evaluate("document.activeElement.blur()")
     page.screenshot(path=os.environ["MUYBRIDGE_PAGE_PICTURE"])

@@ -63,6 +63,14 @@ def test_the_wheel_holds_the_package_and_its_model(site):
     assert "muybridge = muybridge.cli.main:main" in entry_points
 
 
+def test_the_wheel_holds_the_page(site):
+    def files(package: Path) -> set[str]:
+        page = package / "ui" / "page"
+        return {str(path.relative_to(page)) for path in page.rglob("*") if path.is_file()}
+
+    assert files(site / "muybridge") == files(REPOSITORY / "src" / "muybridge")
+
+
 def test_the_installed_program_makes_a_video(site, tmp_path):
     program = [sys.executable, "-c", "from muybridge.cli.main import main; main()"]
     prompt = "a red circle moving left"

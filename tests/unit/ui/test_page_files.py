@@ -57,9 +57,22 @@ def test_modules_are_found_where_they_are_imported() -> None:
             )
 
 
+def test_all_modules_are_fetched_at_once() -> None:
+    assert re.findall(r'modulepreload" href="js/([\w.]+)"', HTML) == [name for name in SCRIPTS if name != "main.js"]
+
+
 def test_text_never_becomes_markup() -> None:
     for name, text in SCRIPTS.items():
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
+
+
+def test_sampling_methods_are_those_that_there_are() -> None:
+    from muybridge.sampling.schedulers import scheduler_names
+
+    listed = re.search(r"const SCHEDULERS = (\[[^\]]+\])", SCRIPTS["form.js"])
+
+    assert listed is not None
+    assert json.loads(listed[1]) == scheduler_names()
 
 
 def test_the_page_is_a_folder_of_the_package() -> None:

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { $, toast } from "./dom.js";
-import { draft, useRequest } from "./draft.js";
+import { useRequest } from "./draft.js";
 import { reason } from "./errors.js";
 import { t } from "./i18n.js";
 import { takeSource, takeStarts } from "./slots.js";
@@ -13,11 +13,11 @@ const isPicture = (file) => /^image\/(png|jpeg)$/.test(file.type);
 /** Use what a file says of itself; one that says nothing is what to start from. */
 export async function takeFile(file) {
   try {
-    const { request, uploads = {} } = await api.settingsOf(file);
-    Object.assign(draft.uploads, uploads);
+    const { request, missing } = await api.settingsOf(file);
     useRequest(request);
     $("#prompt").focus();
-    toast(t("used"));
+    const names = missing.map((kind) => t(`field.conditions.${kind}`, {}, kind)).join(", ");
+    toast(missing.length ? t("drop.missing", { names }) : t("used"));
   } catch (error) {
     if (!(error instanceof api.Refusal)) throw error;
     if (error.status !== 400 && error.status !== 404) toast(reason(error), "error");

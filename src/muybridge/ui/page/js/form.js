@@ -17,6 +17,7 @@ const sourceFrames = () => draft.uploads[condition("source")?.video]?.num_frames
 /** Frames of the video that the draft stands for. */
 export const framesOfDraft = () => Number(read("shape.num_frames")) || sourceFrames() || facts().num_frames;
 
+const SCHEDULERS = ["ddim", "dpm++2m", "dpm++2m-karras", "euler", "euler-a", "euler-trailing", "lcm", "pndm", "unipc"];
 const TOY = ["left", "heart", "grow"];
 
 function showPrompt() {
@@ -88,6 +89,8 @@ function showLength() {
 }
 
 function showSampling() {
+  $("#scheduler").append(h("option", { value: "" }, t("scheduler.own")), ...SCHEDULERS.map((name) => h("option", { value: name }, name)));
+  bind($("#scheduler"), "sampling.scheduler");
   bindNumber($("#steps"), "sampling.num_inference_steps", () => facts().steps);
   bindNumber($("#steps-slider"), "sampling.num_inference_steps", () => facts().steps);
   bindNumber($("#guidance"), "sampling.guidance_scale", () => facts().guidance);

@@ -56,18 +56,26 @@ function showState() {
   say();
 }
 
+/** Signed in where that is needed, and knowing what there is to choose from. */
+async function begun() {
+  const { token_needed: isNeeded, signed_in: isKnown } = await api.session();
+  if (isNeeded && !isKnown) await askForToken();
+  await loadCatalog();
+}
+
 async function start() {
   applyTheme();
   showTheme();
+  let asking = null;
+  api.onSignIn(() => (asking ??= askForToken().finally(() => (asking = null))));
+  // Asked for at once, looked at when there are words to say what is wrong.
+  const known = begun();
+  known.catch(() => undefined);
   await loadLanguage();
   $("#language").value = language;
   $("#language").addEventListener("change", (event) => chooseLanguage(event.target.value));
-  let asking = null;
-  api.onSignIn(() => (asking ??= askForToken().finally(() => (asking = null))));
   try {
-    const { token_needed: isNeeded, signed_in: isKnown } = await api.session();
-    if (isNeeded && !isKnown) await askForToken();
-    await loadCatalog();
+    await known;
   } catch (error) {
     if (!(error instanceof api.Refusal)) throw error;
     toast(reason(error), "error");
@@ -82,6 +90,7 @@ async function start() {
   showState();
   acceptDrops();
   follow();
+  performance.mark("usable");
   whenModelsAreKnown(touch);
   await showGallery();
   document.documentElement.dataset.ready = "";

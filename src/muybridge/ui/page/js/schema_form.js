@@ -10,7 +10,7 @@ import { pickFiles, PICTURES, send, VIDEOS } from "./upload.js";
 
 const SHOWN_ELSEWHERE = new Set([
   "prompt", "negative_prompt", "conditions", "segments", "shape.num_frames", "shape.width", "shape.height", "shape.fit", "shape.fps",
-  "sampling.seed", "sampling.num_inference_steps", "sampling.guidance_scale", "motion.strength", "model.model", "model.motion_adapter", "model.loras",
+  "sampling.seed", "sampling.num_inference_steps", "sampling.guidance_scale", "sampling.scheduler", "motion.strength", "model.model", "model.motion_adapter", "model.loras",
 ]);
 const OF_THE_SERVICE = new Set(["model.device", "model.memory"]);
 const CONDITIONS_ELSEWHERE = new Set(["keyframes", "source", "mask"]);
@@ -26,9 +26,10 @@ function plain(given, definitions) {
   return found;
 }
 
-const words = (name) => name.replaceAll("_", " ").replace(/^./, (letter) => letter.toUpperCase());
+const capital = (text) => text.replace(/^./, (letter) => letter.toUpperCase());
+const words = (name) => capital(name.replaceAll("_", " "));
 const titleOf = (path, name) => t(`field.${path}`, {}, words(name));
-const hintOf = (path, field) => (has(`hint.${path}`) ? t(`hint.${path}`) : (field.description ?? "").replaceAll("`", ""));
+const hintOf = (path, field) => (has(`hint.${path}`) ? t(`hint.${path}`) : capital((field.description ?? "").replaceAll("`", "")));
 
 /** A value somewhere: of the draft by a path, or inside a condition. */
 class Place {
