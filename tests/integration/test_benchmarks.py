@@ -258,3 +258,19 @@ def test_more_than_the_disk_has_is_refused(
     with pytest.raises(SystemExit, match="more than there is"):
         full_size.main(["--build", str(tmp_path), "--family", "easyanimate"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_trainer_and_the_loop_by_hand_take_turns() -> None:
+    training = import_module("training")
+    seen: list[tuple[str, int]] = []
+
+    def source(name: str) -> Any:
+        return lambda index: seen.append((name, index)) or {}
+
+    turns = training.Turns(source("ours"), source("theirs"), lambda _: seen.append(("by hand", 0)) or 0.0)
+    for index in range(4):
+        turns(index)
+    assert seen[:4] == [("ours", 0), ("theirs", 0), ("by hand", 0), ("ours", 1)]
+    assert len(turns.hand_times) == 4
+    assert len(turns.trainer_times) == 3
+    assert training.compared(turns).keys() >= {"speed", "speed_cpu"}
