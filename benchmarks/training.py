@@ -153,7 +153,7 @@ def step_by_hand(name: str) -> Step:
             latents = latents.unflatten(0, pixels.shape[:2]).transpose(1, 2)
             states = text(input_ids=batch["input_ids"]).last_hidden_state
         noise = torch.randn(latents.shape)
-        timesteps = torch.randint(scheduler.config["num_train_timesteps"], (len(latents),))
+        timesteps: Any = torch.randint(scheduler.config["num_train_timesteps"], (len(latents),))
         noisy: Any = scheduler.add_noise(latents, noise, timesteps)
         said = unet(noisy, timesteps, encoder_hidden_states=states, frame_positions=batch["frame_positions"]).sample
         loss = F.mse_loss(said, scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise)

@@ -269,3 +269,19 @@ def test_previews_are_measured() -> None:
     assert 10 < likeness["preview_db"] < likeness["vae_db"]
     assert preview.cost(pipeline, found, 2)["webp_bytes"] > 100
     assert preview.share_of_denoising("demo/easyanimate", 2)["steps"] == 2
+
+
+def test_the_trainer_and_the_loop_by_hand_take_turns() -> None:
+    training = import_module("training")
+    seen: list[tuple[str, int]] = []
+
+    def source(name: str) -> Any:
+        return lambda index: seen.append((name, index)) or {}
+
+    turns = training.Turns(source("ours"), source("theirs"), lambda _: seen.append(("by hand", 0)) or 0.0)
+    for index in range(4):
+        turns(index)
+    assert seen[:4] == [("ours", 0), ("theirs", 0), ("by hand", 0), ("ours", 1)]
+    assert len(turns.hand_times) == 4
+    assert len(turns.trainer_times) == 3
+    assert training.compared(turns).keys() >= {"speed", "speed_cpu"}

@@ -123,7 +123,7 @@ def test_states_of_captions_are_those_of_the_text_encoder(pipeline: Any, folder:
 
 
 def test_a_text_encoder_that_learns_has_no_states_to_keep(pipeline: Any) -> None:
-    stage = SimpleNamespace(batch_size=1, seed=0)
+    stage: Any = SimpleNamespace(batch_size=1, seed=0)
     assert wanted_clips(pipeline, stage, 0.1, cached_by=TRAINING).text is not None
     assert wanted_clips(pipeline, stage, 0.1, cached_by=TRAINING, keeps_text=False).text is None
     assert wanted_clips(pipeline, stage, 0.1).text is None
