@@ -1,4 +1,4 @@
-"""A PostgreSQL of this machine for the time of the tests: Debian's, in a temporary folder, without waiting for disks."""
+"""A PostgreSQL of this machine for the time of the tests: Debian's, in a temporary folder, not waiting for disks."""
 
 from __future__ import annotations
 

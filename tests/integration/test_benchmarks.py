@@ -258,3 +258,14 @@ def test_more_than_the_disk_has_is_refused(
     with pytest.raises(SystemExit, match="more than there is"):
         full_size.main(["--build", str(tmp_path), "--family", "easyanimate"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_previews_are_measured() -> None:
+    preview = import_module("preview")
+    pipeline = preview.pipeline_of("demo/easyanimate")
+    found = preview.PreviewMap.load(preview.locate_model("demo/easyanimate") / "vae" / preview.FILE_NAME)
+    likeness = preview.likeness(pipeline, found, 1)
+    assert 10 < likeness["preview_db"] < likeness["vae_db"]
+    assert preview.cost(pipeline, found, 2)["webp_bytes"] > 100
+    assert preview.share_of_denoising("demo/easyanimate", 2)["steps"] == 2

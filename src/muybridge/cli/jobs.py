@@ -19,6 +19,8 @@ app = typer.Typer(no_args_is_help=True, help="See and steer the jobs of a servic
 Data = Annotated[Path | None, typer.Option(help="Folder of the service; ~/.local/share/muybridge by default.")]
 Store = Annotated[str | None, typer.Option(envvar="MUYBRIDGE_STORE", help="Jobs elsewhere: postgresql://HOST/NAME.")]
 Id = Annotated[str, typer.Argument(help="Of the job, as in video_..., or how it begins.")]
+_SHOWN = 14
+"""Letters of an id in a table: enough to name it by."""
 _FIELDS = (
     *("id", "status", "model", "created", "started", "finished", "progress", "step", "steps", "phase", "eta_seconds"),
     *("priority", "attempts", "worker", "error_code", "error_message", "width", "height", "num_frames", "fps", "seed"),
@@ -51,9 +53,13 @@ def listing(
     from rich.table import Table
 
     table = Table("id", "status", "model", "prompt", "", box=None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"  # what is cut off cannot be copied
     for job in found:
-        table.add_row(job.id, _said(job), job.model, _short(job.text or str(job.request.get("prompt", ""))), _note(job))
-    output.print(table)
+        table.add_row(
+            job.id[:_SHOWN], _said(job), job.model, _short(job.text or str(job.request.get("prompt", ""))), _note(job)
+        )
+    output.print(table, soft_wrap=False)
     counts = opened.counts().by_status
     output.print(", ".join(f"{number} {name}" for name, number in counts.items()) + f"; {len(workers)} workers")
 

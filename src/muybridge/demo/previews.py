@@ -11,16 +11,17 @@ from torch import Tensor
 from muybridge.demo import render, world
 from muybridge.demo.batches import to_pixels
 from muybridge.pipelines import VideoPipeline
+from muybridge.vae.codec import frames_per_latent
 from muybridge.vae.preview_map import PreviewMap, PreviewSums
 
 FIT_SEED, HELD_OUT_SEED = 11, 12
 
 
-def fit_preview(pipeline: VideoPipeline, num_clips: int = 240, seed: int = FIT_SEED) -> PreviewMap:
+def fit_preview(pipeline: VideoPipeline, num_clips: int = 40, seed: int = FIT_SEED) -> PreviewMap:
     """The map of a demo's VAE, fitted to clips of training scenes and their latents."""
     sums = PreviewSums()
     for latents, frames in encoded_clips(pipeline, num_clips, seed):
-        sums.add(latents, frames)
+        sums.add(latents, frames, frames_per_latent(pipeline.codec))
     return sums.solve()
 
 

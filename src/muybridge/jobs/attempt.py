@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from muybridge.errors import Cancelled, StoreError
+from muybridge.errors import Cancelled, MuybridgeError, StoreError
 from muybridge.jobs.files import FileStore
 from muybridge.jobs.record import Beat, Job, Progress
 from muybridge.jobs.store import JobStore
@@ -74,11 +74,20 @@ class Attempt:
             Cancelled: the job is not to go on, for whatever reason.
         """
         self.check()
-        if self._shows_previews and report.preview is not None and (picture := report.preview()) is not None:
-            self._files.put_preview(self.job.id, picture.webp())
-            self._preview_step = report.step
+        if self._shows_previews and report.preview is not None:
+            self._show(report.preview(), report.step)
         with self._lock:
             self._progress = self._progress_of(report)
+
+    def _show(self, picture: Picture | None, step: int) -> None:
+        if picture is None:
+            return
+        try:
+            self._files.put_preview(self.job.id, picture.webp())
+        except MuybridgeError as error:  # no reason to make no video
+            _log.warning("There is no preview of %s: %s", self.job.id, error)
+        else:
+            self._preview_step = step
 
     def check(self) -> None:
         """Whether to go on.

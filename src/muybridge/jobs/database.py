@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from muybridge.errors import StoreError
 from muybridge.jobs import tables
@@ -169,15 +170,22 @@ def open_database(url: str) -> Database:
     """
     parsed = _parsed(url)
     try:
-        engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+        is_file = parsed.get_backend_name() == "sqlite"
+        # As many as a server answers with at once, and not what a database has for all who share it.
+        room = {"pool_size": 10, "max_overflow": 40} if is_file else {"pool_size": 5, "max_overflow": 15}
+        engine = create_engine(parsed, pool_pre_ping=not is_file, **room)
     except (NoSuchModuleError, ImportError) as error:
         raise StoreError(
             f"A store at {_shown(parsed)} needs a driver that is not installed ({error}). Install muybridge[postgres]."
         ) from error
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine, parsed)
-    with _explained(_shown(parsed)):
-        _make_tables(engine, parsed)
+    try:
+        with _explained(_shown(parsed)):
+            _make_tables(engine, parsed)
+    except StoreError:
+        engine.dispose()
+        raise
     return Database(engine, parsed)
 
 
@@ -227,6 +235,8 @@ def _prepare_sqlite(engine: Engine, url: URL) -> None:
 def _explained(url: str = "") -> Iterator[None]:
     try:
         yield
+    except PoolTimeout as error:
+        raise StoreError("The store of jobs is used by too many at once. Try again.") from error
     except DBAPIError as error:
         where = f" at {url}" if url else ""
         said = " ".join(str(error.orig).split())

@@ -15,27 +15,29 @@ ORDER = (_j.priority.desc(), _j.position, _j.number)
 MOST_SKIPS = 4
 """How many jobs behind the first one may go before it because their model is loaded."""
 MOST_WAIT_S = 120.0
-"""Likewise, for how long after it came."""
+"""Likewise, for how long after the first of them."""
 
 
 def choose(connection: Connection, loaded: Sequence[str], now: float, revision: int) -> str | None:
     """The id of the job to begin now; None where none waits.
 
     The first of the queue, or one of its priority whose model is loaded, unless the first has been passed over too
-    often or waits too long.
+    often or for too long.
     """
-    waiting = select(_j.id, _j.model, _j.priority, _j.skips, _j.created).where(_j.status == "queued")
+    waiting = select(_j.id, _j.model, _j.priority, _j.skips, _j.skipped_at).where(_j.status == "queued")
     first = connection.execute(waiting.order_by(*ORDER).limit(1)).first()
     if first is None:
         return None
-    may_wait = first.skips < MOST_SKIPS and now - first.created < MOST_WAIT_S
+    since = now if first.skipped_at is None else first.skipped_at
+    may_wait = first.skips < MOST_SKIPS and now - since <= MOST_WAIT_S
     if not loaded or first.model in loaded or not may_wait:
         return first.id
     alike = waiting.where(_j.priority == first.priority, _j.model.in_(list(loaded)))
     preferred = connection.execute(alike.order_by(*ORDER).limit(1)).first()
     if preferred is None:
         return first.id
-    connection.execute(update(tables.jobs).where(_j.id == first.id).values(skips=_j.skips + 1, revision=revision))
+    skipped = {"skips": _j.skips + 1, "skipped_at": since, "revision": revision}
+    connection.execute(update(tables.jobs).where(_j.id == first.id).values(skipped))
     return preferred.id
 
 

@@ -93,7 +93,8 @@ class RayWorkers:
         needs: SettingsDict = {"num_gpus": 1} if cards else {"num_cpus": 1}
         wanted = (cards or 1) if count is None else count
         # Of two threads one works, and the other hears of the end.
-        kind = self._ray.remote(max_restarts=-1, max_task_retries=-1, max_concurrency=4, **needs)(_RayWorker)
+        remote: Any = self._ray.remote
+        kind = remote(max_restarts=-1, max_task_retries=-1, max_concurrency=4, **needs)(_RayWorker)
         line = self._settings.to_line()
         for _ in range(wanted):
             actor = kind.remote(line, "cuda" if cards else "cpu")

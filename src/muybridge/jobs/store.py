@@ -234,6 +234,7 @@ class JobStore:
                 "position": float(revision),
                 "attempts": 0,
                 "skips": 0,
+                "skipped_at": None,
                 "cancel_requested": False,
                 "expires": None,
                 **dict.fromkeys(("error_code", "error_message", "started", "finished")),

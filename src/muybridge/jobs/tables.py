@@ -45,6 +45,7 @@ jobs = Table(
     Column("position", Float, nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("skips", Integer, nullable=False, default=0),
+    Column("skipped_at", Float),
     Column("worker", String(128)),
     Column("lease_until", Float),
     Column("cancel_requested", Boolean, nullable=False, default=False),

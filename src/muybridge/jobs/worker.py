@@ -233,7 +233,8 @@ class Worker:
     def _pulse(self) -> None:
         """Signs of life, of the worker and of its job."""
         last, said = 0.0, ""
-        while not self._stopping.wait(_TICK_S) or self._attempt is not None:
+        while not self._stopping.is_set() or self._attempt is not None:
+            time.sleep(_TICK_S)
             attempt = self._attempt
             if attempt is not None:
                 attempt.tick()

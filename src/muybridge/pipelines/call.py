@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from torch import Tensor
 
 from muybridge.pipelines.base import OutputType, StepCallback
+from muybridge.pipelines.progress import OnProgress
 from muybridge.request import Condition, FreeInit, Inputs, Picture, Positions, WindowSettings
 
 
@@ -63,4 +64,5 @@ class CallSettings(TypedDict, total=False):
     output_type: OutputType
     callback_on_step_end: StepCallback | None
     batched_guidance: bool | None
+    on_progress: OnProgress | None
     inputs: Inputs | None

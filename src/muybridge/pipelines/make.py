@@ -23,7 +23,7 @@ from muybridge.types import SettingsDict
 from muybridge.vae.frames import to_uint8
 from muybridge.video import Video
 
-_OPTIONS = ("inputs", "num_videos_per_prompt", "output_type", "callback_on_step_end", "batched_guidance")
+_OPTIONS = ("inputs", "num_videos_per_prompt", "output_type", "callback_on_step_end", "batched_guidance", "on_progress")
 
 
 class VideoPipeline(PipelineBase):
@@ -54,7 +54,8 @@ class VideoPipeline(PipelineBase):
                   `motion_condition`, `prompt_embeds` and its like, `original_size` and its like: the keywords of
                   the kinds in `muybridge.conditioning.kinds`, and of those that other packages bring;
                 - `conditions`: conditions as values, beside those of the keywords above;
-                - `num_videos_per_prompt`, `output_type`, `callback_on_step_end`, `batched_guidance`: see `make`.
+                - `num_videos_per_prompt`, `output_type`, `callback_on_step_end`, `batched_guidance`, `on_progress`: see
+                  `make`.
 
         Raises:
             MuybridgeError: as `make`.

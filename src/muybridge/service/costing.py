@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from muybridge.pipelines.placing import bytes_allowed, choices_for
 from muybridge.pipelines.planning import PartialShape, plan_wishes
 from muybridge.pipelines.wishes import wishes_of
 from muybridge.request import GenerateRequest, Inputs
-from muybridge.runtime.plan import choose_run
+from muybridge.runtime.plan import PlannedRun, choose_run
 from muybridge.service.asked import controls_of, shape_of, wish_of
 
 
@@ -58,31 +59,43 @@ def cost_of(request: GenerateRequest, device: torch.device, inputs: Inputs) -> C
     budget = bytes_allowed("max" if asked in (None, "auto") else asked, device)
     guided, ways = request.sampling.guidance_scale != 1.0, "cuda" if wish.memory is None else device.type
     choices, shape = choices_for(wish, device), shape_of(request, inputs)
+    found = Cost(0, budget, fits=True)
     for each in (*smaller_shapes(shape), shape):
         with warnings.catch_warnings(action="ignore"):  # making the video gives them
             runs = plan_wishes(wishes, each, guided=guided, device=ways, choices=choices, enough=budget).runs
-        if budget is None:
-            return Cost(runs[0].peak, None, fits=True)
-        try:
-            run = choose_run(runs, budget)
-        except ConfigError as error:
-            least = str(error) if each is shape else f"{error} That is for {_in_words(each)}; more was asked for."
-            return Cost(min(run.peak for run in runs), budget, fits=False, least=least)
-    return Cost(run.peak, budget, fits=True)
+        found = _cost(runs, budget)
+        if not found.fits:
+            return found if each is shape else replace(found, least=f"{found.least} That is for {_in_words(each)}.")
+    return found
+
+
+def _cost(runs: Sequence[PlannedRun], budget: int | None) -> Cost:
+    if budget is None:
+        return Cost(runs[0].peak, None, fits=True)
+    try:
+        return Cost(choose_run(runs, budget).peak, budget, fits=True)
+    except ConfigError as error:
+        return Cost(min(run.peak for run in runs), budget, fits=False, least=str(error))
 
 
 def smaller_shapes(shape: PartialShape) -> list[PartialShape]:
     """Of a giant, from small to large: what does not fit at half its size does not fit, and is known soon."""
     found: list[PartialShape] = []
-    frames, height, width = shape.num_frames or 1, shape.height or 512, shape.width or 512
-    while frames * height * width > _SMALL:
-        if frames > 4 * _STEP_FRAMES:
-            frames = _halved(frames, _STEP_FRAMES)
-        else:
-            height, width = _halved(height, _STEP_PIXELS), _halved(width, _STEP_PIXELS)
-        sides = (shape.height and height, shape.width and width)
-        found.append(replace(shape, num_frames=shape.num_frames and frames, height=sides[0], width=sides[1]))
+    while (less := _less(shape)) != shape:
+        found.append(less)
+        shape = less
     return found[::-1]
+
+
+def _less(shape: PartialShape) -> PartialShape:
+    """About half of a giant, or all of what is none."""
+    frames, height, width = shape.num_frames or 1, shape.height or 512, shape.width or 512
+    if frames * height * width <= _SMALL:
+        return shape
+    if frames > 4 * _STEP_FRAMES:
+        return replace(shape, num_frames=_halved(frames, _STEP_FRAMES))
+    height, width = (each and _halved(each, _STEP_PIXELS) for each in (shape.height, shape.width))
+    return replace(shape, height=height, width=width)
 
 
 def _halved(count: int, step: int) -> int:
@@ -91,4 +104,4 @@ def _halved(count: int, step: int) -> int:
 
 def _in_words(shape: PartialShape) -> str:
     frames = "" if shape.num_frames is None else f"{shape.num_frames} frames of "
-    return f"{frames}{shape.width or 'the usual width'} x {shape.height or 'the usual height'}"
+    return f"{frames}{shape.width or 'the usual width'} x {shape.height or 'the usual height'}, and more was asked for"

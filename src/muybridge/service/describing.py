@@ -12,10 +12,10 @@ from muybridge.types import SettingsDict
 def describe_model(model: str | ModelChoice) -> SettingsDict:
     """A model as plain values.
 
-    `family` is the name of it. Where the family says more: `takes` (names of what the model can do), `networks` (roles, such as keyframes, for which it brings the network that AnimateDiff
-    needs), `settings` (that only some models have), `default` (what it makes of a request that says nothing),
-    `frames_at_once`, `is_continued` (whether longer videos are made in segments), and `size_multiple` and
-    `frame_multiple`, of which sizes and numbers of frames are.
+    `family` is the name of it. Where the family says more: `takes` (names of what the model can do), `networks` (roles,
+    such as keyframes, for which it brings the network that AnimateDiff needs), `settings` (that only some models have),
+    `default` (what it makes of a request that says nothing), `frames_at_once`, `is_continued` (whether longer videos
+    are made in segments), and `size_multiple` and `frame_multiple`, of which sizes and numbers of frames are.
 
     Raises:
         CheckpointError: no such model, or one that makes no videos.

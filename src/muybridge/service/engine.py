@@ -30,6 +30,7 @@ from muybridge.service.public_record import PublicNames
 from muybridge.service.reporting import Report, Reporter
 from muybridge.service.warm_models import WarmModels
 from muybridge.types import SettingsDict, SettingsView
+from muybridge.vae.codec import frames_per_latent
 from muybridge.video import Video, check_writable
 
 __all__ = ["Cost", "Engine", "GenerationResult", "Preview", "Report"]
@@ -227,7 +228,8 @@ class Engine:
         whole = request.model_copy(update={"segments": None})
         video: Video = pipeline.make(whole, inputs=order.inputs, on_progress=reporter.on_progress)
         if reporter.latents is not None and self._previews.is_wanted(request.model):
-            self._previews.learn(request.model, reporter.latents[0], video.frames)
+            per_latent = frames_per_latent(pipeline.codec)
+            self._previews.learn(request.model, reporter.latents[0], video.frames, per_latent)
         reporter.enter("write")
         record = video.request or {}
         settings = dict(record) if names is None else names.in_record(record)

@@ -30,6 +30,6 @@ def generate_file(
     Raises:
         MuybridgeError: anything the user can mend; no file is left behind then.
     """
-    return Engine(shows_progress=show_progress).run(
+    return Engine(shows_progress=show_progress, learns_previews=False).run(
         request, output, inputs=inputs, embed_request=embed_request, redo=redo, redo_following=redo_following
     )

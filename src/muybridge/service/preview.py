@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LEAST_SECONDS = 0.5
 _SHARE = 1 / 40
 """Of the time, that previews may take."""
-_ENOUGH_VIDEOS = 20
+_ENOUGH_VIDEOS = 8
 """A map of fewer knows their backgrounds and no others."""
 _QUALITY = 75
 
@@ -139,18 +139,19 @@ class PreviewMaps:
         """Whether a finished video of a model would teach something."""
         return self._learns and self.of(choice) is None
 
-    def learn(self, choice: ModelChoice, latents: Tensor, frames: npt.NDArray[np.uint8]) -> None:
+    def learn(self, choice: ModelChoice, latents: Tensor, frames: npt.NDArray[np.uint8], per_latent: int) -> None:
         """Learn from a finished video; what cannot be learned from is passed over.
 
         Args:
             choice: its model.
             latents: `[c, n, h, w]`.
             frames: `uint8 [f, h, w, 3]`.
+            per_latent: frames that a latent stands for.
         """
         key = _vae_of(choice)
         sums = self._sums.setdefault(key, PreviewSums())
         try:
-            sums.add(latents, frames)
+            sums.add(latents, frames, per_latent)
             if (file := self._file(key)) is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 sums.save(file)

@@ -69,3 +69,8 @@ class Codec(Protocol):
             NonFiniteError: NaN or infinite values.
         """
         ...
+
+
+def frames_per_latent(codec: Codec) -> int:
+    """Frames that a latent frame stands for, but perhaps the first."""
+    return codec.frame_multiple // (codec.latents_per_piece or 1)

@@ -117,18 +117,19 @@ class PreviewSums:
         self._cross = torch.zeros(0, 0, dtype=torch.float64)
 
     @torch.no_grad()
-    def add(self, latents: Tensor, frames: npt.NDArray[np.uint8]) -> None:
+    def add(self, latents: Tensor, frames: npt.NDArray[np.uint8], frames_per_latent: int = 1) -> None:
         """Add a video.
 
         Args:
             latents: `[c, n, h, w]`, scaled as the backbone sees them.
             frames: that they stand for, `uint8 [f, h, w, 3]`.
+            frames_per_latent: that a latent stands for; the first may stand for fewer.
 
         Raises:
             ShapeError: frames that are no multiple of the latents, or other multiples than before.
         """
-        given = latents.detach().cpu().float().transpose(0, 1)
-        patch, per_latent = _factors(given, frames)
+        given, per_latent = latents.detach().cpu().float().transpose(0, 1), frames_per_latent
+        patch = _patch(given, frames, per_latent)
         if self.num_videos and (patch, per_latent) != (self._patch, self._frames_per_latent):
             raise ShapeError("Videos of several VAEs make no map; keep their sums apart.")
         inputs, targets = _rows(given, frames, patch, per_latent)
@@ -184,23 +185,23 @@ def _divisors(number: int) -> list[int]:
     return [each for each in range(1, number + 1) if number % each == 0]
 
 
-def _factors(latents: Tensor, frames: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Pixels of a side, and frames, that a latent stands for; a lone first frame has a latent of its own."""
+def _patch(latents: Tensor, frames: npt.NDArray[np.uint8], per_latent: int) -> int:
+    """Pixels of a side that a latent stands for; a lone first frame has a latent of its own."""
     num_latents, _, height, width = latents.shape
-    patch, per_latent = frames.shape[1] // height, -(-len(frames) // num_latents)
-    if frames.shape[1:3] != (height * patch, width * patch):
+    patch, lacking = frames.shape[1] // height, num_latents * per_latent - len(frames)
+    if frames.shape[1:3] != (height * patch, width * patch) or not 0 <= lacking < per_latent:
         raise ShapeError(f"Frames {list(frames.shape)} are no multiple of latents {list(latents.shape)}.")
-    return patch, per_latent
+    return patch
 
 
 def _rows(latents: Tensor, frames: npt.NDArray[np.uint8], patch: int, per_latent: int) -> tuple[Tensor, Tensor]:
-    """Inputs `[rows, 9c + 1]` and targets `[rows, t * 3 * p * p]` of a video, at most some thousand."""
-    windows = F.unfold(F.pad(latents, (1, 1, 1, 1), mode="replicate"), 3).transpose(1, 2).flatten(0, 1)
+    """Inputs `[rows, 9c + 1]` and targets `[rows, t * 3 * p * p]` of some latent frames of a video, evenly chosen."""
+    count, _, height, width = latents.shape
+    first = len(frames) - count * per_latent  # below 0 where the first latent stands for fewer frames
+    chosen = range(1 if first < 0 and count > 1 else 0, count, -(-count * height * width // _ROWS_PER_VIDEO))
+    windows = F.unfold(F.pad(latents[chosen], (1, 1, 1, 1), mode="replicate"), 3).transpose(1, 2).flatten(0, 1)
     inputs = torch.cat([windows, torch.ones(len(windows), 1)], dim=1).double()
-    pixels = torch.from_numpy(frames).movedim(-1, 1).double().div_(255)
-    lacking = len(latents) * per_latent - len(pixels)
-    pixels = torch.cat([pixels[:1].expand(lacking, -1, -1, -1), pixels])
-    patches = F.pixel_unshuffle(pixels, patch).unflatten(0, (len(latents), per_latent)).flatten(1, 2)
-    targets = patches.flatten(2).transpose(1, 2).flatten(0, 1)
-    step = max(1, len(inputs) // _ROWS_PER_VIDEO)
-    return inputs[::step], targets[::step]
+    shown = [max(0, first + index * per_latent + place) for index in chosen for place in range(per_latent)]
+    pixels = torch.from_numpy(frames[shown]).movedim(-1, 1).double().div_(255)
+    patches = F.pixel_unshuffle(pixels, patch).unflatten(0, (len(chosen), per_latent)).flatten(1, 2)
+    return inputs, patches.flatten(2).transpose(1, 2).flatten(0, 1)

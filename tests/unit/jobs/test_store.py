@@ -122,13 +122,13 @@ def test_loaded_models_go_first_but_not_for_ever(store: JobStore, monkeypatch: p
     insert(store, *"123456", model="a")
     assert taken(store, 8, ("a",)) == ["1", "2", "3", "4", "other", "5", "6"]
     insert(store, "other", model="b")
-    insert(store, "7", model="a")
+    insert(store, "7", "8", model="a")
     monkeypatch.setattr(queue_order, "MOST_WAIT_S", 0.0)
-    assert taken(store, 2, ("a",)) == ["other", "7"]
+    assert taken(store, 3, ("a",)) == ["7", "other", "8"]
     monkeypatch.undo()
     store.insert(new("urgent", model="b", priority=1))
-    insert(store, "8", model="a")
-    assert taken(store, 2, ("a",)) == ["urgent", "8"]
+    insert(store, "9", model="a")
+    assert taken(store, 2, ("a",)) == ["urgent", "9"]
 
 
 def test_one_key_makes_one_job(store: JobStore) -> None:

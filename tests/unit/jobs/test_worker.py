@@ -133,7 +133,7 @@ def test_a_model_that_is_gone(service: Service, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_while_a_result_is_put_in_place(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, target: Path) -> None:
+    def full(*_: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)

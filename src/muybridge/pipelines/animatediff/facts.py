@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from muybridge.checkpoints import read_model_index
@@ -26,7 +28,7 @@ def facts(wishes: Wishes) -> ModelFacts:
     Raises:
         CheckpointError: it cannot be read, or is something else.
     """
-    parts = skeleton(wishes).make(torch.float32, "meta")
+    parts: Any = skeleton(wishes).make(torch.float32, "meta")
     vae, unet = parts["vae"], parts["unet"]
     factors = ScaleFactors(2 ** (len(vae.config["block_out_channels"]) - 1))
     steps, guidance = _defaults(wishes)

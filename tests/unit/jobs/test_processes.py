@@ -1,0 +1,142 @@
+"""Processes of a service: what they need to start, and who looks after them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.unit.jobs.engines import wait_for
+
+from muybridge.errors import ConfigError
+from muybridge.jobs import supervisor as supervisor_module
+from muybridge.jobs.planner import Planner
+from muybridge.jobs.process_settings import ServiceSettings
+from muybridge.jobs.record import Job, New
+from muybridge.jobs.store import JobStore, Search
+from muybridge.jobs.supervisor import Supervisor, checked_devices, devices_here
+
+REQUEST = {
+    "prompt": "a red circle moving left",
+    "sampling": {"num_inference_steps": 1, "guidance_scale": 1.0, "seed": 1},
+    "shape": {"num_frames": 2, "width": 32, "height": 32},
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServiceSettings:
+    return ServiceSettings(str(tmp_path / "jobs.db"), str(tmp_path / "files"), lease_seconds=10.0)
+
+
+def test_no_torch_is_needed_to_keep_jobs() -> None:
+    rooms = "store, files, catalog, resolving, worker, worker_process, supervisor, planner, cleaning, ray_workers"
+    names = ", ".join(f"muybridge.jobs.{each.strip()}" for each in rooms.split(","))
+    code = f"import sys, {names}; sys.exit(any(name in sys.modules for name in ('torch', 'fastapi', 'ray')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_settings_go_through_a_pipe(settings: ServiceSettings) -> None:
+    assert ServiceSettings.from_line(settings.to_line()) == settings
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert devices_here() == ["cuda:0", "cuda:1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices_here() == ["cpu"]
+    assert checked_devices(["cuda:0", "cpu"]) == ["cuda:0", "cpu"]
+    with pytest.raises(ConfigError, match="no device 'gpu'"):
+        checked_devices(["gpu"])
+
+
+def test_a_process_that_cannot_start_is_tried_again_after_a_while(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[float] = []
+
+    class Failing(subprocess.Popen[str]):
+        def __init__(self, _: object, **values: object) -> None:
+            started.append(0.0)
+            super().__init__([sys.executable, "-S", "-c", "raise SystemExit(2)"], stdin=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr(supervisor_module.subprocess, "Popen", Failing)
+    monkeypatch.setattr(supervisor_module, "_TICK_S", 0.01)
+    monkeypatch.setattr(supervisor_module, "_FIRST_PAUSE_S", 0.05)
+    supervisor = Supervisor(settings, ["cpu"])
+    supervisor.start()
+    wait_for(lambda: len(started) >= 3)
+    supervisor.stop()
+    assert supervisor._places[0].pause > 0.1
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced(settings: ServiceSettings) -> None:
+    store = settings.open_store()
+    jobs = [store.insert(New("me", REQUEST, "demo/animatediff")) for _ in range(3)]
+    supervisor = Supervisor(settings, ["cpu"])
+    supervisor.start()
+    try:
+        wait_for(lambda: _done(store) == 1, 240)
+        (killed,) = supervisor.process_ids
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: _done(store) == 3, 240)
+        assert supervisor.process_ids != [killed]
+    finally:
+        supervisor.stop()
+    assert store.workers() == []
+    assert {job.status for job in store.page()[0]} == {"completed"}
+    assert max(_now(store, job).attempts for job in jobs) <= 2
+    assert set(store.models()) == {"demo/animatediff", "demo/easyanimate"}
+    assert {job.seed for job in store.page(Search())[0]} == {1}
+
+
+@pytest.mark.slow
+def test_costs_are_told_by_a_process(settings: ServiceSettings) -> None:
+    planner = Planner(settings, "cpu")
+    try:
+        cost = planner.cost(REQUEST)
+        assert cost is not None
+        assert cost["fits"]
+        assert cost["peak_bytes"] > 0
+        assert planner.cost({**REQUEST, "prompt": "another"}) is cost
+        with pytest.raises(ConfigError, match="multiples of 4"):
+            planner.cost({**REQUEST, "shape": {"width": 33, "height": 33}})
+    finally:
+        planner.close()
+
+
+@pytest.mark.slow
+def test_workers_on_a_ray_cluster(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="there is no ray here")
+    from muybridge.jobs.ray_workers import RayWorkers
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    paths = os.pathsep.join(each for each in sys.path if each)
+    monkeypatch.setenv("PYTHONPATH", paths)
+    store = settings.open_store()
+    for _ in range(4):
+        store.insert(New("me", REQUEST, "demo/animatediff"))
+    workers = RayWorkers(settings, num_cpus=1, object_store_memory=80 * 2**20)
+    try:
+        workers.start()
+        wait_for(lambda: _done(store) == 1, 400)
+        killed = workers.process_ids()
+        os.kill(killed[0], signal.SIGKILL)
+        wait_for(lambda: store.reap() is not None and _done(store) == 4, 400)
+        assert workers.process_ids() != killed
+    finally:
+        workers.stop()
+    assert {job.status for job in store.page()[0]} == {"completed"}
+
+
+def _done(store: JobStore) -> int:
+    return store.counts().by_status["completed"]
+
+
+def _now(store: JobStore, job: Job) -> Job:
+    found = store.get(job.id)
+    assert found is not None
+    return found
