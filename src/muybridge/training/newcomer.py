@@ -38,8 +38,8 @@ class ClipsRun:
         caption: of clips that have none.
         trigger: a word that stands before every caption, and later in prompts.
         steps: optimizer steps; by default by the number of clips.
-        prior: what is to stay as it is: `model` for what the model can do, a text file of prompts, a folder of clips, or
-            `off`.
+        prior: what is to stay as it is: `model` for what the model can do, a text file of prompts, a folder of clips,
+            or `off`.
     """
 
     clips: Path
