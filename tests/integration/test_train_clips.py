@@ -33,7 +33,7 @@ def test_one_command_makes_a_lora_and_says_what_it_chose(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ("--set", "batch_size=1", "--set", "rank=4", "--set", "num_frames=2")
-    asked = ("--clips", clips, "--steps", 1, "--trigger", "sks", "--prior", "off", "-o", tmp_path)
+    asked = ("--clips", clips, "--steps", 1, "--trigger", "sks", "-o", tmp_path)
     assert run(*asked, *small, "--set", "evaluation.every=null") == 0
     said = capsys.readouterr()
     assert "16 clips and pictures for demo/animatediff" in said.err
@@ -55,7 +55,7 @@ def test_a_finished_run_is_not_of_other_clips(clips: Path, tmp_path: Path, capsy
     own.mkdir()
     for path in sorted(clips.iterdir())[:4]:
         shutil.copy(path, own)
-    path, _ = write_run_file(ClipsRun(own, steps=2, prior="off"), tmp_path / "run")
+    path, _ = write_run_file(ClipsRun(own, steps=2), tmp_path / "run")
     small = ("batch_size=1", "rank=2", "num_frames=2", "evaluation.every=null")
     asked = (path, "-o", path.parent, *(part for each in small for part in ("--set", each)))
     assert run(*asked, "--until", 1) == 0

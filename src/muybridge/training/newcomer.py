@@ -18,6 +18,8 @@ from muybridge.types import SettingsDict
 
 ClipMethod = Literal["lora", "motion", "motion-lora"]
 CLIP_METHODS: tuple[ClipMethod, ...] = get_args(ClipMethod)
+MODEL = "model"
+"""As a prior: what the model can do."""
 _LOOKS = 2
 _SAMPLES = 2
 _ENOUGH, _HELD_OUT = 10, 0.1
@@ -36,8 +38,8 @@ class ClipsRun:
         caption: of clips that have none.
         trigger: a word that stands before every caption, and later in prompts.
         steps: optimizer steps; by default by the number of clips.
-        prior: what a LoRA is to leave as it is: a text file of prompts, or a folder of clips; `off` for nothing. By
-            default what the model can do, where it takes minutes to make clips of that and not hours.
+        prior: what is to stay as it is: `model` for what the model can do, a text file of prompts, a folder of clips,
+            or `off`.
     """
 
     clips: Path
@@ -46,7 +48,7 @@ class ClipsRun:
     caption: str | None = None
     trigger: str | None = None
     steps: int | None = None
-    prior: str | None = None
+    prior: str = "off"
 
 
 @dataclass(frozen=True)
@@ -230,27 +232,20 @@ def _check_captions(asked: ClipsRun, records: tuple[Record, ...]) -> None:
 def _prior(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> tuple[SettingsDict | None, list[str]]:
     """What the model is to keep, and that in words."""
     if asked.prior == "off":
-        return None, []
-    if asked.method == "motion" and asked.prior is None:
-        return None, []  # modules that are trained on cannot say what they said before
-    if asked.prior is None and asked.base not in SHIPPED_MODELS and not _has_card():
-        return None, [
-            "other prompts may come out changed, as nothing shows the model what to keep: clips of that take hours to "
-            "make without a card; --prior PROMPTS.txt makes them all the same"
-        ]
-    if asked.prior is not None and Path(asked.prior).expanduser().is_dir():
+        return None, ["other prompts may come out changed; --prior model holds them, and learns more slowly"]
+    if asked.prior != MODEL and Path(asked.prior).expanduser().is_dir():
         return {"path": asked.prior}, [f"half of the clips are of {asked.prior}, which the model is to keep"]
     prior = _said(asked, scale, records)
     clips = prior.get("clips", PriorSettings().clips)
     return prior, [
         f"{clips} clips of what the model can do are made first ({scale.takes}) and mixed in, so that other prompts "
-        "stay as they are; --prior off leaves that out"
+        "stay as they are"
     ]
 
 
 def _said(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> SettingsDict:
     """The prior of clips that are made: with a trigger also of what its captions say without it."""
-    if asked.prior is not None:
+    if asked.prior != MODEL:
         return {**scale.prior, "prompts": asked.prior}
     captions = list(dict.fromkeys(record.text for record in records if record.text)) if asked.trigger else []
     if not captions or "prompts" in scale.prior:
@@ -258,12 +253,6 @@ def _said(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> Settin
     clips = PriorSettings().clips
     own = captions[: clips // 2]
     return {"prompts": [*own, *EVERYDAY_PROMPTS[: clips - len(own)]], "clips": clips}
-
-
-def _has_card() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _evaluation(steps: int, asked: ClipsRun, records: tuple[Record, ...]) -> SettingsDict:

@@ -28,31 +28,24 @@ def prior_of(clips: Path, **asked: Any) -> tuple[dict[str, Any] | None, int, str
     return document["data"].get("prior"), document["stages"][0]["batch_size"], " ".join(picked)
 
 
-def test_a_lora_of_a_shipped_model_leaves_other_prompts_alone(clips: Path) -> None:
-    prior, batch_size, said = prior_of(clips)
+def test_what_the_model_can_do_is_kept_if_asked_for(clips: Path) -> None:
+    prior, batch_size, said = prior_of(clips, prior="model")
     assert prior is not None
     assert prior["prompts"] == "demo-world"
     assert batch_size == 4
     assert "clips of what the model can do are made first" in said
-    assert "--prior off" in said
-    plain, batch_size, said = prior_of(clips, prior="off")
+    plain, batch_size, said = prior_of(clips)
     assert plain is None
     assert batch_size == 2
-    assert "what the model can do" not in said
-    assert prior_of(clips, method="motion-lora")[0] == prior
-    assert prior_of(clips, method="motion")[0] is None
+    assert "--prior model holds them" in said
+    assert prior_of(clips, prior="model", method="motion-lora")[0] == prior
 
 
-def test_without_a_card_clips_of_a_large_model_are_not_made(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    prior, _, said = prior_of(clips, base="some/model")
-    assert prior is None
-    assert "--prior PROMPTS.txt" in said
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert prior_of(clips, base="some/model")[0] == {}
-    named, _, _ = prior_of(clips, base="some/model", trigger="sks")
+def test_captions_without_the_word_are_kept_too(clips: Path) -> None:
+    assert prior_of(clips, prior="model", base="some/model")[0] == {}
+    named, _, _ = prior_of(clips, prior="model", base="some/model", trigger="sks")
     assert named is not None
-    assert named["prompts"][0] == "a cat, number 0"  # without the word
+    assert named["prompts"][0] == "a cat, number 0"
     assert len(named["prompts"]) == 40
 
 
