@@ -236,7 +236,6 @@ def test_a_video_is_made_anew_where_it_is_painted(
 
 
 def test_the_queue_is_moved_edited_copied_and_cancelled_and_seen_elsewhere(pages: Any, service: Any) -> None:
-    service.clear()
     running = service.ask("a red circle moving left", num_inference_steps=STEPS_TO_CANCEL)
     waiting = [service.ask(f"a blue heart number {number}", num_inference_steps=1) for number in range(3)]
     page, elsewhere = pages(), pages(390, 844)
