@@ -12,7 +12,7 @@ from tests.unit.data.preparation.model_server import Asked, Reply, completion, s
 
 from muybridge.cli.main import main
 
-PAGE = "clips-to-lora.md"
+PAGE = "guide/clips-to-lora.md"
 SERVER = "http://localhost:8000/v1"
 SMALL = (
     "--steps",

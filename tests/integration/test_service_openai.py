@@ -53,7 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     catalog = Catalog.scan(None)
     worker = Worker(store, files, catalog, Engine("cpu"), WorkerSettings("cpu", "worker-1"))
     opened, ready = listening("127.0.0.1", 0), threading.Event()
-    server = Server(create_app(ApiSettings(easyanimate=True), store, files, catalog), ready.set)
+    server = Server(create_app(ApiSettings(also=("easyanimate",)), store, files, catalog), ready.set)
     threads = [threading.Thread(target=worker.run), threading.Thread(target=server.run, args=([opened],))]
     for thread in threads:
         thread.start()

@@ -67,7 +67,7 @@ def create_app(
     # Of two that match, the first is taken: /v1/videos/sync before /v1/videos/{video_id}.
     for each in (session, uploads, settings_files, events, videos, models, health):
         app.include_router(each.router)
-    if settings.easyanimate:
+    if "easyanimate" in settings.also:
         app.state.easyanimate_models = {}
         app.include_router(easyanimate.router)
     if page is not None:

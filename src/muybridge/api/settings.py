@@ -13,6 +13,8 @@ from muybridge.errors import ConfigError
 from muybridge.jobs.record import Limits as QueueLimits
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+OTHER_APIS = ("easyanimate",)
+"""Programs whose own calls can be answered too."""
 MIN_TOKEN = 16
 MIB = 1 << 20
 
@@ -58,7 +60,7 @@ class ApiSettings:
         sync_seconds: how long a call waits for a video that it wants at once.
         limits: what one call may bring.
         queue: how many jobs may wait.
-        easyanimate: whether EasyAnimate's endpoints are there too.
+        also: programs whose own calls are answered too, of `OTHER_APIS`.
     """
 
     tokens: tuple[str, ...] = ()
@@ -66,13 +68,13 @@ class ApiSettings:
     sync_seconds: float = 600.0
     limits: Limits = field(default_factory=Limits)
     queue: QueueLimits = field(default_factory=QueueLimits)
-    easyanimate: bool = False
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the tokens.
+        """Check the tokens, and the names of other programs.
 
         Raises:
-            ConfigError: one that is short, or that no header can carry.
+            ConfigError: a token that is short, or that no header can carry; a program that is not known.
         """
         for token in self.tokens:
             if len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
@@ -80,6 +82,9 @@ class ApiSettings:
                     f"A token must be at least {MIN_TOKEN} letters and digits without blanks; one has {len(token)}. "
                     'Make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
                 )
+        for name in self.also:
+            if name not in OTHER_APIS:
+                raise ConfigError(f"There are no calls of {name!r} to answer. Known: {', '.join(OTHER_APIS)}.")
 
 
 def read_tokens(file: Path | None, environment: str | None) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ FLAGS = (
     Flag("token-file", "token_file", Path, f"Tokens of who may call, one a line; {TOKENS} may hold some.", panel=_WHO),
     Flag("no-token", "no_token", bool, "Let everybody in who can reach it.", panel=_WHO),
     Flag("allow-host", "allow_host", list[str], "A name that it is called by; repeat for more.", panel=_WHO),
-    Flag("easyanimate-api", "easyanimate_api", bool, "Also answer EasyAnimate's own calls.", panel=_WHO),
+    Flag("also-api", "also_api", list[str], "Also answer another program's own calls, by its name.", panel=_WHO),
 )
 
 
@@ -75,7 +75,7 @@ def _api_settings(host: str, given: SettingsView) -> ApiSettings:
             "lets everybody in who can reach it."
         )
     names = _names(host, given["allow_host"] or [], bool(tokens))
-    return ApiSettings(tokens, names, easyanimate=given["easyanimate_api"])
+    return ApiSettings(tokens, names, also=tuple(given["also_api"] or ()))
 
 
 def _service_settings(models: Path | None, given: SettingsView) -> ServiceSettings:

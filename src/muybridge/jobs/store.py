@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
-from muybridge.errors import ConfigError, QueueFullError
+from muybridge.errors import ConfigError
 from muybridge.jobs import queue_order, tables
+from muybridge.jobs.admitting import check_room, of_key
 from muybridge.jobs.database import Database, News, open_database
 from muybridge.jobs.record import (
     MOST_ATTEMPTS,
@@ -20,10 +21,10 @@ from muybridge.jobs.record import (
     New,
     Outcome,
     Progress,
-    WorkerState,
     new_job_id,
 )
-from muybridge.jobs.rows import job_of, jobs_of, values_of, without_uploads
+from muybridge.jobs.rows import job_of, jobs_of, values_of
+from muybridge.jobs.service_state import ServiceState
 from muybridge.types import SettingsDict, SettingsView
 
 LEASE_S = 30.0
@@ -64,13 +65,12 @@ class Search:
     text: str | None = None
 
 
-class JobStore:
+class JobStore(ServiceState):
     """Jobs in a database; safe to be used by threads and processes at once."""
 
     def __init__(self, database: Database, lease_seconds: float = LEASE_S) -> None:
         """Of an opened database; see `open`."""
-        self._database = database
-        self._lease = lease_seconds
+        super().__init__(database, lease_seconds)
 
     @classmethod
     def open(cls, url: str, lease_seconds: float = LEASE_S) -> JobStore:
@@ -190,9 +190,9 @@ class JobStore:
         """
         limits = limits or Limits()
         with self._database.write() as (connection, revision):
-            if new.idempotency_key is not None and (same := _of_key(connection, new)) is not None:
+            if new.idempotency_key is not None and (same := of_key(connection, new)) is not None:
                 return same
-            _check_room(connection, new.owner, limits)
+            check_room(connection, new.owner, limits)
             values = {
                 **values_of(new),
                 "id": new_job_id(),
@@ -444,66 +444,6 @@ class JobStore:
         with self._database.read() as connection:
             return jobs_of(connection.execute(query).all())
 
-    # ------------------------------------------------------------------ what workers say of themselves
-
-    def beat_worker(self, state: WorkerState) -> None:
-        """Say that a worker is there, and what it does."""
-        columns = tables.workers.c
-        with self._database.quiet_write() as connection:
-            now = self._database.now(connection)
-            values: SettingsDict = {
-                **{name: getattr(state, name) for name in ("device", "host", "pid", "state", "job")},
-                "loaded": list(state.loaded),
-                "seen": now,
-                "beat": self._database.lease_clock(connection),
-            }
-            changed = connection.execute(update(tables.workers).where(columns.id == state.id).values(values)).rowcount
-            if not changed:
-                connection.execute(insert(tables.workers).values(id=state.id, started=now, **values))
-                # Those of days ago are of no interest to anybody.
-                connection.execute(delete(tables.workers).where(columns.seen < now - _FORGET_REMOVED_S))
-
-    def remove_worker(self, worker: str) -> None:
-        """It has ended as it should."""
-        with self._database.quiet_write() as connection:
-            connection.execute(delete(tables.workers).where(tables.workers.c.id == worker))
-
-    def workers(self) -> list[WorkerState]:
-        """All that have been seen in the last day."""
-        with self._database.read() as connection:
-            now = self._database.lease_clock(connection)
-            rows = connection.execute(select(tables.workers).order_by(tables.workers.c.started)).all()
-        found = []
-        for row in rows:
-            values: SettingsDict = {name: value for name, value in row._mapping.items() if name != "beat"}
-            is_alive = 0 <= now - row.beat <= self._lease
-            found.append(replace(WorkerState(**{**values, "loaded": tuple(row.loaded)}), is_alive=is_alive))
-        return found
-
-    def set_models(self, descriptions: Mapping[str, SettingsView]) -> None:
-        """Say what models can do, in place of what was said before."""
-        rows = [{"name": name, "description": dict(each)} for name, each in descriptions.items()]
-        with self._database.quiet_write() as connection:
-            connection.execute(delete(tables.models))
-            if rows:
-                connection.execute(insert(tables.models), rows)
-
-    def models(self) -> dict[str, SettingsDict]:
-        """What models can do, by name."""
-        with self._database.read() as connection:
-            return {row.name: row.description for row in connection.execute(select(tables.models)).all()}
-
-    def check_writable(self) -> None:
-        """Make a change that changes nothing.
-
-        Raises:
-            StoreError: none can be made.
-        """
-        with self._database.quiet_write() as connection:
-            connection.execute(
-                update(tables.meta).where(tables.meta.c.name == "version").values(value=tables.meta.c.value)
-            )
-
 
 def _meta(name: str) -> Any:
     return select(tables.meta.c.value).where(tables.meta.c.name == name)
@@ -544,25 +484,6 @@ def _changed(connection: Connection, job_id: str, values: SettingsView) -> Job |
     statement = update(tables.jobs).where(_j.id == job_id).values(dict(values)).returning(*tables.jobs.c)
     row = connection.execute(statement).one_or_none()
     return None if row is None else job_of(row)
-
-
-def _of_key(connection: Connection, new: New) -> Job | None:
-    query = select(tables.jobs).where(_j.owner == new.owner, _j.idempotency_key == new.idempotency_key)
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    job = job_of(row)
-    if without_uploads(job.request) != without_uploads(new.request):
-        raise ConfigError("This Idempotency-Key was used for another request. Give each request a key of its own.")
-    return job
-
-
-def _check_room(connection: Connection, owner: str, limits: Limits) -> None:
-    waiting = select(func.count()).select_from(tables.jobs).where(_j.status == "queued")
-    if connection.execute(waiting.where(_j.owner == owner)).scalar_one() >= limits.queued_of_owner:
-        raise QueueFullError(f"{limits.queued_of_owner} of your videos wait already. Ask again when some are done.")
-    if connection.execute(waiting).scalar_one() >= limits.queued:
-        raise QueueFullError(f"The queue is full: {limits.queued} videos wait. Ask again later.")
 
 
 def _reaped(job: Job, now: float) -> SettingsDict:
