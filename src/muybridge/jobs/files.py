@@ -137,7 +137,10 @@ class FileStore:
             text = self._filesystem.cat_file(self._at(f"uploads/{upload_id}.json"))
         except FileNotFoundError:
             return None
-        found = Upload(**json.loads(text))
+        try:
+            found = Upload(**json.loads(text))
+        except (ValueError, TypeError):  # damaged; nobody can say what the file is
+            return None
         return found if owner is None or found.owner == owner else None
 
     def local_upload(self, upload_id: str) -> Path:

@@ -30,6 +30,8 @@ from muybridge.types import SettingsDict, SettingsView
 LEASE_S = 30.0
 """How long a worker may be silent before its job is given to another."""
 _FORGET_REMOVED_S = 86_400.0
+_UPLOADS_AT_ONCE = 200
+"""Named in one query; SQLite takes expressions that are a thousand deep, and no more."""
 _FRESH: SettingsDict = {
     "worker": None,
     "lease_until": None,
@@ -287,13 +289,14 @@ class JobStore(ServiceState):
 
     def uploads_in_use(self, uploads: Sequence[str]) -> set[str]:
         """Which of some uploads any job still names."""
-        if not uploads:
-            return set()
         # Ids are unguessable, so their text in the column is they.
         text = func.cast(_j.uploads, tables.Text)
-        query = select(_j.uploads).where(or_(*(text.contains(each) for each in uploads)))
+        named: set[str] = set()
         with self._database.read() as connection:
-            named = {each for row in connection.execute(query).scalars() for each in row or ()}
+            for begin in range(0, len(uploads), _UPLOADS_AT_ONCE):
+                some = uploads[begin : begin + _UPLOADS_AT_ONCE]
+                query = select(_j.uploads).where(or_(*(text.contains(each) for each in some)))
+                named |= {each for row in connection.execute(query).scalars() for each in row or ()}
         return named & set(uploads)
 
     # ------------------------------------------------------------------ workers

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.unit.jobs.engines import wait_for
 
-from muybridge.errors import ConfigError
+from muybridge.errors import ConfigError, StoreError
 from muybridge.jobs import supervisor as supervisor_module
+from muybridge.jobs.cleaning import Cleaner
 from muybridge.jobs.planner import Planner
 from muybridge.jobs.process_settings import ServiceSettings
 from muybridge.jobs.record import Job, New
@@ -70,6 +73,32 @@ def test_a_process_that_cannot_start_is_tried_again_after_a_while(
     wait_for(lambda: len(started) >= 3)
     supervisor.stop()
     assert supervisor._places[0].pause > 0.1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("of a kind that nobody thought of"), StoreError("away")])
+def test_housekeeping_goes_on_after_an_error(
+    settings: ServiceSettings, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned: list[float] = []
+    reaped: list[float] = []
+
+    def clean(_: object) -> None:
+        cleaned.append(time.monotonic())
+        raise error
+
+    def reap(_: object) -> list[Job]:
+        reaped.append(time.monotonic())
+        return []
+
+    monkeypatch.setattr(supervisor_module, "_TICK_S", 0.01)
+    monkeypatch.setattr(supervisor_module, "_AFTER_ERROR_S", 0.01)
+    monkeypatch.setattr(Cleaner, "clean", clean)
+    monkeypatch.setattr(JobStore, "reap", reap)
+    supervisor = Supervisor(replace(settings, lease_seconds=0.03), [])
+    supervisor.start()
+    wait_for(lambda: len(reaped) >= 3)
+    supervisor.stop()
+    assert len(cleaned) == 1
 
 
 @pytest.mark.slow

@@ -326,6 +326,12 @@ def test_uploads_in_use(store: JobStore) -> None:
     assert store.uploads_in_use([]) == set()
 
 
+def test_a_great_many_uploads(store: JobStore) -> None:
+    insert(store, "a", uploads=("upload_1999",))
+    assert store.uploads_in_use([f"upload_{number:04}" for number in range(2000)]) == {"upload_1999"}
+    assert store.uploads_in_use([]) == set()
+
+
 def test_workers_and_models(store: JobStore) -> None:
     store.beat_worker(WorkerState("w", "cpu", "here", 1, "idle", loaded=("m",)))
     store.beat_worker(WorkerState("w", "cpu", "here", 1, "busy", job="video_1"))
