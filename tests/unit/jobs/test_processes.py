@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from tests.unit.jobs.engines import wait_for
 
 from muybridge.errors import ConfigError, StoreError
+from muybridge.jobs import planner as planner_module
+from muybridge.jobs import planner_process, ray_workers, worker_process
 from muybridge.jobs import supervisor as supervisor_module
 from muybridge.jobs.cleaning import Cleaner
 from muybridge.jobs.planner import Planner
@@ -122,6 +125,66 @@ def test_a_worker_that_is_killed_is_replaced(settings: ServiceSettings) -> None:
     assert {job.seed for job in store.page(Search())[0]} == {1}
 
 
+class Answering(subprocess.Popen[str]):
+    """In place of the planner's process: one that runs `code`."""
+
+    code = ""
+
+    def __init__(self, _: object, **values: object) -> None:
+        pipe = subprocess.PIPE
+        super().__init__([sys.executable, "-S", "-c", self.code], stdin=pipe, stdout=pipe, text=True)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(Answering, "code", code)
+    monkeypatch.setattr(planner_module.subprocess, "Popen", Answering)
+
+
+def test_a_planner_that_dies_is_not_waited_for(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "input(); input()")
+    planner = Planner(settings, "cpu")
+    began = time.monotonic()
+    assert planner.cost(REQUEST) is None
+    assert time.monotonic() - began < 10
+    planner.close()
+
+
+def test_a_planner_is_closed_while_it_is_asked(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "import time; time.sleep(60)")
+    planner = Planner(settings, "cpu")
+    asking = threading.Thread(target=planner.cost, args=(REQUEST,), daemon=True)
+    asking.start()
+    wait_for(lambda: planner._process is not None)
+    began = time.monotonic()
+    planner.close()
+    asking.join(10)
+    assert time.monotonic() - began < 10
+    assert not asking.is_alive()
+    assert planner.cost(REQUEST) is None
+
+
+def test_a_refusal_of_the_planner_is_not_kept(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(
+        monkeypatch,
+        "for _ in '123': input(); _ == '2' and print('{\"error\": \"no such file\"}', flush=True) "
+        "or _ == '3' and print('{\"fits\": true}', flush=True)",
+    )
+    planner = Planner(settings, "cpu")
+    with pytest.raises(ConfigError, match="no such file"):
+        planner.cost(REQUEST)
+    assert planner.cost(REQUEST) == {"fits": True}
+    planner.close()
+
+
+def test_a_planner_survives_what_it_cannot_tell(settings: ServiceSettings) -> None:
+    class Failing:
+        def cost(self, *_: object) -> None:
+            raise ZeroDivisionError
+
+    found = planner_process.answer(REQUEST, settings.open_catalog(), settings.open_files(), Failing())
+    assert "ZeroDivisionError" in found["error"]
+
+
 @pytest.mark.slow
 def test_costs_are_told_by_a_process(settings: ServiceSettings) -> None:
     planner = Planner(settings, "cpu")
@@ -159,6 +222,25 @@ def test_workers_on_a_ray_cluster(settings: ServiceSettings, monkeypatch: pytest
     finally:
         workers.stop()
     assert {job.status for job in store.page()[0]} == {"completed"}
+
+
+def test_a_worker_on_a_cluster_waits_for_its_store(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[str] = []
+
+    def serve(_: object, worker: str, device: str) -> None:
+        started.append(worker)
+        if len(started) == 3:
+            working.stop()
+        raise StoreError("the database is away")
+
+    monkeypatch.setattr(worker_process, "serve", serve)
+    monkeypatch.setattr(ray_workers, "_AGAIN_S", 0.001)
+    working = ray_workers._RayWorker(settings.to_line(), "cpu")
+    working.work()
+    assert len(started) == 3
+    assert "the database is away" in caplog.text
 
 
 def _done(store: JobStore) -> int:
