@@ -119,15 +119,13 @@ def clean(
     _, place_of_files = places(data, store, files)
     opened = _opened(data, store)
     place = FileStore.open(place_of_files)
-    cleaner = Cleaner(opened, place, None if quota is None else parse_bytes(quota))
-    old = [] if older_than is None else opened.finished_before(older_than * 86_400.0)
-    removed = [cleaner.remove(each) for each in old]
-    cleaned = cleaner.clean()
-    jobs = [*removed, *cleaned.jobs]
+    most_bytes = None if quota is None else parse_bytes(quota)
+    keep_seconds = None if older_than is None else older_than * 86_400.0
+    cleaned = Cleaner(opened, place, most_bytes, keep_seconds=keep_seconds).clean()
     if as_json:
-        print_json({"jobs": jobs, "uploads": list(cleaned.uploads), "remains": list(cleaned.remains)})
+        print_json({"jobs": list(cleaned.jobs), "uploads": list(cleaned.uploads), "remains": list(cleaned.remains)})
         return
-    output.print(f"removed {len(jobs)} jobs, {len(cleaned.uploads)} uploads, files of {len(cleaned.remains)} others")
+    output.print(f"removed {len(cleaned.jobs)} jobs, {len(cleaned.uploads)} uploads, files of {len(cleaned.remains)} others")
 
 
 def _opened(data: Path | None, store: str | None) -> JobStore:

@@ -301,11 +301,13 @@ class FileStore:
 
     def usage(self) -> int:
         """Bytes of all files."""
+        self._filesystem.invalidate_cache()
         return int(self._filesystem.du(self._root)) if self._filesystem.exists(self._root) else 0
 
     def size_of(self, job_id: str) -> int:
         """Bytes of what `remove` would remove."""
-        places = [self._at(f"{kind}/{_checked_id(job_id)}") for kind in ("results", "segments")]
+        keys = (f"results/{_checked_id(job_id)}", f"segments/{job_id}", _preview(job_id))
+        places = [self._at(key) for key in keys]
         return sum(int(self._filesystem.du(each)) for each in places if self._filesystem.exists(each))
 
     # ------------------------------------------------------------------ inside

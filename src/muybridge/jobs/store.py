@@ -21,6 +21,7 @@ from muybridge.jobs.record import (
     New,
     Outcome,
     Progress,
+    Redo,
     new_job_id,
 )
 from muybridge.jobs.rows import job_of, jobs_of, values_of
@@ -440,6 +441,12 @@ class JobStore(ServiceState):
             until = self._database.now(connection) - seconds_ago
             query = select(tables.jobs).where(_j.status.in_(("completed", "failed")), _j.finished <= until)
             return jobs_of(connection.execute(query.order_by(_j.number)).all())
+
+    def redone(self) -> set[str]:
+        """Ids of jobs whose segments one that waits or is being made takes over."""
+        query = select(_j.redo).where(_j.status.in_(("queued", "in_progress")))
+        with self._database.read() as connection:
+            return {Redo.of(each).job for each in connection.execute(query).scalars() if each}
 
     def beginning_with(self, text: str) -> list[Job]:
         """Two jobs at most whose id begins so."""

@@ -77,7 +77,9 @@ class Supervisor:
         """
         self._settings = settings
         self._store = settings.open_store()
-        self._cleaner = Cleaner(self._store, settings.open_files(), settings.most_bytes)
+        self._cleaner = Cleaner(
+            self._store, settings.open_files(), settings.most_bytes, keep_seconds=settings.keep_seconds
+        )
         self._places = [_Place(device) for device in devices]
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None

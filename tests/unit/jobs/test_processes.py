@@ -229,8 +229,8 @@ def test_a_worker_on_a_cluster_waits_for_its_store(
 ) -> None:
     started: list[str] = []
 
-    def serve(_: object, worker: str, device: str) -> None:
-        started.append(worker)
+    def serve(_: object, *named: str) -> None:
+        started.extend(named[:1])
         if len(started) == 3:
             working.stop()
         raise StoreError("the database is away")
