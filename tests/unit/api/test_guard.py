@@ -45,6 +45,7 @@ def client(answered):
         return body.number
 
     @app.post("/v1/uploads")
+    @app.post("/v1/videos/{video_id}/remix")
     async def uploads(request: Request) -> int:
         return len(await request.body())
 
@@ -98,6 +99,7 @@ def test_bodies_are_refused_by_their_length_and_while_they_come(client):
     answer = client.post("/numbers", content=b"x" * 101)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
     assert client.post("/v1/uploads", content=b"x" * 2000).json() == 2000
+    assert client.post("/v1/videos/video_1/remix", content=b"x" * 2000).json() == 2000
 
     def endless():
         for _ in range(100):

@@ -158,6 +158,15 @@ def test_broken_bodies(service):
             assert answer.json()["error"]["message"]
 
 
+def test_characters_that_are_none(service):
+    for escaped in (r"\ud800", r"a\u0000b"):
+        body = f'{{"prompt": "{escaped}"}}'
+        answer = service.client.post("/v1/videos", content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    assert service.client.post("/v1/videos", data={"prompt": "a\0b"}).json()["error"]["param"] == "prompt"
+    assert service.client.post("/v1/videos", json={"prompt": "\U0001f600"}).status_code == 200
+
+
 def test_numbers_beyond_reason(service):
     for name in ("num_frames", "width", "seed", "num_inference_steps", "fps", "seconds"):
         for value in ("-1", str(10**30), "1e999", '"inf"', '"nan"', "[1]", '{"a": 1}', '"' + "9" * 5000 + '"'):
