@@ -345,11 +345,19 @@ class JobStore(ServiceState):
             row = connection.execute(select(_j.cancel_requested).where(*_held(job_id, worker))).one_or_none()
         return Beat(lost=True) if row is None else Beat(cancel=bool(row[0]))
 
-    def abandon(self, worker: str) -> list[Job]:
-        """Take back what a worker had, which is known to be dead; as `reap`."""
+    def abandon(self, worker: str, is_to_blame: bool = True) -> list[Job]:
+        """Take back what a worker had, which is known to be dead; as `reap`.
+
+        Args:
+            worker: its id.
+            is_to_blame: whether the job may have killed it; otherwise this was no attempt.
+        """
         with self._database.quiet_write() as connection:
             mine = (_j.worker == worker, _j.status == "in_progress")
-            connection.execute(update(tables.jobs).where(*mine).values(lease_until=None))
+            changed: SettingsDict = {"lease_until": None}
+            if not is_to_blame:
+                changed["attempts"] = _j.attempts - 1
+            connection.execute(update(tables.jobs).where(*mine).values(changed))
             connection.execute(delete(tables.workers).where(tables.workers.c.id == worker))
         return self.reap()
 

@@ -28,7 +28,7 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 _LIVED_S = 60.0
 """A process that lived so long had no fault of its making."""
-GRACE_S = 30.0
+GRACE_S = 45.0
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
@@ -138,7 +138,7 @@ class Supervisor:
             _close(process)
         for place in self._places:
             if place.worker_id:
-                self._store.abandon(place.worker_id)
+                self._store.abandon(place.worker_id, is_to_blame=False)
         self._store.close()
 
     def _look_after(self, place: _Place, now: float) -> None:

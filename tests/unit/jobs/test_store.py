@@ -235,6 +235,12 @@ def test_the_job_of_a_dead_worker_waits_again_at_once(store: JobStore) -> None:
     assert store.counts().by_status == {"queued": 1, "in_progress": 1, "completed": 0, "failed": 0}
 
 
+def test_a_worker_that_was_stopped_cost_no_attempt(store: JobStore) -> None:
+    insert(store, "a")
+    store.claim("w")
+    assert [job.attempts for job in store.abandon("w", is_to_blame=False)] == [0]
+
+
 def test_a_lease_of_an_earlier_start_of_the_machine_is_over(store: JobStore) -> None:
     insert(store, "a")
     store.claim("w")
