@@ -125,7 +125,9 @@ def clean(
     if as_json:
         print_json({"jobs": list(cleaned.jobs), "uploads": list(cleaned.uploads), "remains": list(cleaned.remains)})
         return
-    output.print(f"removed {len(cleaned.jobs)} jobs, {len(cleaned.uploads)} uploads, files of {len(cleaned.remains)} others")
+    output.print(
+        f"removed {len(cleaned.jobs)} jobs, {len(cleaned.uploads)} uploads, files of {len(cleaned.remains)} others"
+    )
 
 
 def _opened(data: Path | None, store: str | None) -> JobStore:

@@ -247,6 +247,11 @@ class FileStore:
             own.mkdir(exist_ok=True)
         return own
 
+    @property
+    def maps_folder(self) -> Path:
+        """A folder of this machine for how models are previewed, which finished videos teach."""
+        return self._cache / "preview_maps"
+
     def remove_work(self, job_id: str) -> None:
         """Remove what was made on the way."""
         shutil.rmtree(self._cache / "work" / _checked_id(job_id), ignore_errors=True)

@@ -52,6 +52,7 @@ def client(answered):
     for name, error in {
         "config": ConfigError("sampling.eta: must be at most 1 (given 2)"),
         "input": InputFileError("It is broken."),
+        "path": ConfigError("/srv/secret/models/a.safetensors cannot be read"),
         "output": OutputError("/secret/disk could not be written: No space left on device."),
         "api": ApiError(429, "The queue is full.", headers={"Retry-After": "10"}),
         "unavailable": HTTPException(503),
@@ -93,6 +94,10 @@ def test_an_error_names_its_field(client):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "number")
     assert client.post("/numbers", content=b"{", headers={"content-type": "application/json"}).status_code == 400
     assert client.get("/api").headers["retry-after"] == "10"
+
+
+def test_no_error_names_a_path(client):
+    assert client.get("/path").json()["error"]["message"] == "a file of the service cannot be read"
 
 
 def test_bodies_are_refused_by_their_length_and_while_they_come(client):

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from muybridge.api import content
 from muybridge.api.access import COOKIE
 from muybridge.api.settings import ApiSettings, Limits, is_local, read_tokens
 from muybridge.errors import ConfigError
@@ -376,6 +377,16 @@ def test_what_is_made_of_a_file_is_made_once(service):
         thread.join()
     assert len(set(answers)) == 1
     assert len(list((service.folder / "files" / "results" / video).rglob("*.gif"))) == 1
+
+
+def test_nothing_is_made_of_a_huge_video(service, monkeypatch):
+    video = service.client.post("/v1/videos", json={"prompt": "a"}).json()["id"]
+    service.finish()
+    assert "gif" in service.client.get(f"/v1/videos/{video}").json()["variants"]
+    monkeypatch.setattr(content, "MOST_PIXELS", 48 * 32 * 4 - 1)
+    answer = service.client.get(f"/v1/videos/{video}/content?variant=gif")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "variant")
+    assert not {"gif", "webp"} & set(service.client.get(f"/v1/videos/{video}").json()["variants"])
 
 
 def test_weak_tokens_are_refused(tmp_path):

@@ -106,3 +106,11 @@ def test_a_service_takes_both_places_or_none(monkeypatch: pytest.MonkeyPatch, tm
     assert places(None, None, "/shared") == ("postgresql://db/muybridge", "/shared")
     monkeypatch.delenv("MUYBRIDGE_STORE")
     assert places(tmp_path, None, None) == (str(tmp_path / "jobs.db"), str(tmp_path / "files"))
+
+
+def test_a_cluster_says_which_devices_there_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    places_of = ("--store", str(tmp_path / "jobs.db"), "--files", str(tmp_path / "files"))
+    with pytest.raises(SystemExit) as ended:
+        main(["worker", *places_of, "--device", "cpu", "--ray-address", "auto"])
+    assert ended.value.code == 2
+    assert "--device is about workers here" in " ".join(capsys.readouterr().err.split())

@@ -151,6 +151,14 @@ def test_a_catalog(tmp_path: Path) -> None:
         Catalog.scan(None, {"nonsense": {}})
 
 
+def test_a_catalog_of_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "here" / "loras" / "ink.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert Catalog.scan(Path("here")).place("loras", "ink") == str(path.resolve())
+
+
 def keyframes(value: str) -> dict[str, object]:
     return {"conditions": [{"kind": "keyframes", "pictures": {"0": value}}]}
 
