@@ -7,7 +7,6 @@ import pytest
 from muybridge.api.errors import ApiError
 from muybridge.api.fields import parse_json, tree
 
-
 NO_TEXTS = (r'"\ud800"', r'{"\udfff": 1}', r'{"a": ["b", "\u0000"]}')
 
 
