@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from muybridge.api.errors import ApiError
+from muybridge.jobs.record import Job
 from muybridge.video import Video, read_video
 
 TYPES = {
@@ -35,6 +36,14 @@ def _animation(source: Path, target: Path) -> None:
 
 MADE: dict[str, Callable[[Path, Path], None]] = {"gif": _animation, "webp": _animation}
 """What is made of the file of a video when it is first asked for, from its path at another."""
+MOST_PIXELS = 60_000_000
+"""Of all frames of a video that something is made of, as they are in memory at once."""
+
+
+def makeable(job: Job) -> list[str]:
+    """What can be made of the file of a finished job."""
+    pixels = (job.width or 0) * (job.height or 0) * (job.num_frames or 0)
+    return list(MADE) if pixels <= MOST_PIXELS else []
 
 
 def ranged(request: Request, opened: Callable[[], IO[bytes]], size: int, variant: str, name: str) -> Response:

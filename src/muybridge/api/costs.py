@@ -28,12 +28,13 @@ class Costs:
         """None of a planner knows nothing; `seconds` is how long an answer is waited for."""
         self._planner = planner
         self._seconds = seconds
+        self._warming: Future[SettingsDict | None] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cost")
 
     def begin(self) -> None:
         """Let the planner start before the first request comes."""
         if self._planner is not None:
-            self._pool.submit(self._planner.cost, {"prompt": ""})
+            self._warming = self._pool.submit(self._planner.cost, {"prompt": ""})
 
     def of(self, document: SettingsView) -> SettingsDict | None:
         """What a request takes; None where that is not known in time.
@@ -43,6 +44,8 @@ class Costs:
         """
         if self._planner is None:
             return None
+        if self._warming is not None and not self._warming.done():
+            return None  # to wait would only hold up a thread that others need
         answer: Future[SettingsDict | None] = self._pool.submit(self._planner.cost, document)
         try:
             return answer.result(self._seconds)

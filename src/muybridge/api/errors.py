@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from muybridge.errors import InputFileError, MuybridgeError, NotFoundError, OutputError, QueueFullError, StoreError
+from muybridge.jobs.resolving import public_message
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def of_muybridge(error: MuybridgeError) -> ApiError:
     if isinstance(error, StoreError):
         logger.error("the store of jobs failed: %s", error)
         return ApiError(503, "The service cannot reach its jobs for now.", headers={"Retry-After": "5"})
-    message = str(error)
+    message = public_message(str(error), {})
     if isinstance(error, QueueFullError):
         return ApiError(429, message, "queue_full", headers={"Retry-After": str(error.retry_after)})
     codes = {InputFileError: "input_unreadable", NotFoundError: "not_found"}

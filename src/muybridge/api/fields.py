@@ -23,7 +23,7 @@ def tree(pairs: Iterable[tuple[str, str]]) -> SettingsDict:
     """Fields of a form by name; `a[b]` is the entry b of a, `a[]` one more of a list, JSON in a field is read.
 
     Raises:
-        ApiError: a name that cannot be read, a field given twice, or JSON that is none.
+        ApiError: a name that cannot be read, a field given twice, or JSON that is none, or a text that cannot be kept.
     """
     found: SettingsDict = {}
     for name, text in pairs:
@@ -31,6 +31,7 @@ def tree(pairs: Iterable[tuple[str, str]]) -> SettingsDict:
         parts = [] if match is None else _PART.findall(match["rest"])
         if match is None or len(parts) > _MAX_DEPTH:
             raise ApiError(400, f"The field {name[:80]!r} has a name that cannot be read.", param=name[:80])
+        _check_texts([name, text], ascii(name[:80])[1:-1])
         top = match["name"]
         _put(found, [top, *parts], _value(name, text, is_text=top in TEXTS), name)
     return found
@@ -43,9 +44,33 @@ def parse_json(text: str | bytes, name: str) -> Any:
         ApiError: it is none, is nested deeply, or has numbers that JSON has not.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        found = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        _check_texts(found, name)
+        return found
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"{name} cannot be read as JSON.", param=None if " " in name else name) from error
+
+
+def _check_texts(value: Any, name: str) -> None:
+    """Raises ApiError where a text has a character that no store keeps: NUL, or half of one."""
+    if isinstance(value, str):
+        if "\0" in value or not _is_whole(value):
+            raise ApiError(400, f"{name}: a text has a character that is none.", param=None if " " in name else name)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_texts(key, name)
+            _check_texts(each, name)
+    elif isinstance(value, list):
+        for each in value:
+            _check_texts(each, name)
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse(constant: str) -> None:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from muybridge.api.content import MADE, TYPES, ranged
+from muybridge.api.content import MADE, TYPES, makeable, ranged
 from muybridge.api.errors import ApiError
 from muybridge.api.service import Service
 from muybridge.errors import NotFoundError
@@ -52,12 +52,17 @@ async def _key_of(service: Service, job: Job, variant: str) -> str:
 
     Raises:
         NotFoundError: the file that it would be made of is not there.
+        ApiError: it would be too large.
     """
     if variant in job.results:
         return job.results[variant]
     video = job.results.get("video")
     if video is None or variant not in MADE:
         raise NotFoundError("There is no such file of the video.")
+    if variant not in makeable(job):
+        raise ApiError(
+            400, f"The video is too large for a {variant} of it; download the video itself.", param="variant"
+        )
     key = str(PurePosixPath(video).with_name(f"{variant}.{TYPES[variant][1]}"))
     if await run_in_threadpool(_is_there, service, key):
         return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from collections import Counter
 
@@ -18,6 +19,8 @@ CONTENT_POLICY = (
 )
 UPLOADING = frozenset({"/v1/videos", "/v1/videos/sync", "/v1/uploads", "/v1/settings", "/easyanimate/infer_forward"})
 """Addresses whose bodies carry files."""
+_REMIXING = re.compile(r"/v1/videos/[^/]{1,80}/remix")
+"""Likewise, of one video."""
 _HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "cross-origin-opener-policy": "same-origin",
@@ -87,7 +90,9 @@ class Guard:
         return None
 
     def _limit(self, scope: Scope) -> int:
-        return self._limits.upload_bytes if scope["path"].rstrip("/") in UPLOADING else self._limits.body_bytes
+        path = scope["path"].rstrip("/")
+        takes_files = path in UPLOADING or _REMIXING.fullmatch(path) is not None
+        return self._limits.upload_bytes if takes_files else self._limits.body_bytes
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         limit, taken = self._limit(scope), 0

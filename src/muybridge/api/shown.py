@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from muybridge.api.content import MADE
+from muybridge.api.content import makeable
 from muybridge.api.documents import Usual
 from muybridge.api.service import Service
 from muybridge.jobs.record import Job
@@ -162,7 +162,7 @@ def _shown(job: Job, usual: Usual, place: int | None) -> VideoObject:
         stage_durations=dict(job.stage_seconds),
         peak_memory_mb=job.peak_memory_mb,
         cost=job.cost,
-        variants=list(dict.fromkeys([*job.results, *MADE])) if job.status == "completed" else [],
+        variants=list(dict.fromkeys([*job.results, *makeable(job)])) if job.status == "completed" else [],
         preview_step=job.preview_step,
         revision=job.revision,
         request=dict(job.request),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muybridge.cli.console import Json, output, print_json
+from muybridge.cli.service_places import places, usual_folder
 from muybridge.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
@@ -116,21 +116,18 @@ def clean(
     from muybridge.jobs.cleaning import Cleaner
     from muybridge.jobs.files import FileStore
 
+    _, place_of_files = places(data, store, files)
     opened = _opened(data, store)
-    place = FileStore.open(files or str(_folder(data) / "files"))
-    cleaner = Cleaner(opened, place, None if quota is None else parse_bytes(quota))
-    old = [] if older_than is None else opened.finished_before(older_than * 86_400.0)
-    removed = [cleaner.remove(each) for each in old]
-    cleaned = cleaner.clean()
-    jobs = [*removed, *cleaned.jobs]
+    place = FileStore.open(place_of_files)
+    most_bytes = None if quota is None else parse_bytes(quota)
+    keep_seconds = None if older_than is None else older_than * 86_400.0
+    cleaned = Cleaner(opened, place, most_bytes, keep_seconds=keep_seconds).clean()
     if as_json:
-        print_json({"jobs": jobs, "uploads": list(cleaned.uploads), "remains": list(cleaned.remains)})
+        print_json({"jobs": list(cleaned.jobs), "uploads": list(cleaned.uploads), "remains": list(cleaned.remains)})
         return
-    output.print(f"removed {len(jobs)} jobs, {len(cleaned.uploads)} uploads, files of {len(cleaned.remains)} others")
-
-
-def _folder(data: Path | None) -> Path:
-    return data or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "muybridge"
+    output.print(
+        f"removed {len(cleaned.jobs)} jobs, {len(cleaned.uploads)} uploads, files of {len(cleaned.remains)} others"
+    )
 
 
 def _opened(data: Path | None, store: str | None) -> JobStore:
@@ -140,7 +137,7 @@ def _opened(data: Path | None, store: str | None) -> JobStore:
         raise ConfigError("Jobs need sqlalchemy. Install with: pip install 'muybridge[serve]'")
     from muybridge.jobs.store import JobStore
 
-    path = _folder(data) / "jobs.db"
+    path = (data or usual_folder()) / "jobs.db"
     if store is None and not path.is_file():
         raise NotFoundError(f"There are no jobs in {path.parent}: no service has run there. Name its folder by --data.")
     return JobStore.open(store or str(path))

@@ -14,6 +14,7 @@ import typer
 
 from muybridge.cli.console import output
 from muybridge.cli.flags import Flag, with_flags
+from muybridge.cli.service_places import places
 from muybridge.errors import ConfigError
 from muybridge.types import SettingsView
 
@@ -82,11 +83,11 @@ def _service_settings(models: Path | None, given: SettingsView) -> ServiceSettin
     from muybridge.files.byte_counts import parse_bytes
     from muybridge.jobs.process_settings import ServiceSettings
 
-    folder = given["data"] or _data_folder()
+    store, files = places(given["data"], given["store"], given["files"])
     keep_days, quota, memory = given["keep_days"], given["quota"], given["memory"]
     return ServiceSettings(
-        given["store"] or os.environ.get("MUYBRIDGE_STORE") or str(folder / "jobs.db"),
-        given["files"] or os.environ.get("MUYBRIDGE_FILES") or str(folder / "files"),
+        store,
+        files,
         models=None if models is None else str(models),
         keep_seconds=None if keep_days is None else keep_days * _DAY_S,
         most_bytes=None if quota is None else parse_bytes(quota),
@@ -101,10 +102,6 @@ def _require_extra() -> None:
     needed = ("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "prometheus_client", "fsspec")
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"A service needs {', '.join(missing)}. Install with: pip install 'muybridge[serve]'")
-
-
-def _data_folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "muybridge"
 
 
 def _names(host: str, given: list[str], has_tokens: bool) -> tuple[str, ...]:

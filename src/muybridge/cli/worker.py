@@ -31,6 +31,8 @@ def worker(
     ] = None,
 ) -> None:
     """Make the videos that a server elsewhere has taken in, one at a time on each device, until Ctrl+C."""
+    if ray_address is not None and device:
+        raise ConfigError("--device is about workers here; with --ray-address the cluster says which there are.")
     _require_extra(store)
     from muybridge.files.byte_counts import parse_bytes
     from muybridge.jobs.process_settings import ServiceSettings

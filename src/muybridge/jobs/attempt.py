@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from muybridge.errors import Cancelled, MuybridgeError, StoreError
@@ -16,6 +17,8 @@ from muybridge.jobs.store import JobStore
 _log = logging.getLogger(__name__)
 _SHARES = {"load": (1, 3), "encode": (3, 5), "denoise": (5, 90), "decode": (90, 96), "write": (96, 99)}
 """Of a hundred, from where to where each phase goes; a guess, as decoding alone takes no steps."""
+
+_STEPS_OF_SEGMENTS = (5, 99)
 
 
 class Picture(Protocol):
@@ -61,6 +64,7 @@ class Attempt:
         self._progress: Progress | None = None
         self._told: Progress | None = None
         self._first_step: tuple[float, int] | None = None
+        self._picture: tuple[Picture, int] | None = None
         self._preview_step: int | None = None
         self._renewed = time.monotonic()
         self.is_cancelled = False
@@ -74,18 +78,34 @@ class Attempt:
             Cancelled: the job is not to go on, for whatever reason.
         """
         self.check()
-        if self._shows_previews and report.preview is not None:
-            self._show(report.preview(), report.step)
+        picture = self._picture_of(report)
         with self._lock:
             self._progress = self._progress_of(report)
+            if picture is not None:
+                self._picture = (picture, report.step)
 
-    def _show(self, picture: Picture | None, step: int) -> None:
-        if picture is None:
+    def _picture_of(self, report: Report) -> Picture | None:
+        if not self._shows_previews or report.preview is None:
+            return None
+        try:
+            return report.preview()
+        except Exception:  # no reason to make no video
+            _log.exception("There is no preview of %s", self.job.id)
+            return None
+
+    def show(self) -> None:
+        """Encode and keep the latest picture, if it is a new one."""
+        with self._lock:
+            shown, self._picture = self._picture, None
+        if shown is None or self.is_lost or self.is_cancelled:
             return
+        picture, step = shown
         try:
             self._files.put_preview(self.job.id, picture.webp())
         except MuybridgeError as error:  # no reason to make no video
             _log.warning("There is no preview of %s: %s", self.job.id, error)
+        except Exception:
+            _log.exception("There is no preview of %s", self.job.id)
         else:
             self._preview_step = step
 
@@ -100,8 +120,11 @@ class Attempt:
 
     def tick(self) -> None:
         """Say how far the job is, renew the lease, and hear whether to go on; a store that is away is waited for."""
+        self.show()
         with self._lock:
             progress = self._progress
+        if progress is not None:
+            progress = replace(progress, preview_step=self._preview_step)
         now = time.monotonic()
         try:
             beat = self._beat(progress, now)
@@ -126,6 +149,8 @@ class Attempt:
     def _progress_of(self, report: Report) -> Progress:
         low, high = _SHARES.get(report.phase, (0, 99))
         share = report.step / report.steps if report.phase == "denoise" and report.steps else 0.0
+        if report.segments > 1 and report.steps:  # phases come again with every segment; steps are those of all
+            (low, high), share = _STEPS_OF_SEGMENTS, report.step / report.steps
         return Progress(
             phase=report.phase,
             step=report.step,
@@ -134,7 +159,6 @@ class Attempt:
             segments=report.segments,
             progress=round(low + share * (high - low)),
             eta_seconds=self._left(report),
-            preview_step=self._preview_step,
         )
 
     def _left(self, report: Report) -> float | None:

@@ -52,6 +52,7 @@ class Catalog:
         places: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
         places["models"].update({name: name for name in _shipped()})
         if folder is not None:
+            folder = folder.expanduser().resolve()  # places must be absolute: requests tell paths from names by it
             if not folder.is_dir():
                 raise ConfigError(f"There is no folder of models {folder}. Make it, or name another.")
             for kind in KINDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
 from muybridge.jobs.files import FileStore
@@ -16,7 +16,7 @@ _UPLOADS_KEPT_S = 86_400.0
 """How long an upload waits for a job that names it."""
 _JUMP_S = 300.0
 _HOLD_S = 3_600.0
-_PAGE = 200
+_PAGE = 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Cleaner:
         files: FileStore,
         most_bytes: int | None = None,
         clocks: tuple[Callable[[], float], Callable[[], float]] = (time.time, time.monotonic),
+        keep_seconds: float | None = None,
     ) -> None:
         """Of a store and its files.
 
@@ -45,10 +46,12 @@ class Cleaner:
             files: of theirs.
             most_bytes: that files may take together.
             clocks: that of the day, and one that nobody sets.
+            keep_seconds: after which any job that is over goes, also one that has no time of its own; None for never.
         """
         self._store = store
         self._files = files
         self._most_bytes = most_bytes
+        self._keep_seconds = keep_seconds
         self._day, self._steady = clocks
         self._offset = self._day() - self._steady()
         self._held_until = 0.0
@@ -57,8 +60,9 @@ class Cleaner:
         """Remove what is to be removed now; nothing while the clock has just jumped, as ages are wrong then."""
         if self._is_clock_doubtful():
             return Cleaned()
-        jobs = [self.remove(job) for job in self._store.expired()]
-        jobs += self._over_quota()
+        needed = self._store.redone()
+        jobs = [self.remove(job) for job in self._old() if job.id not in needed]
+        jobs += self._over_quota(needed)
         return Cleaned(tuple(jobs), tuple(self._idle_uploads()), tuple(self._remains()))
 
     def remove(self, job: Job) -> str:
@@ -79,17 +83,31 @@ class Cleaner:
             self._offset, self._held_until = offset, self._steady() + _HOLD_S
         return self._steady() < self._held_until
 
-    def _over_quota(self) -> list[str]:
-        if self._most_bytes is None:
-            return []
-        over = self._files.usage() - self._most_bytes
+    def _old(self) -> list[Job]:
+        found = self._store.expired()
+        if self._keep_seconds is not None:
+            found += self._store.finished_before(self._keep_seconds)
+        return list({job.id: job for job in found}.values())
+
+    def _over_quota(self, needed: Set[str]) -> list[str]:
         removed: list[str] = []
-        while over > 0 and (oldest := self._store.finished(_PAGE)):
+        if self._most_bytes is None:
+            return removed
+        # What a job frees is only known afterwards: uploads stay where others name them.
+        while (over := self._files.usage() - self._most_bytes) > 0:
+            oldest = [job for job in self._store.finished(_PAGE + len(needed)) if job.id not in needed]
+            if not oldest:
+                break
             for job in oldest:
-                if over > 0:
-                    over -= self._files.size_of(job.id)
-                    removed.append(self.remove(job))
+                over -= self._most_freed(job)
+                removed.append(self.remove(job))
+                if over <= 0:
+                    break
         return removed
+
+    def _most_freed(self, job: Job) -> int:
+        uploads = [self._files.upload(each) for each in job.uploads]
+        return self._files.size_of(job.id) + sum(each.size for each in uploads if each is not None)
 
     def _idle_uploads(self) -> Iterable[str]:
         now = self._day()

@@ -137,7 +137,10 @@ class FileStore:
             text = self._filesystem.cat_file(self._at(f"uploads/{upload_id}.json"))
         except FileNotFoundError:
             return None
-        found = Upload(**json.loads(text))
+        try:
+            found = Upload(**json.loads(text))
+        except (ValueError, TypeError):  # damaged; nobody can say what the file is
+            return None
         return found if owner is None or found.owner == owner else None
 
     def local_upload(self, upload_id: str) -> Path:
@@ -244,6 +247,11 @@ class FileStore:
             own.mkdir(exist_ok=True)
         return own
 
+    @property
+    def maps_folder(self) -> Path:
+        """A folder of this machine for how models are previewed, which finished videos teach."""
+        return self._cache / "preview_maps"
+
     def remove_work(self, job_id: str) -> None:
         """Remove what was made on the way."""
         shutil.rmtree(self._cache / "work" / _checked_id(job_id), ignore_errors=True)
@@ -298,11 +306,13 @@ class FileStore:
 
     def usage(self) -> int:
         """Bytes of all files."""
+        self._filesystem.invalidate_cache()
         return int(self._filesystem.du(self._root)) if self._filesystem.exists(self._root) else 0
 
     def size_of(self, job_id: str) -> int:
         """Bytes of what `remove` would remove."""
-        places = [self._at(f"{kind}/{_checked_id(job_id)}") for kind in ("results", "segments")]
+        keys = (f"results/{_checked_id(job_id)}", f"segments/{job_id}", _preview(job_id))
+        places = [self._at(key) for key in keys]
         return sum(int(self._filesystem.du(each)) for each in places if self._filesystem.exists(each))
 
     # ------------------------------------------------------------------ inside

@@ -33,7 +33,8 @@ class Planner:
         self._device = device or ""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.Queue[str] = queue.Queue()
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._is_closed = False
         self._known: OrderedDict[str, SettingsDict] = OrderedDict()
 
     def cost(self, document: SettingsView) -> SettingsDict | None:
@@ -51,20 +52,25 @@ class Planner:
                 answer = self._asked(document)
                 if answer is None:
                     return None
+                if "error" in answer:  # not kept: its cause may go, as a file that is missing does
+                    raise ConfigError(answer["error"])
                 self._known[key] = answer
                 if len(self._known) > _MOST_KEPT:
                     self._known.popitem(last=False)
-            answer = self._known[key]
-        if "error" in answer:
-            raise ConfigError(answer["error"])
-        return answer
+            return self._known[key]
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, also while it is asked something; nothing is known any more."""
+        self._is_closed = True
+        process = self._process
+        if process is not None:
+            process.kill()  # whoever waits for its answer, and holds the lock, hears of the end
         with self._lock:
             self._end()
 
     def _asked(self, document: SettingsView) -> SettingsDict | None:
+        if self._is_closed:
+            return None
         is_new = self._process is None or self._process.poll() is not None
         if is_new:
             self._start()
@@ -74,7 +80,10 @@ class Planner:
         try:
             process.stdin.write(json.dumps(dict(document)) + "\n")
             process.stdin.flush()
-            return json.loads(self._answers.get(timeout=_START_S if is_new else _ANSWER_S))
+            line = self._answers.get(timeout=_START_S if is_new else _ANSWER_S)
+            if line is None:
+                raise OSError("the process ended")
+            return json.loads(line)
         except (OSError, queue.Empty, ValueError) as error:
             _log.warning("The cost of a request could not be told: %s", type(error).__name__)
             self._end()
@@ -91,6 +100,8 @@ class Planner:
             text=True,
         )
         self._process = process
+        if self._is_closed:  # since it was looked at
+            process.kill()
         if process.stdin is not None:
             with contextlib.suppress(OSError):
                 process.stdin.write(self._settings.to_line())
@@ -108,11 +119,15 @@ class Planner:
                 process.stdin.close()
 
 
-def _read(process: subprocess.Popen[str], answers: queue.Queue[str]) -> None:
-    if process.stdout is not None:
-        with process.stdout:
-            for line in process.stdout:
-                answers.put(line)
+def _read(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> None:
+    """Pass answers on, and None once there will be no more."""
+    try:
+        if process.stdout is not None:
+            with process.stdout:
+                for line in process.stdout:
+                    answers.put(line)
+    finally:
+        answers.put(None)
 
 
 def _key(document: SettingsView) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import warnings
 from dataclasses import asdict
@@ -17,6 +18,8 @@ from muybridge.jobs.process_settings import ServiceSettings
 from muybridge.jobs.resolving import resolved
 from muybridge.types import SettingsDict, SettingsView
 
+_log = logging.getLogger(__name__)
+
 
 def answer(document: SettingsView, catalog: Catalog, files: FileStore, engine: Any) -> SettingsDict:
     """The cost of a request, or `error` with why it cannot be carried out."""
@@ -27,10 +30,14 @@ def answer(document: SettingsView, catalog: Catalog, files: FileStore, engine: A
         return asdict(engine.cost(found.request, found.open()))
     except MuybridgeError as error:
         return {"error": failure_of(error, names).message}
+    except Exception as error:  # the next question is another one
+        _log.exception("The cost of a request could not be told")
+        return {"error": failure_of(error, names).message}
 
 
 def main() -> None:
     """Answer until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to all of a terminal; the server ends this one
     from muybridge.service.engine import Engine
 
     logging.basicConfig(level=logging.WARNING)

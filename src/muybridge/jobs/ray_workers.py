@@ -6,6 +6,7 @@ every worker.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from muybridge.jobs.process_settings import ServiceSettings
 from muybridge.jobs.worker import Worker, new_worker_id
 from muybridge.types import SettingsDict
 
-_STOP_S = 30.0
+_log = logging.getLogger(__name__)
+_STOP_S = 45.0
+_AGAIN_S = 5.0
 
 
 class _RayWorker:
@@ -33,7 +36,12 @@ class _RayWorker:
 
         settings = ServiceSettings.from_line(self._line)
         while not self._stopping.is_set():
-            self._worker = serve(settings, new_worker_id(self._device), self._device)
+            try:
+                self._worker = serve(settings, new_worker_id(self._device), self._device)
+            except StoreError as error:
+                _log.warning("A worker cannot start, and tries again: %s", error)
+                self._stopping.wait(_AGAIN_S)
+                continue
             if self._stopping.is_set():
                 return
             self._worker.run()
@@ -72,6 +80,7 @@ class RayWorkers:
         self._ray = ray
         self._settings = settings
         self._actors: list[Any] = []
+        self._working: list[Any] = []
         self._is_own = not ray.is_initialized()
         if self._is_own:
             usual: SettingsDict = {"log_to_driver": False, "include_dashboard": False} if address is None else {}
@@ -99,18 +108,20 @@ class RayWorkers:
         for _ in range(wanted):
             actor = kind.remote(line, "cuda" if cards else "cpu")
             self._actors.append(actor)
-            actor.work.remote()
+            self._working.append(actor.work.remote())
 
     def process_ids(self) -> Sequence[int]:
         """Of the workers."""
         return self._ray.get([actor.process_id.remote() for actor in self._actors])
 
     def stop(self) -> None:
-        """Let workers give their jobs back, and end them."""
-        asked = [actor.stop.remote() for actor in self._actors]
-        self._ray.wait(asked, num_returns=len(asked), timeout=_STOP_S) if asked else None
+        """Let workers give their jobs back, and end them; those that do not end in time are killed."""
+        ending = [*(actor.stop.remote() for actor in self._actors), *self._working]
+        if ending:
+            # A worker hears of the end at once, but gives its job back only after the step that it is in.
+            self._ray.wait(ending, num_returns=len(ending), timeout=_STOP_S)
         for actor in self._actors:
             self._ray.kill(actor)
-        self._actors = []
+        self._actors, self._working = [], []
         if self._is_own:
             self._ray.shutdown()

@@ -21,6 +21,7 @@ from muybridge.jobs.record import (
     New,
     Outcome,
     Progress,
+    Redo,
     new_job_id,
 )
 from muybridge.jobs.rows import job_of, jobs_of, values_of
@@ -30,6 +31,8 @@ from muybridge.types import SettingsDict, SettingsView
 LEASE_S = 30.0
 """How long a worker may be silent before its job is given to another."""
 _FORGET_REMOVED_S = 86_400.0
+_UPLOADS_AT_ONCE = 200
+"""Named in one query; SQLite takes expressions that are a thousand deep, and no more."""
 _FRESH: SettingsDict = {
     "worker": None,
     "lease_until": None,
@@ -287,13 +290,14 @@ class JobStore(ServiceState):
 
     def uploads_in_use(self, uploads: Sequence[str]) -> set[str]:
         """Which of some uploads any job still names."""
-        if not uploads:
-            return set()
         # Ids are unguessable, so their text in the column is they.
         text = func.cast(_j.uploads, tables.Text)
-        query = select(_j.uploads).where(or_(*(text.contains(each) for each in uploads)))
+        named: set[str] = set()
         with self._database.read() as connection:
-            named = {each for row in connection.execute(query).scalars() for each in row or ()}
+            for begin in range(0, len(uploads), _UPLOADS_AT_ONCE):
+                some = uploads[begin : begin + _UPLOADS_AT_ONCE]
+                query = select(_j.uploads).where(or_(*(text.contains(each) for each in some)))
+                named |= {each for row in connection.execute(query).scalars() for each in row or ()}
         return named & set(uploads)
 
     # ------------------------------------------------------------------ workers
@@ -341,11 +345,19 @@ class JobStore(ServiceState):
             row = connection.execute(select(_j.cancel_requested).where(*_held(job_id, worker))).one_or_none()
         return Beat(lost=True) if row is None else Beat(cancel=bool(row[0]))
 
-    def abandon(self, worker: str) -> list[Job]:
-        """Take back what a worker had, which is known to be dead; as `reap`."""
+    def abandon(self, worker: str, is_to_blame: bool = True) -> list[Job]:
+        """Take back what a worker had, which is known to be dead; as `reap`.
+
+        Args:
+            worker: its id.
+            is_to_blame: whether the job may have killed it; otherwise this was no attempt.
+        """
         with self._database.quiet_write() as connection:
             mine = (_j.worker == worker, _j.status == "in_progress")
-            connection.execute(update(tables.jobs).where(*mine).values(lease_until=None))
+            changed: SettingsDict = {"lease_until": None}
+            if not is_to_blame:
+                changed["attempts"] = _j.attempts - 1
+            connection.execute(update(tables.jobs).where(*mine).values(changed))
             connection.execute(delete(tables.workers).where(tables.workers.c.id == worker))
         return self.reap()
 
@@ -437,6 +449,12 @@ class JobStore(ServiceState):
             until = self._database.now(connection) - seconds_ago
             query = select(tables.jobs).where(_j.status.in_(("completed", "failed")), _j.finished <= until)
             return jobs_of(connection.execute(query.order_by(_j.number)).all())
+
+    def redone(self) -> set[str]:
+        """Ids of jobs whose segments one that waits or is being made takes over."""
+        query = select(_j.redo).where(_j.status.in_(("queued", "in_progress")))
+        with self._database.read() as connection:
+            return {Redo.of(each).job for each in connection.execute(query).scalars() if each}
 
     def beginning_with(self, text: str) -> list[Job]:
         """Two jobs at most whose id begins so."""

@@ -23,11 +23,12 @@ from muybridge.jobs.worker_process import SPOILT
 _log = logging.getLogger(__name__)
 _TICK_S = 0.2
 _CLEAN_EVERY_S = 300.0
+_AFTER_ERROR_S = 1.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 _LIVED_S = 60.0
 """A process that lived so long had no fault of its making."""
-GRACE_S = 30.0
+GRACE_S = 45.0
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
@@ -76,7 +77,9 @@ class Supervisor:
         """
         self._settings = settings
         self._store = settings.open_store()
-        self._cleaner = Cleaner(self._store, settings.open_files(), settings.most_bytes)
+        self._cleaner = Cleaner(
+            self._store, settings.open_files(), settings.most_bytes, keep_seconds=settings.keep_seconds
+        )
         self._places = [_Place(device) for device in devices]
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -103,11 +106,14 @@ class Supervisor:
                     self._store.reap()
                     next_reaping = now + self._settings.lease_seconds / 3
                 if now >= next_cleaning:
+                    next_cleaning = now + _CLEAN_EVERY_S  # also of one that fails, which takes long
                     self._cleaner.clean()
-                    next_cleaning = now + _CLEAN_EVERY_S
             except (MuybridgeError, OSError) as error:  # a store or a disk that is away for a moment
                 _log.warning("%s", error)
-                self._stopping.wait(1.0)
+                self._stopping.wait(_AFTER_ERROR_S)
+            except Exception:  # without its housekeeping a service would go on as if all were well
+                _log.exception("The housekeeping of the service failed; it goes on")
+                self._stopping.wait(_AFTER_ERROR_S)
             self._stopping.wait(_TICK_S)
 
     def request_stop(self) -> None:
@@ -132,7 +138,7 @@ class Supervisor:
             _close(process)
         for place in self._places:
             if place.worker_id:
-                self._store.abandon(place.worker_id)
+                self._store.abandon(place.worker_id, is_to_blame=False)
         self._store.close()
 
     def _look_after(self, place: _Place, now: float) -> None:

@@ -188,6 +188,7 @@ class Worker:
 
     def _put(self, attempt: Attempt, made: Made, seconds: float) -> Outcome:
         attempt.check()
+        attempt.show()
         stills = write_stills(made.path, made.num_frames, made.path.parent)
         # The video last: where it is, all is.
         results = {variant: self._files.put_result(attempt.job, variant, path) for variant, path in stills.items()}

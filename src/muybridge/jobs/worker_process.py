@@ -30,7 +30,7 @@ def serve(settings: ServiceSettings, worker_id: str, device: str, tells_models: 
     from muybridge.service.engine import Engine
 
     store, files, catalog = settings.open_store(), settings.open_files(), settings.open_catalog()
-    engine = Engine(device, settings.memory)
+    engine = Engine(device, settings.memory, preview_folder=files.maps_folder)
     if tells_models:
         describe_models(store, catalog, engine)
     own = WorkerSettings(device, worker_id, settings.keep_seconds, settings.shows_previews)

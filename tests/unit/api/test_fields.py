@@ -7,6 +7,8 @@ import pytest
 from muybridge.api.errors import ApiError
 from muybridge.api.fields import parse_json, tree
 
+NO_TEXTS = (r'"\ud800"', r'{"\udfff": 1}', r'{"a": ["b", "\u0000"]}')
+
 
 def test_brackets_name_entries_and_lists():
     found = tree(
@@ -45,6 +47,8 @@ def test_json_in_a_field_is_read_but_not_in_a_prompt():
         [("", "1")],
         [("a" + "[b]" * 50, "1")],
         [("x[]", "1"), ("x[a]", "2")],
+        [("prompt", "a\0b")],
+        [("x\0", "1")],
     ],
 )
 def test_what_cannot_be_read_is_refused(pairs):
@@ -53,7 +57,7 @@ def test_what_cannot_be_read_is_refused(pairs):
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a": NaN}', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a": NaN}', b"\xff\xfe\x00", *NO_TEXTS])
 def test_what_is_no_json_is_refused(text):
     with pytest.raises(ApiError):
         parse_json(text, "lora")

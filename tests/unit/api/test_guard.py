@@ -45,12 +45,14 @@ def client(answered):
         return body.number
 
     @app.post("/v1/uploads")
+    @app.post("/v1/videos/{video_id}/remix")
     async def uploads(request: Request) -> int:
         return len(await request.body())
 
     for name, error in {
         "config": ConfigError("sampling.eta: must be at most 1 (given 2)"),
         "input": InputFileError("It is broken."),
+        "path": ConfigError("/srv/secret/models/a.safetensors cannot be read"),
         "output": OutputError("/secret/disk could not be written: No space left on device."),
         "api": ApiError(429, "The queue is full.", headers={"Retry-After": "10"}),
         "unavailable": HTTPException(503),
@@ -94,10 +96,15 @@ def test_an_error_names_its_field(client):
     assert client.get("/api").headers["retry-after"] == "10"
 
 
+def test_no_error_names_a_path(client):
+    assert client.get("/path").json()["error"]["message"] == "a file of the service cannot be read"
+
+
 def test_bodies_are_refused_by_their_length_and_while_they_come(client):
     answer = client.post("/numbers", content=b"x" * 101)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
     assert client.post("/v1/uploads", content=b"x" * 2000).json() == 2000
+    assert client.post("/v1/videos/video_1/remix", content=b"x" * 2000).json() == 2000
 
     def endless():
         for _ in range(100):

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from muybridge.api import content
 from muybridge.api.access import COOKIE
 from muybridge.api.settings import ApiSettings, Limits, is_local, read_tokens
 from muybridge.errors import ConfigError
@@ -156,6 +157,15 @@ def test_broken_bodies(service):
             answer = post("/v1/videos", content=body, headers={"content-type": kind})
             assert answer.status_code in (400, 415), (kind, body, answer.text)
             assert answer.json()["error"]["message"]
+
+
+def test_characters_that_are_none(service):
+    for escaped in (r"\ud800", r"a\u0000b"):
+        body = f'{{"prompt": "{escaped}"}}'
+        answer = service.client.post("/v1/videos", content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    assert service.client.post("/v1/videos", data={"prompt": "a\0b"}).json()["error"]["param"] == "prompt"
+    assert service.client.post("/v1/videos", json={"prompt": "\U0001f600"}).status_code == 200
 
 
 def test_numbers_beyond_reason(service):
@@ -367,6 +377,16 @@ def test_what_is_made_of_a_file_is_made_once(service):
         thread.join()
     assert len(set(answers)) == 1
     assert len(list((service.folder / "files" / "results" / video).rglob("*.gif"))) == 1
+
+
+def test_nothing_is_made_of_a_huge_video(service, monkeypatch):
+    video = service.client.post("/v1/videos", json={"prompt": "a"}).json()["id"]
+    service.finish()
+    assert "gif" in service.client.get(f"/v1/videos/{video}").json()["variants"]
+    monkeypatch.setattr(content, "MOST_PIXELS", 48 * 32 * 4 - 1)
+    answer = service.client.get(f"/v1/videos/{video}/content?variant=gif")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "variant")
+    assert not {"gif", "webp"} & set(service.client.get(f"/v1/videos/{video}").json()["variants"])
 
 
 def test_weak_tokens_are_refused(tmp_path):

@@ -219,6 +219,27 @@ def test_a_planner_that_takes_long_holds_nobody_up(service):
     costs.close()
 
 
+def test_a_planner_that_only_just_starts_is_not_waited_for():
+    release = threading.Event()
+
+    class Starting:
+        def cost(self, document):
+            release.wait(5)
+            return {"fits": True}
+
+    costs = Costs(Starting(), 5.0)
+    costs.begin()
+    began = time.monotonic()
+    assert costs.of({"prompt": "a"}) is None
+    assert time.monotonic() - began < 2
+    release.set()
+    until = time.monotonic() + 5
+    while costs.of({"prompt": "a"}) is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert costs.of({"prompt": "a"}) == {"fits": True}
+    costs.close()
+
+
 def test_waiting_for_the_file(make_service):
     service = make_service(sync_seconds=0.3)
     answer = service.client.post("/v1/videos/sync", json={"prompt": "a"})

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from muybridge.cli.main import main
+from muybridge.cli.service_places import places
+from muybridge.errors import ConfigError
 from muybridge.jobs.files import FileStore
 from muybridge.jobs.record import Failure, Job, New, Outcome, Progress
 from muybridge.jobs.store import JobStore
@@ -83,3 +85,32 @@ def test_clean(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
 def test_where_there_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no service has run there" in run(capsys, "list", "--data", str(tmp_path), code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["--store", "--files"])
+def test_a_store_is_never_cleaned_with_files_of_another(
+    folder: Folder, flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MUYBRIDGE_STORE", "MUYBRIDGE_FILES"):
+        monkeypatch.delenv(name, raising=False)
+    elsewhere = {"--store": str(folder.path / "empty.db"), "--files": str(folder.path / "files")}[flag]
+    said = run(capsys, "clean", "--data", str(folder.path), flag, elsewhere, code=2)
+    assert "give both --store and --files" in said
+
+
+def test_a_service_takes_both_places_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MUYBRIDGE_FILES", raising=False)
+    monkeypatch.setenv("MUYBRIDGE_STORE", "postgresql://db/muybridge")
+    with pytest.raises(ConfigError, match="Only the store was given"):
+        places(tmp_path, None, None)
+    assert places(None, None, "/shared") == ("postgresql://db/muybridge", "/shared")
+    monkeypatch.delenv("MUYBRIDGE_STORE")
+    assert places(tmp_path, None, None) == (str(tmp_path / "jobs.db"), str(tmp_path / "files"))
+
+
+def test_a_cluster_says_which_devices_there_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    places_of = ("--store", str(tmp_path / "jobs.db"), "--files", str(tmp_path / "files"))
+    with pytest.raises(SystemExit) as ended:
+        main(["worker", *places_of, "--device", "cpu", "--ray-address", "auto"])
+    assert ended.value.code == 2
+    assert "--device is about workers here" in " ".join(capsys.readouterr().err.split())

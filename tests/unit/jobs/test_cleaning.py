@@ -7,7 +7,7 @@ import pytest
 
 from muybridge.jobs.cleaning import Cleaner
 from muybridge.jobs.files import About, FileStore
-from muybridge.jobs.record import Job, New, Outcome
+from muybridge.jobs.record import Job, New, Outcome, Redo
 from muybridge.jobs.store import JobStore
 
 
@@ -17,8 +17,9 @@ class Kept:
         self.files = FileStore.open(str(folder / "files"))
         self.day = self.steady = 1e9
 
-    def cleaner(self, most_bytes: int | None = None) -> Cleaner:
-        return Cleaner(self.store, self.files, most_bytes, (lambda: self.day, lambda: self.steady))
+    def cleaner(self, most_bytes: int | None = None, keep_seconds: float | None = None) -> Cleaner:
+        clocks = (lambda: self.day, lambda: self.steady)
+        return Cleaner(self.store, self.files, most_bytes, clocks, keep_seconds)
 
     def finished(self, folder: Path, keep: float | None = None, uploads: tuple[str, ...] = ()) -> Job:
         self.store.insert(New("me", {}, "m", uploads=uploads))
@@ -30,8 +31,8 @@ class Kept:
         self.store.finish(job.id, "w", Outcome({"video": key}, 1, 1, 1, 1.0, 1, 1.0, {}), keep)
         return job
 
-    def upload(self, created: float = 0.0) -> str:
-        return self.files.put_upload(io.BytesIO(b"x"), About("picture", ".png", "me"), created).id
+    def upload(self, created: float = 0.0, size: int = 1) -> str:
+        return self.files.put_upload(io.BytesIO(b"x" * size), About("picture", ".png", "me"), created).id
 
 
 @pytest.fixture
@@ -49,6 +50,35 @@ def test_what_is_expired_goes_with_its_files(kept: Kept, tmp_path: Path) -> None
     assert [each.id for each in kept.files.uploads()] == [shared]
     assert kept.files.jobs_with_files() == {stays.id}
     assert kept.store.get(waits.id) is not None
+
+
+def test_what_has_no_time_of_its_own_goes_after_that_of_the_service(kept: Kept, tmp_path: Path) -> None:
+    cancelled = kept.store.insert(New("me", {}, "m"))
+    kept.store.cancel(cancelled.id)
+    done = kept.finished(tmp_path)
+    waits = kept.store.insert(New("me", {}, "m"))
+    assert kept.cleaner(keep_seconds=1000.0).clean().jobs == ()
+    assert set(kept.cleaner(keep_seconds=0.0).clean().jobs) == {cancelled.id, done.id}
+    assert kept.store.get(waits.id) is not None
+
+
+def test_what_is_being_made_anew_needs_its_source(kept: Kept, tmp_path: Path) -> None:
+    source, other = kept.finished(tmp_path, -1.0), kept.finished(tmp_path, -1.0)
+    again = kept.store.insert(New("me", {}, "m", redo=Redo(source.id, (1,))))
+    cleaner = kept.cleaner(most_bytes=0, keep_seconds=0.0)
+    assert cleaner.clean().jobs == (other.id,)
+    kept.store.cancel(again.id)
+    assert set(cleaner.clean().jobs) == {source.id, again.id}
+
+
+def test_no_more_goes_than_the_quota_asks_for(kept: Kept, tmp_path: Path) -> None:
+    own, shared = (kept.upload(kept.day, 1000) for _ in range(2))
+    jobs = [kept.finished(tmp_path, uploads=(each,)) for each in (own, shared, shared, own)]
+    own_jobs = [kept.finished(tmp_path, uploads=(kept.upload(kept.day, 1000),)) for _ in range(2)]
+    assert kept.cleaner(kept.files.usage() - 150).clean().jobs == (jobs[0].id, jobs[1].id)
+    assert kept.cleaner(kept.files.usage() - 500).clean().jobs == (jobs[2].id,)
+    assert kept.cleaner(kept.files.usage() - 500).clean().jobs == (jobs[3].id,)
+    assert kept.cleaner(kept.files.usage() - 500).clean().jobs == (own_jobs[0].id,)
 
 
 def test_beyond_the_quota_the_oldest_go(kept: Kept, tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_too_much_and_broken_streams_leave_nothing(files: FileStore) -> None:
         files.put_upload(io.BytesIO(), replace(PICTURE, suffix="/../x"), 0.0)
 
 
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"id": 1}', b"\xff"])
+def test_what_is_said_of_an_upload_is_damaged(damaged: bytes, tmp_path: Path) -> None:
+    files = FileStore.open(str(tmp_path))
+    kept, other = (files.put_upload(io.BytesIO(b"x"), About("picture", ".png", "me"), 1.0) for _ in range(2))
+    (tmp_path / "uploads" / f"{other.id}.json").write_bytes(damaged)
+    assert files.upload(other.id) is None
+    assert files.uploads() == [kept]
+
+
 def test_results(files: FileStore, tmp_path: Path) -> None:
     own = job()
     made = tmp_path / "made.mp4"
@@ -140,6 +149,14 @@ def test_a_catalog(tmp_path: Path) -> None:
         Catalog.scan(tmp_path / "none")
     with pytest.raises(ConfigError, match="no kind of networks"):
         Catalog.scan(None, {"nonsense": {}})
+
+
+def test_a_catalog_of_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "here" / "loras" / "ink.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert Catalog.scan(Path("here")).place("loras", "ink") == str(path.resolve())
 
 
 def keyframes(value: str) -> dict[str, object]:

@@ -6,13 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.unit.jobs.engines import wait_for
 
-from muybridge.errors import ConfigError
+from muybridge.errors import ConfigError, StoreError
+from muybridge.jobs import planner as planner_module
+from muybridge.jobs import planner_process, ray_workers, worker_process
 from muybridge.jobs import supervisor as supervisor_module
+from muybridge.jobs.cleaning import Cleaner
 from muybridge.jobs.planner import Planner
 from muybridge.jobs.process_settings import ServiceSettings
 from muybridge.jobs.record import Job, New
@@ -72,6 +78,32 @@ def test_a_process_that_cannot_start_is_tried_again_after_a_while(
     assert supervisor._places[0].pause > 0.1
 
 
+@pytest.mark.parametrize("error", [RuntimeError("of a kind that nobody thought of"), StoreError("away")])
+def test_housekeeping_goes_on_after_an_error(
+    settings: ServiceSettings, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned: list[float] = []
+    reaped: list[float] = []
+
+    def clean(_: object) -> None:
+        cleaned.append(time.monotonic())
+        raise error
+
+    def reap(_: object) -> list[Job]:
+        reaped.append(time.monotonic())
+        return []
+
+    monkeypatch.setattr(supervisor_module, "_TICK_S", 0.01)
+    monkeypatch.setattr(supervisor_module, "_AFTER_ERROR_S", 0.01)
+    monkeypatch.setattr(Cleaner, "clean", clean)
+    monkeypatch.setattr(JobStore, "reap", reap)
+    supervisor = Supervisor(replace(settings, lease_seconds=0.03), [])
+    supervisor.start()
+    wait_for(lambda: len(reaped) >= 3)
+    supervisor.stop()
+    assert len(cleaned) == 1
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(settings: ServiceSettings) -> None:
     store = settings.open_store()
@@ -91,6 +123,66 @@ def test_a_worker_that_is_killed_is_replaced(settings: ServiceSettings) -> None:
     assert max(_now(store, job).attempts for job in jobs) <= 2
     assert set(store.models()) == {"demo/animatediff", "demo/easyanimate"}
     assert {job.seed for job in store.page(Search())[0]} == {1}
+
+
+class Answering(subprocess.Popen[str]):
+    """In place of the planner's process: one that runs `code`."""
+
+    code = ""
+
+    def __init__(self, _: object, **values: object) -> None:
+        pipe = subprocess.PIPE
+        super().__init__([sys.executable, "-S", "-c", self.code], stdin=pipe, stdout=pipe, text=True)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(Answering, "code", code)
+    monkeypatch.setattr(planner_module.subprocess, "Popen", Answering)
+
+
+def test_a_planner_that_dies_is_not_waited_for(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "input(); input()")
+    planner = Planner(settings, "cpu")
+    began = time.monotonic()
+    assert planner.cost(REQUEST) is None
+    assert time.monotonic() - began < 10
+    planner.close()
+
+
+def test_a_planner_is_closed_while_it_is_asked(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "import time; time.sleep(60)")
+    planner = Planner(settings, "cpu")
+    asking = threading.Thread(target=planner.cost, args=(REQUEST,), daemon=True)
+    asking.start()
+    wait_for(lambda: planner._process is not None)
+    began = time.monotonic()
+    planner.close()
+    asking.join(10)
+    assert time.monotonic() - began < 10
+    assert not asking.is_alive()
+    assert planner.cost(REQUEST) is None
+
+
+def test_a_refusal_of_the_planner_is_not_kept(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(
+        monkeypatch,
+        "for _ in '123': input(); _ == '2' and print('{\"error\": \"no such file\"}', flush=True) "
+        "or _ == '3' and print('{\"fits\": true}', flush=True)",
+    )
+    planner = Planner(settings, "cpu")
+    with pytest.raises(ConfigError, match="no such file"):
+        planner.cost(REQUEST)
+    assert planner.cost(REQUEST) == {"fits": True}
+    planner.close()
+
+
+def test_a_planner_survives_what_it_cannot_tell(settings: ServiceSettings) -> None:
+    class Failing:
+        def cost(self, *_: object) -> None:
+            raise ZeroDivisionError
+
+    found = planner_process.answer(REQUEST, settings.open_catalog(), settings.open_files(), Failing())
+    assert "ZeroDivisionError" in found["error"]
 
 
 @pytest.mark.slow
@@ -130,6 +222,25 @@ def test_workers_on_a_ray_cluster(settings: ServiceSettings, monkeypatch: pytest
     finally:
         workers.stop()
     assert {job.status for job in store.page()[0]} == {"completed"}
+
+
+def test_a_worker_on_a_cluster_waits_for_its_store(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[str] = []
+
+    def serve(_: object, *named: str) -> None:
+        started.extend(named[:1])
+        if len(started) == 3:
+            working.stop()
+        raise StoreError("the database is away")
+
+    monkeypatch.setattr(worker_process, "serve", serve)
+    monkeypatch.setattr(ray_workers, "_AGAIN_S", 0.001)
+    working = ray_workers._RayWorker(settings.to_line(), "cpu")
+    working.work()
+    assert len(started) == 3
+    assert "the database is away" in caplog.text
 
 
 def _done(store: JobStore) -> int:

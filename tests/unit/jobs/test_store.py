@@ -235,6 +235,12 @@ def test_the_job_of_a_dead_worker_waits_again_at_once(store: JobStore) -> None:
     assert store.counts().by_status == {"queued": 1, "in_progress": 1, "completed": 0, "failed": 0}
 
 
+def test_a_worker_that_was_stopped_cost_no_attempt(store: JobStore) -> None:
+    insert(store, "a")
+    store.claim("w")
+    assert [job.attempts for job in store.abandon("w", is_to_blame=False)] == [0]
+
+
 def test_a_lease_of_an_earlier_start_of_the_machine_is_over(store: JobStore) -> None:
     insert(store, "a")
     store.claim("w")
@@ -323,6 +329,12 @@ def test_expired_and_finished(store: JobStore) -> None:
 def test_uploads_in_use(store: JobStore) -> None:
     store.insert(new("a", uploads=("upload_1", "upload_2")))
     assert store.uploads_in_use(["upload_2", "upload_3"]) == {"upload_2"}
+    assert store.uploads_in_use([]) == set()
+
+
+def test_a_great_many_uploads(store: JobStore) -> None:
+    insert(store, "a", uploads=("upload_1999",))
+    assert store.uploads_in_use([f"upload_{number:04}" for number in range(2000)]) == {"upload_1999"}
     assert store.uploads_in_use([]) == set()
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.unit.jobs.engines import NumberEngine, wait_for
+from tests.unit.jobs.engines import NumberEngine, Small, Told, wait_for
 
 from muybridge.errors import CheckpointError, ConfigError, InputFileError, NonFiniteError, OutputError, ShapeError
 from muybridge.jobs import worker as worker_module
+from muybridge.jobs.attempt import Attempt
 from muybridge.jobs.catalog import Catalog
 from muybridge.jobs.files import About, FileStore
 from muybridge.jobs.record import Job, New, Redo
@@ -236,6 +237,39 @@ def test_segments_are_kept_and_made_anew(service: Service) -> None:
     lost = service.insert(redo=Redo(job.id, (1,)))
     service.worker.run_one()
     assert service.now(lost).error_code == "not_found"
+
+
+def test_segments_move_on_together(service: Service) -> None:
+    attempt = Attempt(service.store, service.files, service.insert(), "w")
+    shown = []
+    for segment in range(3):
+        for phase, step in (("denoise", 1), ("denoise", 2), ("decode", 2), ("write", 2)):
+            attempt.report(Told(phase, 2 * segment + step, 6, segment, 3))
+            assert attempt._progress is not None
+            shown.append(attempt._progress.progress)
+    assert shown == sorted(shown)
+    assert (shown[3], shown[-1]) == (36, 99)
+
+
+def test_previews_are_made_beside_the_steps(service: Service) -> None:
+    encoded: list[str] = []
+
+    class Slow:
+        def webp(self) -> bytes:
+            encoded.append("picture")
+            raise ZeroDivisionError
+
+    job = service.insert()
+    assert service.store.claim("w") is not None
+    attempt = Attempt(service.store, service.files, job, "w")
+    attempt.report(Told("denoise", 1, 3, preview=Slow))
+    assert encoded == []
+    attempt.tick()
+    assert encoded == ["picture"]
+    attempt.report(Told("denoise", 2, 3, preview=lambda: Small(2)))
+    attempt.tick()
+    assert service.files.preview(job.id) == b"preview 2"
+    assert service.now(job).preview_step == 2
 
 
 def test_a_worker_says_what_it_does(service: Service) -> None:
