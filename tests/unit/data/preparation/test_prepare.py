@@ -21,7 +21,6 @@ from tests.preparation_stages import (
     runs,
     write_files,
 )
-
 from tests.unit.data.conftest import ClipMaker
 
 from muybridge.data.preparation.account import Account

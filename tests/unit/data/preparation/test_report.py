@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from muybridge.data.preparation.account import Account, Bound, ordered
 from muybridge.data.preparation.report.captions import look_at_captions
 from muybridge.data.preparation.report.histogram import draw_histogram, span_of, ticks
 from muybridge.data.preparation.report.markup import safe, share
+from muybridge.data.preparation.report.pictures import ClipPictures
 from muybridge.data.preparation.report.report import write_report
 from muybridge.data.preparation.report.scores import scores_of
 from muybridge.data.preparation.stage import Rule
@@ -217,3 +219,10 @@ def test_text_is_safe_and_shares_are_honest() -> None:
         "100 %",
         "-",
     ]
+
+
+def test_each_part_of_the_picture_is_shown(record: Record, tmp_path: Path) -> None:
+    pictures = ClipPictures(tmp_path)
+    cropped = replace(record, extra={**record.extra, "crop": [0, 0, 32, 48, 64, 48]})
+    assert pictures.address(record) != pictures.address(cropped)
+    assert pictures.address(cropped) == ClipPictures(tmp_path / "other").address(cropped)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from muybridge.data.crop import id_with_crop
 from muybridge.data.preparation.captioning.answers import Answers, Slots
 from muybridge.data.preparation.captioning.conversation import Answer, Turn, Writer
 from muybridge.data.preparation.captioning.endpoint import Endpoint, EndpointAddress, checked_url
@@ -135,7 +136,7 @@ class WritingStage(Stage):
         """Where answers about a record are kept, and under which key."""
         model = str(self.settings.model)
         return Answers(work / _ANSWERS), (
-            record.id,
+            id_with_crop(record.id, record.extra) if self.takes_pictures else record.id,
             self.name,
             model,
             self.digest(),
