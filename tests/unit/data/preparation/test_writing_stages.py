@@ -211,3 +211,7 @@ def test_an_answer_is_about_a_part_of_the_picture(record: Record, tmp_path: Path
     for kind, is_same in ((Caption, False), (Rewrite, True)):
         keys = [kind().kept(each, tmp_path)[1] for each in (record, cropped)]
         assert (keys[0] == keys[1]) is is_same
+
+
+def test_three_questions_may_take_three_times_as_long() -> None:
+    assert Rewrite().seconds_more == 3 * Caption().seconds_more

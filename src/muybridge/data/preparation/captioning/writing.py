@@ -59,6 +59,8 @@ class WritingStage(Stage):
     """How a model is reached does not change what it says."""
     of_kept = True
     takes_pictures: ClassVar[bool]
+    questions: ClassVar[int] = 1
+    """That a record may take."""
     prompt_name: ClassVar[str]
 
     def __init__(self, settings: StageSettings | None = None) -> None:
@@ -112,8 +114,8 @@ class WritingStage(Stage):
 
     @property
     def seconds_more(self) -> float:
-        """For all tries and the pauses between them, which may be twice as long while others ask."""
-        return 2 * self.settings.tries * (self.settings.timeout_s + 60)
+        """For all questions, their tries and the pauses between them, which may be twice as long while others ask."""
+        return 2 * self.questions * self.settings.tries * (self.settings.timeout_s + 60)
 
     def ask(self, turns: Sequence[Turn], work: Path) -> Answer:
         """An answer of the model, which is loaded.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from muybridge.data.preparation.cuts import Scan, scan
-from muybridge.data.preparation.detectors import DetectorName, cut_detectors
+from muybridge.data.preparation.detectors import DETECTOR_PACKAGES, DetectorName, cut_detectors
 from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.record import ContentIds, Record
 from muybridge.errors import ConfigError, InputFileError
@@ -51,6 +52,15 @@ class Split(Stage):
     thresholds: ClassVar[frozenset[str]] = frozenset(("min_seconds",))
     needs: ClassVar[frozenset[str]] = frozenset(("duration", "fps", "frames"))
     gives: ClassVar[frozenset[str]] = frozenset(("start", "end", "frames", "scene", "scene_seconds"))
+
+    @property
+    def has_model(self) -> bool:
+        """No: its networks are small."""
+        return False
+
+    def digest(self) -> str:
+        """Of the packages that find cuts, as far as they are installed."""
+        return " ".join(map(_version, DETECTOR_PACKAGES[self.settings.detector]))
 
     def load(self) -> None:
         """Raises ConfigError: the detector is not installed."""
@@ -101,6 +111,13 @@ class Split(Stage):
             wanted = times[first] + seconds * part / count
             marks.append(min(range(marks[-1], after), key=lambda index: abs(times[index] - wanted)))
         return [(a, b) for a, b in zip(marks, [*marks[1:], after], strict=True) if b > a]
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
 
 
 def _check_sound(record: Record, found: Scan) -> None:
