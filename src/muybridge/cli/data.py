@@ -91,6 +91,10 @@ def _settings(asked: SettingsView) -> PrepareSettings:
     for name in ("timeout", "worker_memory"):
         if name in asked and asked[name] <= 0:
             raise ConfigError(f"--{name.replace('_', '-')} must be above 0; given {asked[name]:g}.")
+    if engine == "serial" and (
+        given := [f"--{n.replace('_', '-')}" for n in ("timeout", "worker_memory") if n in asked]
+    ):
+        raise ConfigError(f"{' and '.join(given)} is for processes that are watched; leave it out, or --engine serial.")
     memory = asked.get("worker_memory")
     return PrepareSettings(
         engine=engine,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from muybridge.errors import InputFileError
 from muybridge.types import SettingsDict, SettingsView
 from muybridge.video.encoding import Frames
 
@@ -51,6 +52,27 @@ def box_of(extra: SettingsView) -> Box | None:
     """What a record's `extra` says."""
     found = extra.get(CROP)
     return None if found is None else Box(*found)
+
+
+def check_box(values: object) -> None:
+    """Raises InputFileError for anything but None and what `crop_extra` says: a part that lies inside its picture."""
+    if values is None:
+        return
+    is_whole = isinstance(values, list | tuple) and all(type(value) is int for value in values)
+    if not is_whole or len(values) != len(Box._fields):
+        raise InputFileError(
+            f"extra.{CROP} must be {len(Box._fields)} whole numbers ({', '.join(Box._fields)}); given {values!r}", "row"
+        )
+    box = Box(*values)
+    is_inside = box.left + box.width <= box.of_width and box.top + box.height <= box.of_height
+    if min(box.left, box.top) < 0 or min(box.width, box.height) < 1 or not is_inside:
+        raise InputFileError(f"extra.{CROP} must be a part inside its picture; given {list(values)}", "row")
+
+
+def id_with_crop(record_id: str, extra: SettingsView) -> str:
+    """What a record shows, as a file may be named: its id, and which part of the picture where that is not all."""
+    box = box_of(extra)
+    return record_id if box is None else f"{record_id}-{'-'.join(map(str, box))}"
 
 
 def crop_extra(box: Box) -> SettingsDict:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from muybridge.data.crop import CROP, check_box
 from muybridge.data.packed import PackedFile
 from muybridge.errors import InputFileError
 from muybridge.types import SettingsDict, SettingsView
@@ -29,6 +31,8 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 PACKED = "packed"
 """Under this name `extra` says where a file lies that is inside another."""
 _BLOCK = 1 << 20
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""What an id looks like: files are named after it."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,10 @@ class Record:
         for name in ("id", "media", "kind"):
             if not isinstance(values.get(name), str) or not values[name]:
                 raise InputFileError(f"{name} must be text; given {values.get(name)!r}")
+        if not _ID.fullmatch(values["id"]):
+            raise InputFileError(
+                f"id must be 1 to 64 letters and digits of ASCII, _ and -; given {shown(values['id'])[:80]!r}", "row"
+            )
         if values["kind"] not in KINDS:
             raise InputFileError(f"kind must be {' or '.join(KINDS)}; given {values['kind']!r}")
         if not isinstance(values.get("text", ""), str) or not isinstance(values.get("extra", {}), dict):
@@ -132,6 +140,7 @@ class Record:
             check_number(name, values.get(name))
         check_number("duration", values.get("extra", {}).get("duration"))
         _check_packed(values.get("extra", {}).get(PACKED))
+        check_box(values.get("extra", {}).get(CROP))
         return cls(**{**values, "start": values.get("start") or 0.0})
 
 

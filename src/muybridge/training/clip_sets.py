@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from muybridge.data.crop import id_with_crop
 from muybridge.data.dataset import OnFile, caption, open_dataset, read_source
+from muybridge.data.record import Record
 from muybridge.data.report import DatasetReport, write_report
-from muybridge.data.settings import DataSettings, SourceSettings
+from muybridge.data.settings import DataSettings, PriorSettings, SourceSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import output_error
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
@@ -135,7 +137,9 @@ class ClipSets:
             return None
         found = hashlib.sha256(json.dumps(_recipe(self.settings), sort_keys=True).encode())
         for clip in sorted(self.report.dataset.plan.clips, key=lambda clip: clip.record.id):
-            found.update(f"{clip.record.id} {clip.shape} {clip.record.text}\n".encode("utf-8", "surrogateescape"))
+            found.update(
+                f"{_shown_by(clip.record)} {clip.shape} {clip.record.text}\n".encode("utf-8", "surrogateescape")
+            )
         return found.hexdigest()
 
 
@@ -151,15 +155,34 @@ def content_of(data: str | DataSettings, on_file: OnFile | None = None) -> str:
     """
     if isinstance(data, str):
         return data
-    found = hashlib.sha256(json.dumps(_recipe(data), sort_keys=True).encode())
-    for source in data.sources:
+    recipe = _recipe(data)
+    sources = data.sources
+    if (prior := data.prior) is not None:
+        recipe["prior_made_of"] = _made_of(prior)
+        if prior.path is not None:
+            sources = (*sources, SourceSettings(path=prior.path))
+    found = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    for source in sources:
         try:
             records = read_source(source, on_file).records
         except InputFileError as error:
             raise ConfigError(f"The clips to train on cannot be read: {error}") from error
         for record in sorted(records, key=lambda record: record.id):
-            found.update(f"{record.id} {caption(record, source)}\n".encode("utf-8", "surrogateescape"))
+            found.update(f"{_shown_by(record)} {caption(record, source)}\n".encode("utf-8", "surrogateescape"))
     return found.hexdigest()
+
+
+def _made_of(prior: PriorSettings) -> SettingsDict | None:
+    """What the clips of a prior follow from; None where they are a set that is there."""
+    from muybridge.training.prior import prompts_of  # which knows of all sets, and these are one
+
+    if prior.path is not None:
+        return None
+    return {"prompts": prompts_of(prior), "clips": prior.clips, "seed": prior.seed}
+
+
+def _shown_by(record: Record) -> str:
+    return id_with_crop(record.id, record.extra)
 
 
 def _recipe(data: DataSettings) -> SettingsDict:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from muybridge.data.clips import draw_clip
+from muybridge.data.crop import id_with_crop
 from muybridge.data.order import BatchPlan, Slot
 from muybridge.pipelines.family import Networks, Training
 from muybridge.training.clip_data import DatasetBatches, to_pixels
@@ -139,7 +140,7 @@ class CachedClips:
         draw = draw_clip(clip.record.id, drawn, settings.crop == "random", settings.flip)
         return {
             "format": _FORMAT,
-            "clip": clip.record.id,
+            "clip": id_with_crop(clip.record.id, clip.record.extra),
             "start": clip.record.start,
             "end": clip.record.end,
             "shape": [clip.shape.num_frames, clip.shape.height, clip.shape.width],

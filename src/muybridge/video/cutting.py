@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from muybridge.errors import InputFileError, OutputError
 from muybridge.video.container import open_input, picture_track
+from muybridge.video.decoded import reading
 from muybridge.video.encoding import Frames
 from muybridge.video.media import MediaFile
 from muybridge.video.mp4 import exact_chroma
@@ -52,11 +53,17 @@ def copy_part(source: MediaFile, target: Path, start_s: float, end_s: float | No
     import av
 
     try:
-        with source.open("rb") as file, open_input(file) as container:
+        with _opened(source) as file, open_input(file) as container:
             _copy(container, target, start_s, end_s)
     except (av.FFmpegError, ValueError) as error:
         raise InputFileError(f"What is coded cannot be put into an mp4: {error}.", "not-copied") from error
-    return _compared(source, target, start_s, end_s)
+    with reading(source):
+        return _compared(source, target, start_s, end_s)
+
+
+def _opened(source: MediaFile) -> IO[bytes]:
+    with reading(source):
+        return source.open("rb")
 
 
 def _copy(container: InputContainer, target: Path, start_s: float, end_s: float | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from muybridge.data.readers import read_dataset, reader_names
+from muybridge.data.record import Record
 from muybridge.errors import ConfigError, InputFileError
 
 
@@ -265,3 +266,27 @@ def test_what_cannot_be_read_as_a_set(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="is not JSON"):
         read_dataset(folder / "one.json")
     assert len(reader_names()) == 8
+
+
+@pytest.mark.parametrize("identity", ["../up", "/etc/x", "a.b", "a b", "x" * 65, "é"])
+def test_an_id_that_is_no_name_is_refused(identity: str) -> None:
+    with pytest.raises(InputFileError, match="id must be") as caught:
+        Record.from_json({"id": identity, "media": "a.mp4", "kind": "video"})
+    assert caught.value.fault == "row"
+
+
+@pytest.mark.parametrize(
+    "crop",
+    ["left", 1, [1, 2], [0, 0, 8, 8, 16, 16.0], [0, 0, 0, 8, 16, 16], [-1, 0, 8, 8, 16, 16], [9, 0, 8, 8, 16, 16]],
+)
+def test_a_crop_that_is_no_part_is_refused(crop: object) -> None:
+    values = {"id": "ab", "media": "a.mp4", "kind": "video"}
+    with pytest.raises(InputFileError, match=r"extra\.crop must be") as caught:
+        Record.from_json({**values, "extra": {"crop": crop}})
+    assert caught.value.fault == "row"
+    assert Record.from_json({**values, "extra": {"crop": [8, 0, 8, 8, 16, 16]}}).extra["crop"][0] == 8
+
+
+def test_a_column_named_crop_is_not_taken_for_a_part(folder: Path) -> None:
+    write_lines(folder / "metadata.jsonl", {"file_name": "a.mp4", "crop": "centre", "score": 1})
+    assert read_dataset(folder).records[0].extra == {"score": 1}

@@ -96,6 +96,9 @@ def test_webdataset_in_shards(records: list[Record], tmp_path: Path) -> None:
 
 
 def test_parts_and_what_lies_inside_others_are_refused(records: list[Record], tmp_path: Path) -> None:
+    cropped = replace(records[0], extra={"crop": [0, 0, 16, 16, 32, 32]})
+    with pytest.raises(ConfigError, match=r"these are parts: .*a.mp4"):
+        write_easyanimate([cropped], tmp_path / "out.json")
     part = [records[0], replace(records[0], start=0.5), replace(records[1], end=0.1)]
     writers: list[Callable[..., None]] = [write_easyanimate, write_folder, write_webdataset]
     for write in writers:

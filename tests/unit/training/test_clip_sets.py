@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from muybridge.data.settings import DataSettings
 from muybridge.demo.models import make_tokenizer
 from muybridge.errors import ConfigError
-from muybridge.training.clip_sets import ClipSets
+from muybridge.training.clip_sets import ClipSets, content_of
 from muybridge.training.data import ClipsWanted, UsualClip
 from muybridge.training.run_file import TrainingRun
 from muybridge.training.stages.registry import training_data
@@ -121,3 +123,39 @@ def test_clips_that_are_not_there(tmp_path: Path, tokenizer: PreTrainedTokenizer
     damaged = ClipSets(DataSettings.model_validate({"sources": [{"path": str(tmp_path / "list.json")}]}))
     with pytest.raises(ConfigError, match="no set of clips or pictures of a known format"):
         damaged.whole_clips(wanted(tokenizer, None))
+
+
+def listed(folder: Path, clips: Path, **values: object) -> Path:
+    """A list of one clip."""
+    folder.mkdir()
+    row = {"id": "ab", "media": str(clips / "0.mp4"), "kind": "video", **values}
+    (folder / "manifest.jsonl").write_text(json.dumps(row))
+    return folder
+
+
+def test_another_part_of_the_picture_is_other_data(
+    clips: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    folders = [listed(tmp_path / "whole", clips)]
+    folders += [listed(tmp_path / str(x), clips, extra={"crop": [x, 0, 8, 8, 16, 16]}) for x in (0, 8)]
+    found, names = set(), set()
+    for folder in folders:
+        settings = DataSettings.model_validate({"sources": [{"path": str(folder)}], "size": [8, 8], "multiple": 8})
+        names.add(content_of(settings))
+        data = ClipSets(settings)
+        data.whole_clips(replace(wanted(tokenizer, None), usual=None))
+        found.add(data.digest())
+        data.close()
+    assert len(names) == len(found) == 3
+
+
+def test_another_prior_is_other_data(clips: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a dog")
+    priors: list[object] = [{}, {"clips": 3}, {"seed": 1}, {"prompts": ["a cat"]}, {"prompts": str(prompts)}]
+    priors += [str(listed(tmp_path / name, clips, text=name)) for name in ("one", "two")]
+    settings = [DataSettings.model_validate({"sources": [{"path": str(clips)}], "prior": prior}) for prior in priors]
+    names = [content_of(each) for each in settings]
+    prompts.write_text("a horse")
+    names.append(content_of(settings[4]))
+    assert len(set(names)) == len(names)

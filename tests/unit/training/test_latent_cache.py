@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,3 +128,14 @@ def test_a_text_encoder_that_learns_has_no_states_to_keep(pipeline: Any) -> None
     assert wanted_clips(pipeline, stage, 0.1, cached_by=TRAINING).text is not None
     assert wanted_clips(pipeline, stage, 0.1, cached_by=TRAINING, keeps_text=False).text is None
     assert wanted_clips(pipeline, stage, 0.1).text is None
+
+
+def test_each_part_of_the_picture_has_latents_of_its_own(pipeline: Any, folder: Path, tmp_path: Path) -> None:
+    encoder, found = ClipEncoder(networks_of(pipeline), TRAINING), []
+    for left in (0, 8):
+        row = {"id": "ab", "media": str(folder / "0.mp4"), "kind": "video", "extra": {"crop": [left, 0, 8, 16, 16, 16]}}
+        (tmp_path / "manifest.jsonl").write_text(json.dumps(row))
+        dataset = open_dataset(settings(tmp_path, size=[16, 16], upscale=4))
+        cropped = DatasetBatches(dataset, pipeline.tokenizer, BatchSettings(1, workers=0))
+        found.append(CachedClips(cropped, encoder, tmp_path / "cache")(0)["latents"])
+    assert not torch.equal(*found)

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from muybridge.data.preparation.engine.job import CHANGED, WRITTEN_TO, Stamp
 from muybridge.data.preparation.engine.journal import Lines
 from muybridge.data.readers import read_dataset
+from muybridge.data.readers.manifest import MANIFEST_FORMAT
 from muybridge.data.readers.row import Row, to_record
 from muybridge.data.record import ContentIds, Record, Refusal, kind_by_name, media_source
 from muybridge.data.writers.places import path_from
@@ -144,11 +145,17 @@ def read_inputs(
             pool.shutdown(cancel_futures=True)
 
     dataset = read_dataset(raw, look_for=look_for)
-    if part is None:
-        return [*(_input(record, ids) for record in dataset.records), *map(Input, dataset.refusals)]
-    # Of a list that has ids of its own, all entries have come.
-    start = raw if raw.is_dir() else raw.parent
-    return [_input(record, ids) for record in dataset.records if part.has(path_from(start, record.media))]
+    records = dataset.records
+    if part is not None:
+        # Of a list that has ids of its own, all entries have come.
+        start = raw if raw.is_dir() else raw.parent
+        records = [record for record in records if part.has(path_from(start, record.media))]
+    found: Iterable[Record | Refusal] = records
+    if dataset.format == MANIFEST_FORMAT:  # its files may have changed since it was written
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(lambda record: _with_own_id(record, ids), records))
+    inputs = [_input(each, ids) if isinstance(each, Record) else Input(each) for each in found]
+    return inputs if part is not None else [*inputs, *map(Input, dataset.refusals)]
 
 
 def read_names(path: Path) -> list[Input]:
@@ -167,6 +174,15 @@ def read_names(path: Path) -> list[Input]:
 def _name_id(media: str, extra: Mapping[str, object], start: float, end: float | None) -> str:
     named = f"{media_source(media, extra)}\0{start}\0{end}"
     return hashlib.sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _with_own_id(record: Record, ids: KnownIds) -> Record | Refusal:
+    try:
+        return replace(record, id=ids(record.media, record.extra, record.start, record.end))
+    except InputFileError as error:
+        return Refusal(record.name, str(error), error.fault)
+    except OSError as error:
+        return Refusal(record.name, f"{record.media} cannot be read: {error.strerror}", "unreadable")
 
 
 _OTHERS = Refusal("", "it is of another part", "part")

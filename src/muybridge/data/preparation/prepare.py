@@ -177,7 +177,7 @@ def make_engine(settings: PrepareSettings, stages: Sequence[Stage], work: Path) 
     """
     if settings.ray_address is not None and settings.engine != "ray":
         raise ConfigError(f"The address of a cluster goes with the engine ray; this one is {settings.engine}.")
-    has_model = any(stage.digest() for stage in stages)
+    has_model = any(stage.has_model for stage in stages)
     memory = settings.memory_bytes or (None if has_model else _MEMORY_BYTES)
     if settings.engine == "serial":
         if settings.workers not in (None, 1):

@@ -139,11 +139,13 @@ class Schedule:
         branches = list(branches)
         kept = [branch.record for branch in branches if not self.verdicts(branch, place + 1)]
         kept.sort(key=lambda record: (record.id, record.media, record.text))  # whichever came first
-        found = self.stages[place].run_all(kept)
-        kept_ids = {record.id for record in kept}
+        distinct: dict[str, Record] = {}
+        for record in kept:  # one file with several captions is there once, or it would be like itself
+            distinct.setdefault(record.id, record)
+        found = self.stages[place].run_all(list(distinct.values()))
         return [
             replace(branch, verdicts=(*branch.verdicts, (place, found[branch.record.id])))
-            if branch.record.id in found and branch.record.id in kept_ids
+            if branch.record.id in found and branch.record.id in distinct
             else branch
             for branch in branches
         ]

@@ -133,6 +133,11 @@ class Stage(ABC):
         """That a record may take beyond what looking at it takes, as for answers from elsewhere."""
         return 0.0
 
+    @property
+    def has_model(self) -> bool:
+        """Whether it may need more memory than looking at a clip takes."""
+        return bool(self.digest())
+
     def idle_reason(self) -> str | None:
         """Why it does nothing with its settings, as when it has a model only if one is named; None if it does."""
         return None

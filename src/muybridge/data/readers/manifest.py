@@ -13,6 +13,7 @@ from muybridge.data.record import Record, Refusal
 from muybridge.errors import InputFileError
 
 MANIFEST = "manifest.jsonl"
+MANIFEST_FORMAT = "manifest"
 
 
 def _find(path: Path) -> Path | None:
@@ -48,4 +49,4 @@ def _read(path: Path, root: Path) -> Iterator[Record | Refusal]:
             yield Refusal(where, f"no file {record.media}", "no-file")
 
 
-register_reader(Reader("manifest", f"{MANIFEST}, with a record of this program on each line", _find, _read))
+register_reader(Reader(MANIFEST_FORMAT, f"{MANIFEST}, with a record of this program on each line", _find, _read))

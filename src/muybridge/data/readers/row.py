@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from muybridge.data.crop import CROP
 from muybridge.data.packed import PackedFile
 from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
 from muybridge.errors import InputFileError
@@ -16,7 +17,7 @@ CAPTION_NAMES = ("text", "caption", "prompt")
 """What sets call the caption, in the order in which it is looked for."""
 IdMaker = Callable[[str, Mapping[str, object], float, float | None], str]
 """From a record's `media`, `extra`, start and end to its id, as `ContentIds` does it."""
-_OWN_NAMES = (PACKED, "duration")
+_OWN_NAMES = (PACKED, CROP, "duration")
 """What records note under these names is found out and not taken over."""
 
 

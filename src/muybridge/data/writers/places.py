@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from muybridge.data.crop import CROP
 from muybridge.data.packed import PackedFile
 from muybridge.data.record import Record
 from muybridge.errors import ConfigError, InputFileError
@@ -18,12 +19,12 @@ def path_from(folder: Path, media: str) -> str:
 
 
 def check_whole(records: Iterable[Record], format_name: str) -> None:
-    """Whether every record is a whole file, where a format has no other.
+    """Whether every record is a whole file with all of its picture, where a format has no other.
 
     Raises:
-        ConfigError: some are parts of files, or lie inside others.
+        ConfigError: some are parts of files or of their pictures, or lie inside others.
     """
-    unfit = [record.name for record in records if record.is_part]
+    unfit = [record.name for record in records if record.is_part or CROP in record.extra]
     if unfit:
         more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
         raise ConfigError(

@@ -16,6 +16,7 @@ from tests.films import scene
 from muybridge.data.clips import frames_of
 from muybridge.data.crop import Box, crop_extra
 from muybridge.data.preparation.stage import Refused
+from muybridge.data.preparation.stages.probe import Probe, ProbeStageSettings
 from muybridge.data.preparation.stages.write import Write, WriteSettings
 from muybridge.data.probe import ProbeSettings, probe
 from muybridge.data.record import Record
@@ -187,3 +188,27 @@ def test_any_name_is_one(tmp_path: Path, make_film: FilmMaker) -> None:
         found = [written(record, tmp_path, clips=how) for how in ("copy", "encode")]
         assert all(Path(each.media).is_file() for each in found)
         assert len(list(itertools.islice(frames_of(record, [0.0]), 2))) == 1
+
+
+@pytest.mark.parametrize("settings", [{"clips": "copy"}, {"clips": "encode"}, {"clips": "encode", "rate": "variable"}])
+def test_a_source_that_is_gone_is_a_failure_of_its_own(
+    tmp_path: Path, make_film: FilmMaker, settings: dict[str, str]
+) -> None:
+    record = probed(make_film(tmp_path / "a.mp4", scene(3, 12, SIZE)), end=0.4)
+    Path(record.media).unlink()
+    with pytest.raises(Refused, match="No such file") as caught:
+        written(record, tmp_path, **settings)
+    assert caught.value.status == "unreadable"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputFileError, match="No such file"):
+        copy_part(record.source, tmp_path / "out.mp4", 0.0, 0.4)
+
+
+def test_how_long_a_file_was_stays_when_a_clip_is_another(tmp_path: Path, make_film: FilmMaker) -> None:
+    path = make_film(tmp_path / "a.mp4", scene(3, 36, SIZE))
+    stage = Probe(ProbeStageSettings(min_side=0, min_seconds=1.0))
+    (record,) = stage.run(Record("a", str(path), "video"), tmp_path)
+    clip = written(replace(record, start=0.5, end=1.0), tmp_path, clips="copy")
+    assert (clip.extra["file_seconds"], clip.extra["duration"]) == (1.5, pytest.approx(0.5, abs=0.1))
+    assert stage.verdict(clip) is None
+    assert Probe(ProbeStageSettings(min_side=0, min_seconds=2.0)).verdict(clip) is not None

@@ -13,7 +13,7 @@ from tests.films import Pixels, scene, texture
 
 from muybridge.data.preparation.cuts import scan
 from muybridge.data.preparation.detectors import cut_detectors
-from muybridge.data.preparation.stage import Refused
+from muybridge.data.preparation.stage import Refused, noted
 from muybridge.data.preparation.stages.split import Split, SplitSettings
 from muybridge.data.probe import probe
 from muybridge.data.record import Record
@@ -116,7 +116,7 @@ def test_pieces_have_their_times_ids_and_frames(tmp_path: Path, make_film: FilmM
 
 def test_what_is_one_scene_stays_as_it_is(tmp_path: Path, make_film: FilmMaker) -> None:
     record = record_of(make_film(tmp_path / "a.mp4", scene(1, 30)))
-    assert split(record) == [record]
+    assert split(record) == [noted(record, scene_seconds=1.25)]
     picture = Record("p", "p.png", "image")
     assert split(picture) == [picture]
 
@@ -127,6 +127,23 @@ def test_times_are_exact_at_a_variable_rate(tmp_path: Path, make_film: FilmMaker
     record = record_of(make_film(tmp_path / "v.mkv", scenes([25, 35]), times_ms=times))
     first, second = split(record)
     assert first.end == second.start == pytest.approx(times[25] / 1000)
+
+
+def test_a_part_may_have_fewer_frames_than_its_share_of_the_time(tmp_path: Path, make_film: FilmMaker) -> None:
+    times = [*range(0, 1000, 25), *range(1000, 3000, 250)]
+    record = record_of(make_film(tmp_path / "v.mkv", scene(1, len(times), step=(0.1, 0.1)), times_ms=times))
+    part = probe(replace(record, start=1.0, end=2.5))
+    assert isinstance(part, Record)
+    assert [piece.start for piece in split(part)] == [1.0]
+
+
+def test_how_long_a_scene_was_stays_when_it_is_made_shorter(tmp_path: Path, make_film: FilmMaker) -> None:
+    record = record_of(make_film(tmp_path / "a.mp4", scenes([24, 72])))
+    first, second = split(record)
+    assert (first.extra["scene_seconds"], second.extra["scene_seconds"]) == (1, 3)
+    stage = Split(SplitSettings(min_seconds=2))
+    assert stage.verdict(replace(second, end=1.5)) is None
+    assert stage.verdict(replace(first, end=9.0)) is not None
 
 
 def test_black_between_scenes_is_of_none(tmp_path: Path, make_film: FilmMaker) -> None:

@@ -194,3 +194,11 @@ def test_answers_are_kept_by_what_was_asked(tmp_path: Path) -> None:
     for path in (tmp_path / "answers").rglob("*.json"):
         path.write_text('{"text": ')
     assert answers.find("clip", "model") is None
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_key_that_is_sent_back_is_not_shown(status: int) -> None:
+    for lead in (0, 50, 190):
+        with serving(Reply(status, b"x" * lead + KEY.encode())) as server, pytest.raises(NoAnswerError) as caught:
+            endpoint(server.url, tries=1).answer(QUESTION)
+        assert KEY[:6] not in str(caught.value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.preparation_stages import (
@@ -21,14 +23,19 @@ from tests.preparation_stages import (
 )
 
 from muybridge.data.preparation.account import Account
-from muybridge.data.preparation.engine.job import Limits, Stamp
+from muybridge.data.preparation.engine.job import Finished, Job, Limits, Stamp, ended
+from muybridge.data.preparation.engine.journal import Journal
 from muybridge.data.preparation.engine.pool import PoolEngine
+from muybridge.data.preparation.engine.ray_engine import RayEngine
+from muybridge.data.preparation.engine.watched import WatchedProcess
+from muybridge.data.preparation.engine.worker import Leaving
 from muybridge.data.preparation.inputs import Part
 from muybridge.data.preparation.prepare import EngineName, PrepareSettings, prepare
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.record import Record
 from muybridge.errors import ConfigError, PreparationError
 
+CLIP = Record("a", "a", "video")
 ALL = recipe(Read(), Double(), Largest(), OfKept())
 GOOD = ("4", "12", "parts 3", "33", "refuse", "raise", "22", "write")
 
@@ -163,3 +170,44 @@ def test_limits_grow_with_what_there_is_to_do() -> None:
 
     assert limits.seconds_for(Record("a", "a", "video", start=1.0, end=4.0), None) == 16.0
     assert limits.seconds_for(Record("a", "a", "video"), Stamp("a", 1000, 0)) == 20.0
+
+
+def test_a_job_given_while_a_process_leaves_is_not_lost(tmp_path: Path) -> None:
+    raw = write_files(tmp_path / "raw", "4")
+    record = Record("a", str(raw / "000.mp4"), "video")
+    process = WatchedProcess([Read()], tmp_path, None)
+    try:
+        process.give(Job("00", 0, 1, record, Limits()))
+        process._take(Leaving())
+        found: list[Finished] = []
+        until = time.monotonic() + 60
+        while not found and time.monotonic() < until:
+            if process.pipe.poll(1):
+                found = process.look()
+    finally:
+        process.stop()
+    assert [each.status for each in found] == ["ok"]
+
+
+def test_what_was_mended_stays_mended(tmp_path: Path) -> None:
+    found = Finished("a", 0, "00", True, "ok")
+    for name, each in (
+        ("results-1-of-2", found),
+        ("results", ended(Job("00", 0, 1, CLIP, Limits()), "crashed", "r", "r")),
+    ):
+        with Journal(tmp_path, name) as journal:
+            journal.add(each, "s")
+    with Journal(tmp_path) as journal:
+        entry = journal.get("00")
+    assert entry is not None
+    assert entry.status == "ok"
+
+
+def test_ray_has_no_more_actors_than_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    engine = RayEngine([Read()], tmp_path, 5, None, None)
+    cluster = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: {"CPU": 2.0}, kill=lambda _: None)
+    monkeypatch.setattr(engine, "_ray", cluster)
+    monkeypatch.setattr(engine, "_new_actor", object)
+    with engine:
+        assert engine.room == 2

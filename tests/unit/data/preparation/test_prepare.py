@@ -21,6 +21,7 @@ from tests.preparation_stages import (
     runs,
     write_files,
 )
+from tests.unit.data.conftest import ClipMaker
 
 from muybridge.data.preparation.account import Account
 from muybridge.data.preparation.engine.journal import Journal
@@ -33,6 +34,7 @@ from muybridge.data.record import Record
 from muybridge.errors import ConfigError, OutputError, PreparationError
 from muybridge.files.folder_lock import locked_folder
 
+SMALL = {"min_side": 0}
 SERIAL = PrepareSettings(engine="serial")
 ALL = recipe(Read(), Double(), Largest(), OfKept())
 
@@ -67,6 +69,25 @@ def test_every_entry_ends_as_one_thing(tmp_path: Path) -> None:
     }
     assert all(record.extra["seen"] and "doubled" in record.extra for record in account.kept)
     assert sum(step.clips for step in account.steps()) + len(account.kept) == len(account.outcomes)
+
+
+def test_a_file_with_two_captions_is_not_like_itself(tmp_path: Path, make_clip: ClipMaker) -> None:
+    make_clip(tmp_path / "a.mp4", noise=100)
+    rows = [{"video_path": "a.mp4", "caption": text} for text in ("one", "two")]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    account = run(tmp_path / "list.jsonl", tmp_path / "out", Recipe.of({"stages": [{"probe": SMALL}, "duplicates"]}))
+
+    assert sorted(record.text for record in account.kept) == ["one", "two"]
+
+
+def test_a_file_that_changed_behind_a_manifest_is_looked_at_anew(tmp_path: Path) -> None:
+    raw, out = write_files(tmp_path / "raw", "1"), tmp_path / "out"
+    row = {"id": "ab", "media": "000.mp4", "kind": "video"}
+    (raw / "manifest.jsonl").write_text(json.dumps(row))
+    assert numbers(run(raw, out)) == [1]
+    write_files(raw, "22")
+    assert numbers(run(raw, out)) == [22]
 
 
 def test_what_is_written_is_the_account(tmp_path: Path) -> None:

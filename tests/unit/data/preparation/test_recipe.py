@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from muybridge.data.preparation.detectors import DETECTORS
 from muybridge.data.preparation.recipe import Recipe, recipe_names
 from muybridge.data.preparation.stage import Stage, StageSettings, register_stage, stage_kinds
 from muybridge.data.preparation.stages.split import Split, SplitSettings
@@ -127,3 +128,12 @@ def test_recipes_are_read_without_torch() -> None:
         "assert not {'torch', 'cv2', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_cuts_depend_on_the_package_that_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    for number in ("1.0", "1.1"):
+        monkeypatch.setattr("muybridge.data.preparation.stages.split.version", lambda _, number=number: number)
+        keys.append([Split(SplitSettings(detector=name)).key(Record("a", "a", "video")) for name in DETECTORS])
+    same = [one == other for one, other in zip(*keys, strict=True)]
+    assert same == [True, False, False, False]

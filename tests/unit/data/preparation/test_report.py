@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
+import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from muybridge.data.preparation.account import Account, Bound, ordered
+from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.report.captions import look_at_captions
+from muybridge.data.preparation.report.contents import Contents
 from muybridge.data.preparation.report.histogram import draw_histogram, span_of, ticks
 from muybridge.data.preparation.report.markup import safe, share
+from muybridge.data.preparation.report.pictures import ClipPictures
 from muybridge.data.preparation.report.report import write_report
 from muybridge.data.preparation.report.scores import scores_of
 from muybridge.data.preparation.stage import Rule
@@ -217,3 +223,20 @@ def test_text_is_safe_and_shares_are_honest() -> None:
         "100 %",
         "-",
     ]
+
+
+def test_each_part_of_the_picture_is_shown(record: Record, tmp_path: Path) -> None:
+    pictures = ClipPictures(tmp_path)
+    cropped = replace(record, extra={**record.extra, "crop": [0, 0, 32, 48, 64, 48]})
+    assert pictures.address(record) != pictures.address(cropped)
+    assert pictures.address(cropped) == ClipPictures(tmp_path / "other").address(cropped)
+
+
+def test_the_command_has_what_was_set(record: Record, tmp_path: Path) -> None:
+    changes = ("probe.min_seconds=2.5", "split.threshold=12.5", "trim=off", "write.clips=copy")
+    used = Recipe.load("quick", changes)
+    made = replace(account(tmp_path, clip(0, 5.0, record)), settings=tuple(used.settings()), idle=used.idle)
+    words = shlex.split(Contents(made, VideoShape(8, 64, 64), ClipPictures(tmp_path)).command)
+    found = [change for flag, change in itertools.pairwise(words) if flag == "--set"]
+    assert set(changes[:3]) <= set(found)
+    assert Recipe.load("quick", found).settings() == used.settings()

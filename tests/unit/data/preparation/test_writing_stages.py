@@ -204,3 +204,14 @@ def test_rewrites_by_a_folder(record: Record, tmp_path: Path, model_folder: Mode
 )
 def test_sentences_that_are_cut_off_are_left_out(answer: Answer, text: str) -> None:
     assert whole_sentences(answer) == text
+
+
+def test_an_answer_is_about_a_part_of_the_picture(record: Record, tmp_path: Path) -> None:
+    cropped = replace(record, extra={**record.extra, "crop": [0, 0, 32, 48, 64, 48]})
+    for kind, is_same in ((Caption, False), (Rewrite, True)):
+        keys = [kind().kept(each, tmp_path)[1] for each in (record, cropped)]
+        assert (keys[0] == keys[1]) is is_same
+
+
+def test_three_questions_may_take_three_times_as_long() -> None:
+    assert Rewrite().seconds_more == 3 * Caption().seconds_more

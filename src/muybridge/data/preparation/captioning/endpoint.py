@@ -36,7 +36,7 @@ _HOPELESS = {
     HTTPStatus.METHOD_NOT_ALLOWED: "is no address of chats",
 }
 _MOST_WAIT_S = 60.0
-_SAID = 200  # letters of what a server says, in messages
+_SAID, _STARTS = 200, 60  # letters of what a server says, in messages
 _QUALITY = 90
 
 
@@ -143,11 +143,17 @@ class Endpoint:
             raise _TryAgainError(
                 self._safe(str(getattr(error, "reason", "") or error) or type(error).__name__)
             ) from error
-        return _answer_of(content)
+        try:
+            return _answer_of(content)
+        except _GarbageError as error:
+            raise _TryAgainError(f"{error} ({self._start(content)})") from error
+
+    def _start(self, content: bytes) -> str:
+        return shown(self._safe(content.decode("utf-8", "replace"))[:_STARTS]) or "empty"
 
     def _refused(self, error: urllib.error.HTTPError, until: float) -> NoReturn:
         try:
-            said = _said(_read(error, until))
+            said = shown(self._safe(_said(_read(error, until))))[:_SAID].rstrip(".")
         except (OSError, http.client.HTTPException, _TryAgainError):
             said = ""
         words = self._safe(f"{error.code} {error.reason}" + (f": {said}" if said else ""))
@@ -174,6 +180,10 @@ class _TryAgainError(Exception):
     def __init__(self, message: str, wait_s: float | None = None) -> None:
         super().__init__(message)
         self.wait_s = wait_s
+
+
+class _GarbageError(Exception):
+    """What is answered cannot be read."""
 
 
 def checked_url(url: str) -> str:
@@ -242,16 +252,12 @@ def _answer_of(content: bytes) -> Answer:
         choice = json.loads(content)["choices"][0]
         text, ended = choice["message"]["content"], choice.get("finish_reason")
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise _TryAgainError(f"what it answers is no chat completion ({_start(content)})") from error
+        raise _GarbageError("what it answers is no chat completion") from error
     if isinstance(text, list):
         text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
     if not isinstance(text, str) or not (text := plain(text)):
         raise _TryAgainError("it answers nothing")
     return Answer(text, is_cut=ended == "length")
-
-
-def _start(content: bytes) -> str:
-    return shown(content[:60].decode("utf-8", "replace")) or "empty"
 
 
 def _said(content: bytes) -> str:
@@ -263,7 +269,7 @@ def _said(content: bytes) -> str:
     except (ValueError, RecursionError, AttributeError):
         found = None
     text = found if isinstance(found, str) else content.decode("utf-8", "replace")
-    return shown(" ".join(text.split()))[:_SAID].rstrip(".")
+    return " ".join(text.split())
 
 
 def _retry_after(value: str | None) -> float | None:

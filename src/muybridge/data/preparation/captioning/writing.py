@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from muybridge.data.crop import id_with_crop
 from muybridge.data.preparation.captioning.answers import Answers, Slots
 from muybridge.data.preparation.captioning.conversation import Answer, Turn, Writer
 from muybridge.data.preparation.captioning.endpoint import Endpoint, EndpointAddress, checked_url
@@ -58,6 +59,8 @@ class WritingStage(Stage):
     """How a model is reached does not change what it says."""
     of_kept = True
     takes_pictures: ClassVar[bool]
+    questions: ClassVar[int] = 1
+    """That a record may take."""
     prompt_name: ClassVar[str]
 
     def __init__(self, settings: StageSettings | None = None) -> None:
@@ -111,8 +114,8 @@ class WritingStage(Stage):
 
     @property
     def seconds_more(self) -> float:
-        """For all tries and the pauses between them, which may be twice as long while others ask."""
-        return 2 * self.settings.tries * (self.settings.timeout_s + 60)
+        """For all questions, their tries and the pauses between them, which may be twice as long while others ask."""
+        return 2 * self.questions * self.settings.tries * (self.settings.timeout_s + 60)
 
     def ask(self, turns: Sequence[Turn], work: Path) -> Answer:
         """An answer of the model, which is loaded.
@@ -135,7 +138,7 @@ class WritingStage(Stage):
         """Where answers about a record are kept, and under which key."""
         model = str(self.settings.model)
         return Answers(work / _ANSWERS), (
-            record.id,
+            id_with_crop(record.id, record.extra) if self.takes_pictures else record.id,
             self.name,
             model,
             self.digest(),

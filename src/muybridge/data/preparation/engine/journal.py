@@ -133,12 +133,17 @@ class Journal:
         self._places: dict[bytes, tuple[Path, int]] = {}
         self.stages: set[str] = set()
         """What there are results of, as `signature` has it; when this was opened."""
+        sound: set[bytes] = set()
         try:
             for path in sorted(folder.glob("results*.jsonl")):
                 for start, values in _lines_of(path):
-                    if not (retry and values.get("status") in DEADLY):
-                        self._places[bytes.fromhex(values["key"])] = (path, start)
+                    key, is_deadly = bytes.fromhex(values["key"]), values["status"] in DEADLY
+                    # What was mended by trying again may lie in a file that is read before.
+                    if not is_deadly or not (retry or key in sound):
+                        self._places[key] = (path, start)
                         self.stages.add(values["stage"])
+                    if not is_deadly:
+                        sound.add(key)
         except OSError as error:
             raise output_error(folder, error) from error
 

@@ -34,7 +34,7 @@ class RayEngine(Engine):
         Args:
             stages: that jobs count.
             work: the folder that they may write into.
-            workers: how many actors; by default one for each processor of the cluster.
+            workers: how many actors; by default, and at most, one for each processor of the cluster.
             memory_bytes: that the process of each may have; None for all there is.
             address: of a cluster; None for one on this machine, which ends with the engine.
 
@@ -56,7 +56,8 @@ class RayEngine(Engine):
     def __enter__(self) -> Self:
         if not self._ray.is_initialized():
             self._connect()
-        count = self._workers or int(self._ray.cluster_resources().get("CPU", 1))
+        most = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        count = min(self._workers or most, most)  # others would wait for a processor for ever
         self._actors.extend(self._new_actor() for _ in range(count))
         return self
 

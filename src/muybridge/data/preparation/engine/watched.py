@@ -133,7 +133,7 @@ class WatchedProcess:
             raise PreparationError(message.reason)
         elif isinstance(message, Leaving):
             self._end()
-            self.start()
+            self._again()  # with the job that it was given before this was read
         else:  # the first word
             self._is_ready, self._failed_starts = True, 0
             self._set_deadline()

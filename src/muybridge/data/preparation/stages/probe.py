@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, register_stage
+from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.probe import ProbeSettings, probe
 from muybridge.data.record import Record, Refusal
 
@@ -34,12 +34,13 @@ class ProbeStageSettings(StageSettings):
 
 @register_stage("probe")
 class Probe(Stage):
-    """Fills in size, rate, frames and duration."""
+    """Fills in size, rate, frames and duration, which stays as `file_seconds` where a clip becomes another file."""
 
+    version = 2
     Settings = ProbeStageSettings
     settings: ProbeStageSettings
     thresholds: ClassVar[frozenset[str]] = frozenset(("min_side", "min_seconds"))
-    gives: ClassVar[frozenset[str]] = frozenset(("width", "height", "fps", "frames", "duration"))
+    gives: ClassVar[frozenset[str]] = frozenset(("width", "height", "fps", "frames", "duration", "file_seconds"))
 
     def run(self, record: Record, work: Path) -> list[Record]:
         """The record as its file is. Raises Refused with the rule of `data.probe.probe`."""
@@ -47,12 +48,13 @@ class Probe(Stage):
         found = probe(record, asked)
         if isinstance(found, Refusal):
             raise Refused(found.rule, found.reason, "dropped" if found.rule in _USABLE else "unreadable")
-        return [found]
+        seconds = found.extra.get("duration") if found.kind == "video" else None
+        return [found if seconds is None else noted(found, file_seconds=seconds)]
 
     def rules(self) -> Sequence[Rule]:
         """Sides and seconds."""
         return (
             Rule("small", "width", "pixels of its width", least=self.settings.min_side),
             Rule("small", "height", "pixels of its height", least=self.settings.min_side),
-            Rule("short", "duration", "seconds of its file", least=self.settings.min_seconds),
+            Rule("short", "file_seconds", "seconds of its file", least=self.settings.min_seconds),
         )

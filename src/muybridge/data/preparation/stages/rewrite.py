@@ -26,6 +26,7 @@ class Rewrite(WritingStage):
     needs: ClassVar[frozenset[str]] = frozenset(("text",))
     gives: ClassVar[frozenset[str]] = frozenset(("text", "rewrite"))
     takes_pictures = False
+    questions = _TRIES
     prompt_name = REWRITE
 
     def run(self, record: Record, work: Path) -> list[Record]:

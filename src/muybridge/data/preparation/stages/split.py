@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
 from muybridge.data.preparation.cuts import Scan, scan
-from muybridge.data.preparation.detectors import DetectorName, cut_detectors
-from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, register_stage
+from muybridge.data.preparation.detectors import DETECTOR_PACKAGES, DetectorName, cut_detectors
+from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.record import ContentIds, Record
 from muybridge.errors import ConfigError, InputFileError
 
@@ -40,13 +41,26 @@ class SplitSettings(StageSettings):
 
 @register_stage("split")
 class Split(Stage):
-    """Finds cuts by decoding everything once; with it, what is damaged in the middle of a file."""
+    """Finds cuts by decoding everything once; with it, what is damaged in the middle of a file.
 
+    Each piece gets `scene_seconds`, which later stages may make shorter.
+    """
+
+    version = 2
     Settings = SplitSettings
     settings: SplitSettings
     thresholds: ClassVar[frozenset[str]] = frozenset(("min_seconds",))
     needs: ClassVar[frozenset[str]] = frozenset(("duration", "fps", "frames"))
-    gives: ClassVar[frozenset[str]] = frozenset(("start", "end", "frames", "scene"))
+    gives: ClassVar[frozenset[str]] = frozenset(("start", "end", "frames", "scene", "scene_seconds"))
+
+    @property
+    def has_model(self) -> bool:
+        """No: its networks are small."""
+        return False
+
+    def digest(self) -> str:
+        """Of the packages that find cuts, as far as they are installed."""
+        return " ".join(map(_version, DETECTOR_PACKAGES[self.settings.detector]))
 
     def load(self) -> None:
         """Raises ConfigError: the detector is not installed."""
@@ -69,7 +83,7 @@ class Split(Stage):
 
     def rules(self) -> Sequence[Rule]:
         """How short a piece may be."""
-        return (Rule("short-scene", "duration_s", "seconds of one scene", least=self.settings.min_seconds),)
+        return (Rule("short-scene", "scene_seconds", "seconds of one scene", least=self.settings.min_seconds),)
 
     def _scan(self, record: Record) -> Scan:
         if not hasattr(self, "_detectors"):
@@ -83,7 +97,8 @@ class Split(Stage):
         scenes = found.scenes()
         spans = [(number, span) for number, scene in enumerate(scenes) for span in self._parts(scene, times)]
         if spans == [(0, (0, len(found.times)))]:
-            return [record]
+            seconds = record.duration_s
+            return [record if seconds is None else noted(record, scene_seconds=round(seconds, _DIGITS))]
         ids = ContentIds()
         return [_piece(record, span, times, number, ids) for number, span in spans]
 
@@ -98,10 +113,18 @@ class Split(Stage):
         return [(a, b) for a, b in zip(marks, [*marks[1:], after], strict=True) if b > a]
 
 
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
+
+
 def _check_sound(record: Record, found: Scan) -> None:
     if found.num_bad > _WORST_SHARE * found.num_packets:
         raise Refused("damaged", f"{found.num_bad} of its {found.num_packets} packets are damaged.", "unreadable")
-    if not found.times or len(found.times) < (record.frames or 0) * (1 - _WORST_SHARE) - 1:
+    # How many frames a part has, is known of files of a constant rate only.
+    if not found.times or (not record.is_part and len(found.times) < (record.frames or 0) * (1 - _WORST_SHARE) - 1):
         raise Refused(
             "broken-tail", f"Of its {record.frames} frames only {len(found.times)} can be decoded.", "unreadable"
         )
@@ -115,5 +138,9 @@ def _piece(record: Record, span: tuple[int, int], times: Sequence[float], scene:
         start=start,
         end=end,
         frames=span[1] - span[0],
-        extra={**record.extra, "scene": {"of": record.id, "number": scene}},
+        extra={
+            **record.extra,
+            "scene": {"of": record.id, "number": scene},
+            "scene_seconds": round(end - start, _DIGITS),
+        },
     )

@@ -17,6 +17,7 @@ from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import new_file
 from muybridge.types import SettingsDict
 from muybridge.video.cutting import copy_part, encode_timed
+from muybridge.video.decoded import reading
 from muybridge.video.encoding import Frames
 from muybridge.video.frame_times import frame_times
 from muybridge.video.reading import reader_of
@@ -72,7 +73,9 @@ class Write(Stage):
             raise Refused(rule, str(error), "unreadable") from error
 
     def _write(self, record: Record, temporary: Path) -> tuple[str, int]:
-        if self.settings.clips == "copy" and CROP not in record.extra and reader_of(record.source).is_container:
+        with reading(record.source):
+            is_container = reader_of(record.source).is_container
+        if self.settings.clips == "copy" and CROP not in record.extra and is_container:
             try:
                 return "copied", copy_part(record.source, temporary, record.start, record.end)
             except InputFileError as error:
@@ -88,6 +91,10 @@ class Write(Stage):
         return "encoded", encode_timed(temporary, self._frames(record))
 
     def _frames(self, record: Record) -> Iterator[tuple[float, Frames]]:
+        with reading(record.source):  # what goes wrong there is about the record, and not about the disk written to
+            yield from self._timed_frames(record)
+
+    def _timed_frames(self, record: Record) -> Iterator[tuple[float, Frames]]:
         end = record.start + (record.duration_s or 0.0)
         if self.settings.rate == "variable":
             times = [t for t in frame_times(record.source, record.fps) if record.start - _EARLY_S <= t < end - _EARLY_S]
