@@ -495,7 +495,9 @@ def test_the_page_asks_for_a_token_once(browser: Any, tmp_path: Path) -> None:
         context.close()
 
 
-@pytest.mark.skipif("MUYBRIDGE_PAGE_PICTURE" not in os.environ, reason="draws docs/images/page.png where it is asked to")
+@pytest.mark.skipif(
+    "MUYBRIDGE_PAGE_PICTURE" not in os.environ, reason="draws docs/images/page.png where it is asked to"
+)
 def test_picture_for_the_readme(pages: Any, service: Any) -> None:
     service.clear()
     wishes = ("red circle moving left", "blue heart spinning", "green square growing")
