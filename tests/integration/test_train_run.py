@@ -81,7 +81,7 @@ def test_nothing_unfinished_is_left(trained):
     assert not list(trained.rglob("*.part*"))
     for stage in STAGES:
         names = {path.name for path in (trained / stage).iterdir()}
-        assert names - {"trackers"} == {"log.jsonl", "checkpoints", "settings.json", "exported"}
+        assert names - {"trackers"} == {"log.jsonl", "checkpoints", "settings.json", "exported", "trained-on.txt"}
 
 
 def test_the_vae_s_latents_have_unit_variance(trained):

@@ -21,6 +21,7 @@ from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.pipelines import AnimateDiffPipeline
 from muybridge.training.run import run_training
 from muybridge.training.run_file import load_run
+from muybridge.vae.preview_map import FILE_NAME as MAP_OF_PREVIEWS
 
 RUN_FILE = Path(__file__).resolve().parents[2] / "runs" / "demo-sparse-control.yaml"
 TINY = ["steps=3", "batch_size=1", "processes=1", "num_frames=2", "whole_clip_share=0", "log_every=1", "warmup_steps=0"]
@@ -35,7 +36,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return {key: value for file in folder.glob("*.safetensors") for key, value in load_file(file).items()}
+    files = [file for file in folder.glob("*.safetensors") if file.name != MAP_OF_PREVIEWS]
+    return {key: value for file in files for key, value in load_file(file).items()}
 
 
 def test_keyframes_change_what_the_model_makes(trained):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from muybridge.cli import console
 from muybridge.cli.main import main
 from muybridge.cli.service_places import places
 from muybridge.errors import ConfigError
@@ -48,7 +49,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
 
 
 def test_list(folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console.output, "_width", 160)  # it reads COLUMNS only where it is made
     shown = run(capsys, "list", "--data", str(folder.path))
     assert shown.index(folder.waiting.id[:14]) < shown.index(folder.done.id[:14])
     for text in ("in_progress 30 %", "non_finite", "1.2 s", "step 3 of 12, 9 s left", "long time ind…"):
