@@ -58,15 +58,15 @@ def check_box(values: object) -> None:
     """Raises InputFileError for anything but None and what `crop_extra` says: a part that lies inside its picture."""
     if values is None:
         return
-    is_whole = isinstance(values, list | tuple) and all(type(value) is int for value in values)
-    if not is_whole or len(values) != len(Box._fields):
+    numbers = list(values) if isinstance(values, list | tuple) else []
+    if len(numbers) != len(Box._fields) or not all(type(number) is int for number in numbers):
         raise InputFileError(
             f"extra.{CROP} must be {len(Box._fields)} whole numbers ({', '.join(Box._fields)}); given {values!r}", "row"
         )
-    box = Box(*values)
+    box = Box(*numbers)
     is_inside = box.left + box.width <= box.of_width and box.top + box.height <= box.of_height
     if min(box.left, box.top) < 0 or min(box.width, box.height) < 1 or not is_inside:
-        raise InputFileError(f"extra.{CROP} must be a part inside its picture; given {list(values)}", "row")
+        raise InputFileError(f"extra.{CROP} must be a part inside its picture; given {numbers}", "row")
 
 
 def id_with_crop(record_id: str, extra: SettingsView) -> str:

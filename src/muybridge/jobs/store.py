@@ -13,7 +13,6 @@ from muybridge.jobs import queue_order, tables
 from muybridge.jobs.admitting import check_room, of_key
 from muybridge.jobs.database import Database, News, open_database
 from muybridge.jobs.record import (
-    MOST_ATTEMPTS,
     Beat,
     Failure,
     Job,
@@ -26,6 +25,7 @@ from muybridge.jobs.record import (
 )
 from muybridge.jobs.rows import job_of, jobs_of, values_of
 from muybridge.jobs.service_state import ServiceState
+from muybridge.jobs.turns import CANCELLED, FRESH, reaped
 from muybridge.types import SettingsDict, SettingsView
 
 LEASE_S = 30.0
@@ -33,20 +33,6 @@ LEASE_S = 30.0
 _FORGET_REMOVED_S = 86_400.0
 _UPLOADS_AT_ONCE = 200
 """Named in one query; SQLite takes expressions that are a thousand deep, and no more."""
-_FRESH: SettingsDict = {
-    "worker": None,
-    "lease_until": None,
-    "progress": 0,
-    "step": 0,
-    "steps": 0,
-    "segment": 0,
-    "segments": 1,
-    "phase": None,
-    "eta_seconds": None,
-    "preview_step": None,
-}
-"""What says how far a job is, of one that waits."""
-_CANCELLED = {"status": "failed", "error_code": "cancelled", "error_message": "The job was cancelled."}
 _j = tables.jobs.c
 
 
@@ -215,7 +201,7 @@ class JobStore(ServiceState):
             if job is None or job.is_over:
                 return job
             if job.status == "queued":
-                ended = {**_FRESH, **_CANCELLED, "finished": self._database.now(connection)}
+                ended = {**FRESH, **CANCELLED, "finished": self._database.now(connection)}
                 return _changed(connection, job_id, {**ended, "revision": revision})
             return _changed(connection, job_id, {"cancel_requested": True, "revision": revision})
 
@@ -232,7 +218,7 @@ class JobStore(ServiceState):
             if job.status != "failed":
                 raise ConfigError(f"The video {job_id} is {job.status}; only one that failed can be tried again.")
             again: SettingsDict = {
-                **_FRESH,
+                **FRESH,
                 "status": "queued",
                 "position": float(revision),
                 "attempts": 0,
@@ -316,7 +302,7 @@ class JobStore(ServiceState):
             if chosen is None:
                 return None
             taken = {
-                **_FRESH,
+                **FRESH,
                 "status": "in_progress",
                 "worker": worker,
                 "attempts": _j.attempts + 1,
@@ -405,7 +391,7 @@ class JobStore(ServiceState):
     def give_back(self, job_id: str, worker: str) -> bool:
         """Let a job wait again at its place, as if it had not been begun: its worker stops, through no fault of it."""
         with self._database.write() as (connection, revision):
-            values = {**_FRESH, "status": "queued", "attempts": _j.attempts - 1, "started": None, "revision": revision}
+            values = {**FRESH, "status": "queued", "attempts": _j.attempts - 1, "started": None, "revision": revision}
             statement = update(tables.jobs).where(*_held(job_id, worker)).values(values)
             return connection.execute(statement).rowcount == 1
 
@@ -421,7 +407,7 @@ class JobStore(ServiceState):
         with self._database.write() as (connection, revision):
             rows = connection.execute(select(tables.jobs).where(self._is_silent(connection))).all()
             now = self._database.now(connection)
-            found = [_changed(connection, job.id, {**_reaped(job, now), "revision": revision}) for job in jobs_of(rows)]
+            found = [_changed(connection, job.id, {**reaped(job, now), "revision": revision}) for job in jobs_of(rows)]
         return [job for job in found if job is not None]
 
     def _is_silent(self, connection: Connection) -> Any:
@@ -502,12 +488,3 @@ def _changed(connection: Connection, job_id: str, values: SettingsView) -> Job |
     statement = update(tables.jobs).where(_j.id == job_id).values(dict(values)).returning(*tables.jobs.c)
     row = connection.execute(statement).one_or_none()
     return None if row is None else job_of(row)
-
-
-def _reaped(job: Job, now: float) -> SettingsDict:
-    if job.cancel_requested:
-        return {**_FRESH, **_CANCELLED, "finished": now}
-    if job.attempts < MOST_ATTEMPTS:
-        return {**_FRESH, "status": "queued", "started": None}
-    message = f"The process that made the video ended {job.attempts} times; it is not begun again."
-    return {**_FRESH, "status": "failed", "error_code": "worker_lost", "error_message": message, "finished": now}

@@ -174,11 +174,12 @@ def content_of(data: str | DataSettings, on_file: OnFile | None = None) -> str:
 
 def _made_of(prior: PriorSettings) -> SettingsDict | None:
     """What the clips of a prior follow from; None where they are a set that is there."""
-    from muybridge.training.prior import prompts_of  # which knows of all sets, and these are one
-
     if prior.path is not None:
         return None
-    return {"prompts": prompts_of(prior), "clips": prior.clips, "seed": prior.seed}
+    prompts = prior.prompts
+    if isinstance(prompts, str) and (file := Path(prompts).expanduser()).is_file():
+        prompts = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {"prompts": prompts, "clips": prior.clips, "seed": prior.seed}
 
 
 def _shown_by(record: Record) -> str:
