@@ -116,7 +116,7 @@ def quick(folder: Path) -> dict[str, Any]:
 
 def split(folder: Path) -> dict[str, Any]:
     """The stage split beside scenedetect's ContentDetector on the same file in one process, taking turns."""
-    from scenedetect import ContentDetector, SceneManager, open_video
+    from scenedetect import ContentDetector, SceneManager, open_video  # pyright: ignore[reportMissingImports]
 
     video = write_scenes(folder / "scenes.mp4")
     recipe = Recipe.of({"stages": ["probe", "split"]})

@@ -74,7 +74,7 @@ class RayWorkers:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new way, which it announces otherwise
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError("Workers on a cluster need Ray. Install with: pip install 'muybridge[ray]'") from error
         self._ray = ray

@@ -68,7 +68,7 @@ def check_method(method: FlowMethod) -> None:
     """Raises ConfigError where it needs what is not installed."""
     if method == "dis":
         try:
-            import cv2  # noqa: F401
+            import cv2  # noqa: F401  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError(
                 "The method dis needs OpenCV. pip install opencv-python-headless, or use blocks."
@@ -76,7 +76,7 @@ def check_method(method: FlowMethod) -> None:
 
 
 def _dis(before: Grays, after: Grays) -> Flow:
-    import cv2
+    import cv2  # pyright: ignore[reportMissingImports]
 
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     found = search.calc(before, after, None)  # pyright: ignore[reportArgumentType, reportCallIssue]

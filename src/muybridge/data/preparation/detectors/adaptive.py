@@ -18,7 +18,7 @@ _RATE = 1000.0  # frames are numbered; their times are kept elsewhere
 def load_scenedetect() -> None:
     """Raises ConfigError where it is not installed."""
     try:
-        import scenedetect.detectors  # noqa: F401
+        import scenedetect.detectors  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
             "The detector adaptive needs scenedetect with OpenCV. pip install scenedetect-headless, or use scdet."
@@ -30,7 +30,7 @@ class Adaptive:
 
     def __init__(self, threshold: float) -> None:
         """With how many times as large as its neighbours' a frame's change must be."""
-        from scenedetect.detectors import AdaptiveDetector
+        from scenedetect.detectors import AdaptiveDetector  # pyright: ignore[reportMissingImports]
 
         self._detector = AdaptiveDetector(adaptive_threshold=threshold, min_scene_len=1)
         self._count = 0
@@ -38,7 +38,7 @@ class Adaptive:
 
     def take(self, frame: VideoFrame, thumbnail: Thumbnail) -> None:
         """The next frame."""
-        from scenedetect import FrameTimecode
+        from scenedetect import FrameTimecode  # pyright: ignore[reportMissingImports]
 
         scale = min(1.0, _WIDTH / max(frame.width, frame.height))
         height, width = math.ceil(frame.height * scale), math.ceil(frame.width * scale)

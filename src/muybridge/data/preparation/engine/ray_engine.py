@@ -42,7 +42,7 @@ class RayEngine(Engine):
             ConfigError: Ray is not installed.
         """
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError("The engine ray needs Ray: pip install 'muybridge[ray]'.") from error
         self._ray: Any = ray

@@ -63,7 +63,7 @@ class Text(Stage):
             ConfigError: it is not installed, or cannot be loaded.
         """
         try:
-            from rapidocr import RapidOCR
+            from rapidocr import RapidOCR  # pyright: ignore[reportMissingImports]
 
             quiet = {"Global.log_level": "error", "EngineConfig.onnxruntime.intra_op_num_threads": 1}
             self._engine = RapidOCR(params=quiet)
