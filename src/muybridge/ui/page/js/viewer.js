@@ -38,7 +38,7 @@ function factsOf(job) {
 
 function downloads(job) {
   const link = (variant) => h("a", { href: api.contentUrl(job.id, variant), download: `${job.id}.${variant === "video" ? "mp4" : variant}` }, icon("save"), variant === "video" ? "mp4" : variant);
-  return ["video", "gif", "webp"].map(link);
+  return ["video", "gif", "webp"].filter((variant) => job.variants.includes(variant)).map(link);
 }
 
 function use(job, dialog) {
