@@ -12,6 +12,8 @@ from muybridge.errors import InputFileError
 from muybridge.video.container import open_input, picture_track
 from muybridge.video.media import MediaFile
 
+Places = npt.NDArray[np.intp]
+
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
@@ -98,14 +100,14 @@ class RawFrames:
             yield from frames
 
 
-def luma_levels(frame: VideoFrame, step: int = 1) -> npt.NDArray[np.float32]:
-    """Brightness of every `step`th pixel of every `step`th row, from 0, black, to 255, white; nothing is turned."""
+def luma_levels(frame: VideoFrame, rows: Places, columns: Places) -> npt.NDArray[np.float32]:
+    """Brightness of the pixels where `rows` and `columns` meet, from 0, black, to 255, white; nothing is turned."""
+    places = np.ix_(rows, columns)
     if not _is_plain(frame):
-        rows = frame.reformat(format="gray").to_ndarray()[::step, ::step]  # which is of full range
-        return rows.astype(np.float32)
+        return frame.reformat(format="gray").to_ndarray()[places].astype(np.float32)  # which is of full range
     bits = frame.format.components[0].bits
     plane = np.frombuffer(memoryview(frame.planes[0]), np.uint16 if bits > 8 else np.uint8).reshape(frame.height, -1)
-    levels = plane[::step, : frame.width : step].astype(np.float32)
+    levels = plane[places].astype(np.float32)
     if bits > 8:
         levels /= np.float32(2 ** (bits - 8))
     return levels if _is_full_range(frame) else (levels - 16) * np.float32(255 / 219)

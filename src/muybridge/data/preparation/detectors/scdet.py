@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from av.filter import Graph
 
 _NEW_SCENE = "lavfi.scd.time"
-_AROUND = 2  # frames on either side
-_JUMP, _TIMES = 0.9, 3.0
-"""A cut, too, is where thumbnails differ by so much of the threshold and so many times as much as those around it:
-detail that moves hides cuts between scenes of like brightness from the filter, and is not seen in thumbnails."""
+_JUMP, _TIMES, _AROUND = 0.9, 2.0, 6
+"""A cut, too, is where thumbnails differ by so much of the threshold, and so many times as much as those within a few
+frames of it: detail that moves hides cuts between scenes of like brightness from the filter, and is not seen in
+thumbnails. A few frames, as animation holds its pictures for two to four and then jumps, again and again."""
 
 
 class Scdet:
