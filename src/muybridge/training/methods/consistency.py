@@ -47,10 +47,9 @@ class ConsistencyMethod(nn.Module):
                 conditional = self._predict(stretch.noisy, stretch.start, told)
                 unconditional = self._predict(stretch.noisy, stretch.start, self._untold(batch, told))
             further = objective.step(stretch, conditional, unconditional)
-            said = self._predict(further.to(stretch.noisy), stretch.end, told)
-            target = objective.consistent(said, stretch.end, further)
-        said = self._predict(stretch.noisy, stretch.start, told)
-        return {"loss": objective.loss(objective.consistent(said, stretch.start, stretch.noisy), target)}
+            target = objective.target(stretch, self._predict(further.to(stretch.noisy), stretch.end, told), further)
+        said = objective.said(stretch, self._predict(stretch.noisy, stretch.start, told))
+        return {"loss": objective.loss(said, target)}
 
     def _predict(self, noisy: Tensor, timesteps: Tensor, told: dict) -> Tensor:
         return self.denoising.backbone(noisy, timesteps, **told).sample[:, : noisy.shape[1]].float()

@@ -1,6 +1,7 @@
 """What a consistency model is trained against: itself, a step of its teacher further on the way from noise.
 
-Source: Luo et al., "LCM-LoRA" (2023), as diffusers' and EasyAnimate's scripts have it.
+Sources: Luo et al., "LCM-LoRA" (2023), as diffusers' and EasyAnimate's scripts have it; for several phases Wang et al.,
+"Phased Consistency Model" (2024), section 4.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ class Distilling:
         guidance: scales of classifier-free guidance between which the teacher's is drawn, and which the student then
             needs no more.
         huber: of a pseudo-Huber loss; None for the mean square.
+        phases: in which the way is cut. With 1 a student says where the way ends, from anywhere on it, and sampling
+            goes back into fresh noise after each step ("lcm"). With more it says where the phase ends that it is in,
+            and sampling is DDIM of as many steps, without fresh noise: easier to learn, and for that many steps only.
     """
 
     solver_steps: int = 50
     guidance: tuple[float, float] = (6.0, 16.0)
     huber: float | None = None
+    phases: int = 1
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -45,6 +50,11 @@ class Distilling:
                 "Distilling needs solver_steps of at least 2, and guidance as two scales of at least 1, the smaller "
                 f"first; given {self.solver_steps} and {list(self.guidance)}."
             )
+        if self.phases < 1 or self.solver_steps % self.phases or self.phases == self.solver_steps:
+            raise ConfigError(
+                "Distilling in phases needs solver_steps that are a multiple of them, at least twice as many; given "
+                f"{self.phases} phases and {self.solver_steps} solver_steps."
+            )
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,7 @@ class Stretch:
         end: timestep where it ends, likewise.
         signal_at_end: share of the variance there that is signal, float64 `[b]`.
         guidance: scale of the teacher's, `[b]`.
+        signal_at_goal: as `signal_at_end`, where the phase ends.
     """
 
     noisy: Tensor
@@ -64,6 +75,7 @@ class Stretch:
     end: Tensor
     signal_at_end: Tensor
     guidance: Tensor
+    signal_at_goal: Tensor
 
 
 class ConsistencyObjective:
@@ -73,7 +85,8 @@ class ConsistencyObjective:
         """Noise levels and prediction type are the scheduler's.
 
         Raises:
-            ConfigError: the prediction type is neither "epsilon" nor "v_prediction", or more solver steps than levels.
+            ConfigError: the prediction type is neither "epsilon" nor "v_prediction", more solver steps than levels, or
+                phases that do not divide the levels.
         """
         prediction = scheduler.config["prediction_type"]
         if prediction not in ("epsilon", "v_prediction"):
@@ -88,6 +101,16 @@ class ConsistencyObjective:
         self._steps = torch.arange(1, self.settings.solver_steps + 1) * self.stride - 1
         before = torch.cat((torch.zeros(1, dtype=torch.long), self._steps[:-1]))
         self._signals_at_end = self.alphas[before].double()
+        if self.settings.phases > 1:
+            if levels % self.settings.solver_steps:
+                raise ConfigError(
+                    f"Phases begin where DDIM's steps do, so solver_steps must divide the {levels} noise levels; given "
+                    f"{self.settings.solver_steps}."
+                )
+            self._signals_at_end[0] = scheduler.final_alpha_cumprod
+        in_phase = self.settings.solver_steps // self.settings.phases
+        first = torch.arange(self.settings.solver_steps) // in_phase * in_phase
+        self._signals_at_goal = self._signals_at_end[first]
 
     def draw(self, latents: Tensor, generator: torch.Generator) -> Stretch:
         """A stretch for each sample, drawn on the CPU."""
@@ -105,7 +128,8 @@ class ConsistencyObjective:
         end = (start - self.stride).clamp(min=0)
         device = latents.device
         noisy = signal * latents + rest * noise
-        return Stretch(noisy, start.to(device), end.to(device), self._signals_at_end[index].to(device), guidance)
+        at_end, at_goal = (each[index].to(device) for each in (self._signals_at_end, self._signals_at_goal))
+        return Stretch(noisy, start.to(device), end.to(device), at_end, guidance, at_goal)
 
     def step(self, stretch: Stretch, conditional: Tensor, unconditional: Tensor) -> Tensor:
         """Where the teacher, which said this with the caption and without, arrives by one step of DDIM."""
@@ -114,6 +138,19 @@ class ConsistencyObjective:
         clean, noise = self._clean_and_noise(output, stretch.start, stretch.noisy)
         signal = _expand(stretch.signal_at_end, clean)
         return signal.sqrt() * clean.double() + (1 - signal).sqrt() * noise.double()
+
+    def said(self, stretch: Stretch, output: Tensor) -> Tensor:
+        """What a student's output at the beginning of the stretch says of the end of the way, or of its phase."""
+        if self.settings.phases == 1:
+            return self.consistent(output, stretch.start, stretch.noisy)
+        return self._at_goal(stretch, *self._clean_and_noise(output, stretch.start, stretch.noisy))
+
+    def target(self, stretch: Stretch, output: Tensor, further: Tensor) -> Tensor:
+        """The same of its output at the end of the stretch, where the teacher arrived `further`."""
+        if self.settings.phases == 1:
+            return self.consistent(output, stretch.end, further)
+        meant = self._at_goal(stretch, *self._clean_and_noise(output, stretch.end, further))
+        return torch.where(_expand(stretch.signal_at_end == stretch.signal_at_goal, further), further, meant)
 
     def consistent(self, output: Tensor, timesteps: Tensor, noisy: Tensor) -> Tensor:
         """The clean latents that a student means; at the least noise they are what it was shown."""
@@ -129,6 +166,10 @@ class ConsistencyObjective:
         if self.settings.huber is None:
             return difference.square().mean()
         return ((difference.square() + self.settings.huber**2).sqrt() - self.settings.huber).mean()
+
+    def _at_goal(self, stretch: Stretch, clean: Tensor, noise: Tensor) -> Tensor:
+        signal = _expand(stretch.signal_at_goal, clean)
+        return signal.sqrt() * clean.double() + (1 - signal).sqrt() * noise.double()
 
     def _clean_and_noise(self, output: Tensor, timesteps: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
         signal, rest = self._levels(timesteps.cpu(), noisy)

@@ -16,9 +16,10 @@ from muybridge.training.stages.stage import StageWork
 
 @register_stage
 class DistilStage(LoraOutput):
-    """Train a LoRA with which a model makes videos in 4 to 8 steps without guidance (a latent consistency model).
+    """Train a LoRA with which a model makes videos in a few steps without guidance (a consistency model).
 
-    Videos are then made with the scheduler `lcm` and a guidance of 1.
+    Videos are then made with a guidance of 1: with the scheduler `lcm` in 4 to 8 steps (phases: 1), or with `ddim` in
+    as many steps as there are phases.
     """
 
     method: Literal["distil"]
@@ -31,6 +32,8 @@ class DistilStage(LoraOutput):
     """Scales of guidance between which the teacher's is drawn; the student's videos look as with one of them."""
     huber: float | None = Field(default=None, gt=0)
     """Of a pseudo-Huber loss, such as 0.001; by default the mean square."""
+    phases: int = Field(default=1, ge=1)
+    """1 for a latent consistency model; more for a phased one, easier to learn and for that many steps only."""
     num_frames: int | None = Field(default=None, ge=1)
     """Frames of a clip at a time, where the family is trained so; its usual number if not given."""
     whole_clip_share: float | None = Field(default=None, ge=0, le=1)
@@ -70,7 +73,7 @@ class DistilStage(LoraOutput):
 
         base, how = load_base(self.base)
         lora = LoraMethod(denoising_method(self, base, how), self.layers, self.shape(), base.family.lora)
-        settings = Distilling(self.solver_steps, self.guidance, self.huber)
+        settings = Distilling(self.solver_steps, self.guidance, self.huber, self.phases)
         method = ConsistencyMethod(lora, ConsistencyObjective(training_scheduler(base), settings))
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames)
         clips = clips_for(data, wanted, how, self.base, self.whole_clip_share)

@@ -70,6 +70,43 @@ def test_at_the_least_noise_a_student_says_what_it_is_shown() -> None:
     torch.testing.assert_close(said, noisy)
 
 
+def test_in_phases_a_student_says_what_a_step_of_ddim_does() -> None:
+    scheduler = DDIMScheduler(
+        prediction_type="v_prediction", clip_sample=False, timestep_spacing="trailing", rescale_betas_zero_snr=True
+    )
+    objective = ConsistencyObjective(scheduler, Distilling(20, (1.0, 1.0), phases=4))
+    latents, noise, output = torch.randn(3, 4, 4, 2, 3, 3).unbind()
+    scheduler.set_timesteps(4)
+    stretch = objective.stretch(latents, noise, torch.tensor([4, 9, 14, 19]), torch.ones(4))
+    said = objective.said(stretch, output)
+    assert stretch.start.tolist() == scheduler.timesteps.tolist()[::-1] == [249, 499, 749, 999]
+    for index, step in enumerate(stretch.start):
+        wanted = scheduler.step(output[index], int(step), stretch.noisy[index], return_dict=False)[0]
+        torch.testing.assert_close(said[index].float(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_where_a_phase_ends_the_target_is_where_the_teacher_arrived() -> None:
+    objective = ConsistencyObjective(SCHEDULER, Distilling(20, (1.0, 1.0), phases=4))
+    latents, noise, output = torch.randn(3, 4, 4, 2, 3, 3).unbind()
+    stretch = objective.stretch(latents, noise, torch.tensor([0, 5, 10, 16]), torch.ones(4))
+    further = objective.step(stretch, output, output)
+    target = objective.target(stretch, torch.randn_like(output), further)
+    assert torch.equal(target[:3], further[:3])
+    assert not torch.equal(target[3], further[3])
+    torch.testing.assert_close(objective.said(stretch, output)[:3], further[:3])  # one step of the solver and no more
+
+
+@pytest.mark.parametrize(("steps", "phases"), [(20, 3), (4, 4), (20, 0)])
+def test_phases_that_are_refused(steps: int, phases: int) -> None:
+    with pytest.raises(ConfigError, match="multiple of them"):
+        Distilling(steps, phases=phases)
+
+
+def test_phases_begin_where_the_sampler_does() -> None:
+    with pytest.raises(ConfigError, match="must divide the 1000 noise levels; given 12"):
+        ConsistencyObjective(SCHEDULER, Distilling(12, phases=4))
+
+
 def test_empty_captions_are_as_long_as_the_others() -> None:
     from muybridge.demo.models import make_tokenizer
 
