@@ -33,20 +33,26 @@ def evaluate_demo(
         list[str] | None,
         typer.Option(metavar="FILE[:WEIGHT]", help="Measure it with a LoRA, to see what else that changes."),
     ] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps, if not the model's.", min=1)] = None,
+    guidance: Annotated[float | None, typer.Option(help="Likewise; 1 is off.", min=0, max=999)] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Likewise, by name.")] = None,
     as_json: Json = False,
 ) -> None:
     """Generate held-out prompts of the toy world and measure what came out."""
+    from muybridge.request.request import Sampling
     from muybridge.service import evaluation
 
     def show(name: str, done: int, total: int) -> None:
         errors.print(f"{name} {done}/{total} clips")
 
     loras = parse_loras(lora or [])
-    result = evaluation.evaluate_demo(model, task, count, seed, sheet, None if as_json else show, loras)
+    sampling = Sampling(num_inference_steps=steps, guidance_scale=guidance, scheduler=scheduler)
+    result = evaluation.evaluate_demo(model, task, count, seed, sheet, None if as_json else show, loras, sampling)
     if as_json:
         print_json(result.to_dict())
         return
-    output.print(f"{result.model}: {result.steps} steps, guidance {result.guidance:g}, {result.seconds:g} s")
+    how = f"{result.steps} steps" + (f" of {result.scheduler}" if result.scheduler else "")
+    output.print(f"{result.model}: {how}, guidance {result.guidance:g}, {result.seconds:g} s")
     for report in result.reports:
         output.print("\n" + "\n".join(report_lines(report)))
     for name, reason in result.refusals.items():

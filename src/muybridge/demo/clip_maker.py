@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 from muybridge.demo import render
 from muybridge.demo.batches import to_pixels
 from muybridge.pipelines import VideoPipeline
+from muybridge.request.request import Sampling
 from muybridge.vae.frames import to_uint8
 
 Frames = NDArray[np.uint8]
+_SAMPLING = ("num_inference_steps", "guidance_scale", "scheduler")
 
 
 class ClipMaker:
-    """Makes clips of 64x64 pixels with the model's default steps and guidance."""
+    """Makes clips of 64x64 pixels, with the model's steps, guidance and scheduler where nothing else is wanted."""
 
-    def __init__(self, pipeline: VideoPipeline) -> None:
-        """Use `pipeline`, and hide its progress bar."""
+    def __init__(self, pipeline: VideoPipeline, sampling: Sampling | None = None) -> None:
+        """Use `pipeline`, and hide its progress bar; of `sampling` steps, guidance and scheduler count."""
         self.pipeline = pipeline
+        sampling = sampling or Sampling()
+        self.sampling = Sampling(
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            scheduler=sampling.scheduler,
+        )
         pipeline.set_progress_bar_config(disable=True)
 
     def from_prompts(self, prompts: list[str], seeds: list[int]) -> Frames:
@@ -71,4 +79,7 @@ class ClipMaker:
         return np.rint(frames * 255).astype(np.uint8)
 
     def _call(self, prompts: list[str], **arguments: Any) -> Any:
-        return self.pipeline(prompts, height=render.FRAME_SIZE, width=render.FRAME_SIZE, **arguments)
+        size = render.FRAME_SIZE
+        for name in _SAMPLING:
+            arguments.setdefault(name, getattr(self.sampling, name))
+        return self.pipeline(prompts, height=size, width=size, **arguments)

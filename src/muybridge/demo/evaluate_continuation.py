@@ -86,6 +86,7 @@ def _segments(maker: ClipMaker, scene: world.Scene, strategy: Strategy) -> Pipel
     request = Request(
         prompt=world.full_caption(scene),
         shape=Shape(height=render.FRAME_SIZE, width=render.FRAME_SIZE),
+        sampling=maker.sampling,
         segments=Segments(frames=render.CLIP_FRAMES, strategy=strategy),
     )
     return PipelineSegments(maker.pipeline, request)

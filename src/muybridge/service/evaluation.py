@@ -16,6 +16,8 @@ from muybridge.demo.tasks import ALL, TASKS, tasks_named
 from muybridge.errors import ConfigError
 from muybridge.files.atomic import check_folder_above, check_replaceable_file, new_file
 from muybridge.pipelines import load_pipeline
+from muybridge.request.request import Sampling
+from muybridge.sampling.schedulers import find_sampler
 from muybridge.types import SettingsDict
 
 TaskProgress = Callable[[str, int, int], None]
@@ -31,6 +33,7 @@ class DemoEvaluation:
         task: what was asked for, one task or `all`.
         steps: of denoising.
         guidance: scale.
+        scheduler: by name, where another than the model's was asked for.
         reports: of each task that was run.
         refusals: of the tasks of `all` that the model cannot do, why not.
         seconds: in all.
@@ -43,10 +46,13 @@ class DemoEvaluation:
     reports: tuple[TaskReport, ...]
     refusals: dict[str, str]
     seconds: float
+    scheduler: str | None = None
 
     def to_dict(self) -> SettingsDict:
         """Values that JSON has: one task's report beside how it was run; for `all`, a report for each in `tasks`."""
-        run = {"model": self.model, "steps": self.steps, "guidance": self.guidance}
+        run: SettingsDict = {"model": self.model, "steps": self.steps, "guidance": self.guidance}
+        if self.scheduler is not None:
+            run["scheduler"] = self.scheduler
         if self.task == ALL:
             tasks = {report.task: report.to_dict() for report in self.reports}
             return {**run, "tasks": tasks, "refusals": self.refusals, "seconds": self.seconds}
@@ -61,6 +67,7 @@ def evaluate_demo(  # what the command line asks for
     sheet: Path | None = None,
     progress: TaskProgress | None = None,
     loras: Mapping[str, float] | None = None,
+    sampling: Sampling | None = None,
 ) -> DemoEvaluation:
     """Generate clips for prompts over held-out combinations, and measure what came out.
 
@@ -72,9 +79,10 @@ def evaluate_demo(  # what the command line asks for
         sheet: a contact sheet (PNG) is written here; for `all` one for each task, its name before the suffix.
         progress: told after every few clips.
         loras: files to load into it, and the weight of each.
+        sampling: steps, guidance and scheduler, where not the model's; its other settings are left out.
 
     Raises:
-        ConfigError: no such task, or one the model cannot do.
+        ConfigError: no such task, or one the model cannot do; no such scheduler.
         OutputError: the contact sheet cannot be written at `sheet`.
         CheckpointError: no such model, or a LoRA that is not for it.
     """
@@ -85,12 +93,15 @@ def evaluate_demo(  # what the command line asks for
     for path in sheets.values():
         check_folder_above(path)
         check_replaceable_file(path)
+    sampling = sampling or Sampling()
+    if sampling.scheduler is not None:
+        find_sampler(sampling.scheduler)
     started = time.perf_counter()
     with quiet_loading():
         pipeline = load_pipeline(model)
         for path, weight in (loras or {}).items():
             pipeline.load_lora_weights(path, weight=weight)
-    maker = ClipMaker(pipeline)
+    maker = ClipMaker(pipeline, sampling)
     refusals = _refusals(maker, names)
     if task != ALL and refusals:
         raise ConfigError(refusals[task])
@@ -103,11 +114,12 @@ def evaluate_demo(  # what the command line asks for
     return DemoEvaluation(
         model,
         task,
-        pipeline.config["default_steps"],
-        pipeline.config["default_guidance"],
+        pipeline.config["default_steps"] if sampling.num_inference_steps is None else sampling.num_inference_steps,
+        pipeline.config["default_guidance"] if sampling.guidance_scale is None else sampling.guidance_scale,
         tuple(reports),
         refusals,
         round(time.perf_counter() - started, 1),
+        sampling.scheduler,
     )
 
 

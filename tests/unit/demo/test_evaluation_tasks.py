@@ -23,6 +23,7 @@ from muybridge.demo.tasks import TASKS, tasks_named
 from muybridge.errors import CheckpointError, ConfigError, OutputError
 from muybridge.motion import HybridConfig, MotionAdapter
 from muybridge.pipelines import AnimateDiffPipeline, EasyAnimatePipeline
+from muybridge.request.request import Sampling
 from muybridge.service.evaluation import DemoEvaluation, evaluate_demo
 from muybridge.vae import AutoencoderKLMagvit
 
@@ -225,6 +226,20 @@ def test_a_single_task_is_reported_flat(folder: Path):
     assert report["generated"].keys() == report["reconstructions"].keys()
 
 
+def test_another_way_to_sample_is_what_is_measured(folder: Path, maker: ClipMaker, tmp_path: Path) -> None:
+    wanted = Sampling(num_inference_steps=2, guidance_scale=1.5, scheduler="lcm")
+    sheet = tmp_path / "sheet.png"
+    report = evaluate_demo(str(folder), count=1, sheet=sheet, sampling=wanted).to_dict()
+    assert (report["steps"], report["guidance"], report["scheduler"]) == (2, 1.5, "lcm")
+
+    scenes = evaluation.held_out_scenes(1, 0)
+    prompts = [world.full_caption(scenes[0])]
+    clip = maker.pipeline(prompts[0], seed=0, num_inference_steps=2, guidance_scale=1.5, scheduler="lcm").frames
+    made = ClipMaker(maker.pipeline, wanted).from_prompts(prompts, [0])
+    np.testing.assert_array_equal(made[0], clip)
+    assert not np.array_equal(made, ClipMaker(maker.pipeline).from_prompts(prompts, [0]))
+
+
 def test_what_a_model_cannot_do_is_said(tmp_path: Path):
     make_pipeline(in_channels=4).save_pretrained(tmp_path / "tiny")
     model = str(tmp_path / "tiny")
@@ -245,5 +260,7 @@ def test_wrong_requests_are_refused_at_once(folder: Path, tmp_path: Path):
         evaluate_demo(str(folder), "video")
     with pytest.raises(OutputError, match="none"):
         evaluate_demo(str(folder), sheet=tmp_path / "none" / "sheet.png")
+    with pytest.raises(ConfigError, match="Unknown scheduler 'none'"):
+        evaluate_demo(str(folder), sampling=Sampling(scheduler="none"))
     with pytest.raises(CheckpointError, match="no such model"):
         evaluate_demo("no such model")
