@@ -47,6 +47,7 @@ class Setting:
 
     Attributes:
         postgres: URL of a database in place of SQLite.
+        refusals: what clients were told that ended them.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Setting:
     workers: int = 1
     postgres: str | None = None
     port: int = 0
+    refusals: list[str] = field(default_factory=list)
 
     @property
     def store(self) -> str:
@@ -74,7 +76,9 @@ class Server:
     def start(self, workers: int | None = None) -> None:
         """Begin, and wait until it answers."""
         count = self.setting.workers if workers is None else workers
-        place = ["--data", str(self.setting.folder), "--store", self.setting.store, "--port", str(self.setting.port)]
+        folder = self.setting.folder
+        place = ["--data", str(folder), "--store", self.setting.store, "--files", str(folder / "files")]
+        place += ["--port", str(self.setting.port)]
         with (self.setting.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "muybridge.cli.main", "serve", *place, "--workers", str(count), "--no-preview"],
@@ -133,10 +137,13 @@ def clients(setting: Setting, accepted: dict[int, set[str]]) -> list[threading.T
     """Threads that send all jobs, each its share."""
 
     def run(first: int) -> None:
-        for seed in range(first, setting.jobs, setting.clients):
-            send(setting.port, seed, accepted)
+        try:
+            for seed in range(first, setting.jobs, setting.clients):
+                send(setting.port, seed, accepted)
+        except urllib.error.HTTPError as error:
+            setting.refusals.append(f"{error.code}: {error.read().decode(errors='replace')}")
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(setting.clients)]
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(setting.clients)]
     for each in threads:
         each.start()
     return threads
@@ -148,6 +155,12 @@ def done_in(store: JobStore) -> int:
     return counts["completed"] + counts["failed"]
 
 
+def go_on(setting: Setting) -> None:
+    """Ends the trial where a client was refused, as the count of jobs would be waited for in vain."""
+    if setting.refusals:
+        raise SystemExit(f"A client was refused: {setting.refusals[0]}")
+
+
 def kill_now_and_then(setting: Setting, server: Server, store: JobStore, seed: int) -> list[dict[str, Any]]:
     """Kill the server or a worker at random moments that are spread over the work."""
     chance = random.Random(seed)
@@ -155,6 +168,7 @@ def kill_now_and_then(setting: Setting, server: Server, store: JobStore, seed: i
     killed = []
     for number, count in enumerate(at):
         while done_in(store) < count:
+            go_on(setting)
             time.sleep(0.02)
         time.sleep(chance.random() * 0.5)
         if number % 2 == 0:
@@ -235,6 +249,7 @@ def wait_until_done(setting: Setting, store: JobStore, server: Server, seconds: 
     while (done := done_in(store)) < setting.jobs and time.monotonic() < until:
         if server.process is not None and server.process.poll() is not None:
             raise SystemExit("The server ended by itself.")
+        go_on(setting)
         if time.monotonic() - said > 30:
             said = time.monotonic()
             print(f"{done} of {setting.jobs} done", flush=True)
