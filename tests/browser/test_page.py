@@ -198,6 +198,29 @@ def test_pictures_go_to_their_frames(pages: Any, service: Any, pictures: list[Pa
         service.call("POST", f"/v1/videos/{job['id']}/cancel")
 
 
+def test_a_model_without_a_network_for_pictures_takes_none(pages: Any) -> None:
+    page = pages()
+
+    def without_networks(route: Any) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        told["data"] = [{**each, "networks": []} for each in told["data"]]
+        route.fulfill(response=answer, json=told)
+
+    until(page, "!document.querySelector('#slot-start .add').disabled")
+    page.route("**/v1/models", without_networks)
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    page.wait_for_selector("#no-pictures:visible")
+    disabled = "#slots .add:disabled"
+    assert page.locator(disabled).count() == 3
+    page.select_option("#model", "demo/easyanimate")
+    until(page, f"!document.querySelector('{disabled}')")
+    assert page.locator("#no-pictures").is_hidden()
+    page.select_option("#model", "demo/animatediff")
+    until(page, f"document.querySelectorAll('{disabled}').length === 3")
+
+
 def test_a_video_is_made_anew_where_it_is_painted(
     pages: Any, service: Any, two_videos: list[str], tmp_path: Path
 ) -> None:

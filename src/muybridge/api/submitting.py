@@ -15,6 +15,7 @@ from muybridge.api.documents import asked
 from muybridge.api.errors import ApiError, not_found
 from muybridge.api.service import Service
 from muybridge.api.settings import Limits
+from muybridge.jobs.known_costs import refusal_of
 from muybridge.jobs.record import Job, New, Redo
 from muybridge.jobs.resolving import check
 from muybridge.request import GenerateRequest
@@ -141,9 +142,8 @@ def _cost(service: Service, document: SettingsDict) -> SettingsDict | None:
         ApiError: more than there is; says the least that would do.
     """
     cost = service.costs.of(document)
-    if cost is not None and not cost.get("fits", True):
-        least = f" {cost['least']}" if cost.get("least") else ""
-        raise ApiError(400, f"This needs more memory than the service has.{least}", "out_of_memory")
+    if (refusal := refusal_of(cost)) is not None:
+        raise ApiError(400, refusal, "out_of_memory")
     return cost
 
 

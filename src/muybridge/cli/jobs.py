@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from muybridge.cli.console import Json, output, print_json
-from muybridge.cli.service_places import places, usual_folder
+from muybridge.cli.service_flags import places, seconds_of_days, usual_folder
 from muybridge.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _FIELDS = (
     *("priority", "attempts", "worker", "error_code", "error_message", "width", "height", "num_frames", "fps", "seed"),
     *("inference_time_s", "stage_seconds", "peak_memory_mb", "results", "request"),
 )
+_WORKER_FIELDS = ("id", "host", "device", "pid", "state", "job", "loaded", "started", "seen")
 
 
 @app.callback()
@@ -120,7 +121,7 @@ def clean(
     opened = _opened(data, store)
     place = FileStore.open(place_of_files)
     most_bytes = None if quota is None else parse_bytes(quota)
-    keep_seconds = None if older_than is None else older_than * 86_400.0
+    keep_seconds = seconds_of_days(older_than)
     cleaned = Cleaner(opened, place, most_bytes, keep_seconds=keep_seconds).clean()
     if as_json:
         print_json({"jobs": list(cleaned.jobs), "uploads": list(cleaned.uploads), "remains": list(cleaned.remains)})
@@ -128,6 +129,33 @@ def clean(
     output.print(
         f"removed {len(cleaned.jobs)} jobs, {len(cleaned.uploads)} uploads, files of {len(cleaned.remains)} others"
     )
+
+
+@app.command()
+def workers(
+    data: Data = None,
+    store: Store = None,
+    here: Annotated[bool, typer.Option("--here", help="Of this machine; fails where none is alive.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the workers that are alive, and what they do."""
+    import socket
+
+    found = [each for each in _opened(data, store).workers() if each.is_alive]
+    if here:
+        found = [each for each in found if each.host == socket.gethostname()]
+        if not found:
+            raise NotFoundError("No worker of this machine is alive. Start one with muybridge worker.")
+    if as_json:
+        print_json([{name: getattr(each, name) for name in _WORKER_FIELDS} for each in found])
+        return
+    from rich.table import Table
+
+    table = Table("host", "device", "process", "state", "job", "models", box=None, pad_edge=False)
+    for each in found:
+        job = "" if each.job is None else each.job[:_SHOWN]
+        table.add_row(each.host, each.device, str(each.pid), each.state, job, ", ".join(each.loaded))
+    output.print(table)
 
 
 def _opened(data: Path | None, store: str | None) -> JobStore:

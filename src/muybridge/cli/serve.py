@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from muybridge.cli.console import output
 from muybridge.cli.flags import Flag, with_flags
-from muybridge.cli.service_places import places
+from muybridge.cli.service_flags import end_when_asked, places, seconds_of_days
 from muybridge.errors import ConfigError
 from muybridge.types import SettingsView
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from muybridge.jobs.process_settings import ServiceSettings
 
 TOKENS = "MUYBRIDGE_TOKEN"
-_DAY_S = 86_400.0
 _KEEP, _WORK, _WHO = "What is kept", "Workers", "Who may call"
 
 FLAGS = (
@@ -89,7 +87,7 @@ def _service_settings(models: Path | None, given: SettingsView) -> ServiceSettin
         store,
         files,
         models=None if models is None else str(models),
-        keep_seconds=None if keep_days is None else keep_days * _DAY_S,
+        keep_seconds=seconds_of_days(keep_days),
         most_bytes=None if quota is None else parse_bytes(quota),
         memory=None if memory is None else parse_bytes(memory),
         shows_previews=not given["no_preview"],
@@ -132,7 +130,7 @@ def _working(
 
     with contextlib.ExitStack() as stack:
         supervisor = Supervisor(settings, devices)
-        signal.signal(signal.SIGTERM, _exit)
+        end_when_asked()
         supervisor.start()
         stack.callback(supervisor.stop)
         if ray_address is not None:
@@ -165,9 +163,3 @@ def _run(api: ApiSettings, settings: ServiceSettings, opened: socket.socket, dev
         if planner is not None:
             planner.close()
         store.close()
-
-
-def _exit(number: int, frame: object) -> None:
-    """As Ctrl+C does, so that workers give back what they are at."""
-    del number, frame
-    raise SystemExit(0)

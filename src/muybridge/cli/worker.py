@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from muybridge.cli.console import errors
+from muybridge.cli.service_flags import end_when_asked, seconds_of_days
 from muybridge.errors import ConfigError
 
 if TYPE_CHECKING:
     from muybridge.jobs.process_settings import ServiceSettings
 
-_DAY_S = 86_400.0
 _STORE = "MUYBRIDGE_STORE"
 
 
@@ -41,7 +41,7 @@ def worker(
         store,
         files,
         models=None if models is None else str(models),
-        keep_seconds=None if keep_days is None else keep_days * _DAY_S,
+        keep_seconds=seconds_of_days(keep_days),
         memory=None if memory is None else parse_bytes(memory),
         shows_previews=not no_preview,
     )
@@ -78,14 +78,9 @@ def _run(settings: ServiceSettings, named: list[str]) -> None:
 
 def _wait() -> None:
     """Until Ctrl+C or a polite request to end."""
-    signal.signal(signal.SIGTERM, _exit)
+    end_when_asked()
     while True:
         signal.pause()
-
-
-def _exit(number: int, frame: object) -> None:
-    del number, frame
-    raise SystemExit(0)
 
 
 def _require_extra(store: str) -> None:

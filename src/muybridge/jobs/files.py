@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, Literal, Protocol, cast
@@ -304,6 +306,14 @@ class FileStore:
             names |= {each.name for each in work.iterdir()}
         return {name for name in names if is_job_id(name)}
 
+    def remove_copies(self, unused_seconds: float) -> None:
+        """Remove copies on this machine, of files that lie elsewhere, that nobody has asked for in so long."""
+        before = time.time() - unused_seconds
+        for each in (self._cache / "copies").rglob("*"):
+            with contextlib.suppress(OSError):  # another process is at it too
+                if each.is_file() and each.stat().st_mtime < before:
+                    each.unlink()
+
     def usage(self) -> int:
         """Bytes of all files."""
         self._filesystem.invalidate_cache()
@@ -340,6 +350,8 @@ class FileStore:
             return path
         path = self._cache / "copies" / key
         if path.is_file():
+            with contextlib.suppress(OSError):
+                os.utime(path)  # it is still used
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{secrets.token_hex(8)}.part")

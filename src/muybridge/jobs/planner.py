@@ -10,18 +10,15 @@ import queue
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
 
 from muybridge.errors import ConfigError
+from muybridge.jobs.known_costs import KnownCosts
 from muybridge.jobs.process_settings import ServiceSettings
 from muybridge.types import SettingsDict, SettingsView
 
 _log = logging.getLogger(__name__)
 _START_S = 120.0
 _ANSWER_S = 20.0
-_MOST_KEPT = 1000
-_IRRELEVANT = ("prompt", "negative_prompt")
-"""Words cost the same whatever they say."""
 
 
 class Planner:
@@ -35,7 +32,7 @@ class Planner:
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._is_closed = False
-        self._known: OrderedDict[str, SettingsDict] = OrderedDict()
+        self._known = KnownCosts()
 
     def cost(self, document: SettingsView) -> SettingsDict | None:
         """What a public request takes: `peak_bytes`, `budget_bytes`, `fits` and `least`, as of `service.engine.Cost`.
@@ -46,18 +43,16 @@ class Planner:
         Raises:
             ConfigError: the request cannot be carried out at all, in the engine's words.
         """
-        key = _key(document)
         with self._lock:
-            if key not in self._known:
-                answer = self._asked(document)
-                if answer is None:
+            cost = self._known.of(document)
+            if cost is None:
+                cost = self._asked(document)
+                if cost is None:
                     return None
-                if "error" in answer:  # not kept: its cause may go, as a file that is missing does
-                    raise ConfigError(answer["error"])
-                self._known[key] = answer
-                if len(self._known) > _MOST_KEPT:
-                    self._known.popitem(last=False)
-            return self._known[key]
+                if "error" in cost:  # not kept: its cause may go, as a file that is missing does
+                    raise ConfigError(cost["error"])
+                self._known.keep(document, cost)
+            return cost
 
     def close(self) -> None:
         """End the process, also while it is asked something; nothing is known any more."""
@@ -128,10 +123,3 @@ def _read(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> N
                     answers.put(line)
     finally:
         answers.put(None)
-
-
-def _key(document: SettingsView) -> str:
-    """What decides the cost."""
-    relevant = {name: value for name, value in document.items() if name not in _IRRELEVANT}
-    sampling = {name: value for name, value in (document.get("sampling") or {}).items() if name != "seed"}
-    return json.dumps({**relevant, "sampling": sampling}, sort_keys=True, default=str)

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +18,12 @@ from muybridge.jobs.attempt import Attempt
 from muybridge.jobs.catalog import Catalog
 from muybridge.jobs.failures import failure_of, spoils_the_process
 from muybridge.jobs.files import FileStore
-from muybridge.jobs.record import Failure, Outcome, WorkerState
+from muybridge.jobs.known_costs import KnownCosts, refusal_of
+from muybridge.jobs.record import Failure, Job, Outcome, WorkerState
 from muybridge.jobs.resolving import Resolved, resolved
 from muybridge.jobs.stills import write_stills
 from muybridge.jobs.store import JobStore
+from muybridge.types import SettingsDict
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.5
@@ -53,6 +55,8 @@ class VideoEngine(Protocol):
 
     run: Callable[..., Any]
     """As of `Engine`; gives a `Made`."""
+    cost: Callable[..., Any]
+    """As of `Engine`; gives a `service.engine.Cost`."""
 
 
 def new_worker_id(device: str) -> str:
@@ -93,6 +97,7 @@ class Worker:
         self._stopping = threading.Event()
         self._names = {place: name for name, place in catalog.places.get("models", {}).items()}
         self._started = time.time()
+        self._costs = KnownCosts()
         self.is_spoilt = False
 
     def stop(self) -> None:
@@ -154,6 +159,9 @@ class Worker:
             found = resolved(job.request, self._catalog, self._files)
             names = {str(self._files.work_folder(job)): "the video", **found.names}
             self._check_there(found)
+            if (refusal := refusal_of(self._cost(job, found))) is not None:
+                self._fail(attempt, Failure("out_of_memory", refusal))
+                return
             made = self._make(attempt, found)
             outcome = self._put(attempt, made, time.perf_counter() - started)
         except Cancelled:
@@ -185,6 +193,14 @@ class Worker:
         place = found.request.model.model
         if Path(place).is_absolute() and not Path(place).exists():
             raise NotFoundError(f"The model {found.public.model.model!r} is not there any more. Choose another.")
+
+    def _cost(self, job: Job, found: Resolved) -> SettingsDict:
+        """What it takes here, where that was not known when it was taken in, as by a server without workers."""
+        cost = job.cost or self._costs.of(job.request)
+        if cost is None:
+            cost = asdict(self._engine.cost(found.request, found.open()))
+            self._costs.keep(job.request, cost)
+        return cost
 
     def _put(self, attempt: Attempt, made: Made, seconds: float) -> Outcome:
         attempt.check()

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
 from muybridge.cli import console
 from muybridge.cli.main import main
-from muybridge.cli.service_places import places
+from muybridge.cli.service_flags import places
 from muybridge.errors import ConfigError
 from muybridge.jobs.files import FileStore
-from muybridge.jobs.record import Failure, Job, New, Outcome, Progress
+from muybridge.jobs.record import Failure, Job, New, Outcome, Progress, WorkerState
 from muybridge.jobs.store import JobStore
 
 
@@ -115,3 +116,18 @@ def test_a_cluster_says_which_devices_there_are(capsys: pytest.CaptureFixture[st
         main(["worker", *places_of, "--device", "cpu", "--ray-address", "auto"])
     assert ended.value.code == 2
     assert "--device is about workers here" in " ".join(capsys.readouterr().err.split())
+
+
+def test_workers(folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.output, "_width", 160)
+    data = ("--data", str(folder.path))
+    assert json.loads(run(capsys, "workers", *data, "--json")) == []
+    assert "No worker of this machine is alive" in run(capsys, "workers", *data, "--here", code=2)
+    folder.store.beat_worker(WorkerState("w1", "cuda:0", "elsewhere", 7, "busy", folder.busy.id, ("demo/animatediff",)))
+    assert "No worker of this machine is alive" in run(capsys, "workers", *data, "--here", code=2)
+    folder.store.beat_worker(WorkerState("w2", "cpu", socket.gethostname(), 8, "idle"))
+    shown = run(capsys, "workers", *data)
+    for text in ("elsewhere", "cuda:0", "busy", folder.busy.id[:14], "demo/animatediff", "idle"):
+        assert text in shown
+    (here,) = json.loads(run(capsys, "workers", *data, "--here", "--json"))
+    assert (here["id"], here["state"]) == ("w2", "idle")

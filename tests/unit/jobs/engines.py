@@ -46,6 +46,12 @@ class Finished:
 
 
 @dataclass
+class Needed:
+    fits: bool
+    least: str | None
+
+
+@dataclass
 class NumberEngine:
     """Frames whose grey is the seed; `before_step` may wait, raise, or kill."""
 
@@ -54,6 +60,13 @@ class NumberEngine:
     segments: int = 0
     loaded: tuple[str, ...] = ()
     runs: list[dict[str, Any]] = field(default_factory=list)
+    most_frames: int = 1000
+    planned: list[GenerateRequest] = field(default_factory=list)
+
+    def cost(self, request: GenerateRequest, inputs: object) -> Needed:
+        self.planned.append(request)
+        fits = (request.shape.num_frames or 3) <= self.most_frames
+        return Needed(fits, None if fits else f"{self.most_frames} frames would fit.")
 
     def run(
         self,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,15 @@ def test_nothing_goes_while_the_clock_has_just_jumped(kept: Kept, tmp_path: Path
     assert cleaner.clean().jobs == ()
     kept.day, kept.steady = kept.day + 4000, kept.steady + 4000
     assert len(cleaner.clean().jobs) == 1
+
+
+def test_copies_that_nobody_asks_for_go(kept: Kept, tmp_path: Path) -> None:
+    kept.files = FileStore.open(f"memory://{tmp_path.name}", tmp_path / "cache")
+    idle, used = (kept.files.local_upload(kept.upload(created=kept.day)) for _ in range(2))
+    earlier = time.time() - 90_000
+    for each in (idle, used):
+        os.utime(each, (earlier, earlier))
+    assert kept.files.local_upload(used.stem) == used
+    kept.cleaner().clean()
+    assert (idle.exists(), used.exists()) == (False, True)
+    assert kept.files.local_upload(idle.stem).read_bytes() == b"x"

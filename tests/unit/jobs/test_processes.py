@@ -78,6 +78,31 @@ def test_a_process_that_cannot_start_is_tried_again_after_a_while(
     assert supervisor._places[0].pause > 0.1
 
 
+def test_a_worker_that_does_not_end_is_killed_and_its_job_given_back(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deaf(subprocess.Popen[str]):
+        def __init__(self, _: object, **values: object) -> None:
+            code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+            pipe = subprocess.PIPE
+            super().__init__([sys.executable, "-S", "-c", code], stdin=pipe, stdout=pipe, text=True)
+
+    monkeypatch.setattr(supervisor_module.subprocess, "Popen", Deaf)
+    store = settings.open_store()
+    job = store.insert(New("me", REQUEST, "demo/animatediff"))
+    supervisor = Supervisor(settings, ["cpu"])
+    supervisor.start()
+    (place,) = supervisor._places
+    process = wait_for(lambda: place.process)
+    assert process.stdout.readline() == "deaf\n"
+    assert store.claim(place.worker_id, ()) is not None
+    supervisor.stop(grace_seconds=0.2)
+    assert process.returncode == -signal.SIGKILL
+    process.stdout.close()
+    assert (_now(store, job).status, _now(store, job).attempts) == ("queued", 0)
+    store.close()
+
+
 @pytest.mark.parametrize("error", [RuntimeError("of a kind that nobody thought of"), StoreError("away")])
 def test_housekeeping_goes_on_after_an_error(
     settings: ServiceSettings, error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -194,8 +219,12 @@ def test_costs_are_told_by_a_process(settings: ServiceSettings) -> None:
         assert cost["fits"]
         assert cost["peak_bytes"] > 0
         assert planner.cost({**REQUEST, "prompt": "another"}) is cost
+        process = planner._process
+        assert process is not None
+        process.send_signal(signal.SIGINT)  # as Ctrl+C does to all of a terminal
         with pytest.raises(ConfigError, match="multiples of 4"):
             planner.cost({**REQUEST, "shape": {"width": 33, "height": 33}})
+        assert planner._process is process
     finally:
         planner.close()
 
@@ -219,9 +248,14 @@ def test_workers_on_a_ray_cluster(settings: ServiceSettings, monkeypatch: pytest
         os.kill(killed[0], signal.SIGKILL)
         wait_for(lambda: store.reap() is not None and _done(store) == 4, 400)
         assert workers.process_ids() != killed
+        assert {job.status for job in store.page()[0]} == {"completed"}
+        long = {**REQUEST, "sampling": {"num_inference_steps": 500, "guidance_scale": 1.0}}
+        job = store.insert(New("me", long, "demo/animatediff"))
+        wait_for(lambda: _now(store, job).step > 0, 60)
     finally:
         workers.stop()
-    assert {job.status for job in store.page()[0]} == {"completed"}
+    assert (_now(store, job).status, _now(store, job).attempts) == ("queued", 0)
+    assert not any(each.is_alive for each in store.workers())
 
 
 def test_a_worker_on_a_cluster_waits_for_its_store(

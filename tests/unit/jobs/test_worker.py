@@ -122,6 +122,23 @@ def test_what_goes_wrong_has_a_code_and_is_not_begun_again(
     assert service.files.jobs_with_files() == set()
 
 
+def test_what_nobody_has_costed_is_refused_by_the_worker(service: Service) -> None:
+    service.engine.most_frames = 8
+    large = service.insert({"shape": {"num_frames": 9}})
+    assert service.worker.run_one()
+    refused = service.now(large)
+    assert (refused.status, refused.error_code) == ("failed", "out_of_memory")
+    assert refused.error_message == "This needs more memory than the service has. 8 frames would fit."
+    assert service.engine.runs == []
+    again = service.insert({"prompt": "another", "shape": {"num_frames": 9}, "sampling": {"seed": 3}})
+    small = service.insert({"shape": {"num_frames": 8}})
+    known = service.insert({"shape": {"num_frames": 2}}, cost={"fits": True})
+    for _ in range(3):
+        assert service.worker.run_one()
+    assert [service.now(each).status for each in (again, small, known)] == ["failed", "completed", "completed"]
+    assert [each.shape.num_frames for each in service.engine.planned] == [9, 8]
+
+
 def test_a_model_that_is_gone(service: Service, tmp_path: Path) -> None:
     service.catalog = Catalog({"models": {MODEL: str(tmp_path / "gone")}})
     job = service.insert()

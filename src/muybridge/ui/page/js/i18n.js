@@ -37,6 +37,9 @@ export function duration(seconds) {
   return t("time.hours", { h: Math.floor(minutes / 60), m: minutes % 60 });
 }
 
+/** "120 MB", "11.4 GB". */
+export const memory = (bytes) => (bytes < 1e9 ? `${number(Math.max(1, bytes / 1e6), 0)} MB` : `${number(bytes / 1e9)} GB`);
+
 export const moment = (epoch) =>
   new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(new Date(epoch * 1000));
 

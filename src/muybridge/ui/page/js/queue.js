@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { $, h, icon, iconButton, toast } from "./dom.js";
 import { useRequest } from "./draft.js";
 import { attempt } from "./errors.js";
-import { duration, number, t } from "./i18n.js";
+import { duration, memory, number, t } from "./i18n.js";
 import { forget, learn, queued, running, whenJobsChange } from "./jobs.js";
 
 const rows = new Map(); // id -> {element, update}
@@ -73,6 +73,7 @@ function metaOf(job) {
   const parts = [job.model];
   if (job.num_frames) parts.push(t("meta.frames", { frames: job.num_frames }));
   if (job.width) parts.push(`${job.width} × ${job.height}`);
+  if (job.cost) parts.push(t("meta.needs", { memory: memory(job.cost.peak_bytes) }));
   return parts.join(" · ");
 }
 

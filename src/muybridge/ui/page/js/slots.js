@@ -1,7 +1,8 @@
 // Places for pictures: the first frame, the last, any between, and a video to start from.
 
+import { modelFacts, usedModel } from "./catalog.js";
 import { $, h, icon, iconButton } from "./dom.js";
-import { condition, draft, setCondition, touch, whenChanged } from "./draft.js";
+import { condition, draft, read, setCondition, touch, whenChanged } from "./draft.js";
 import { showAtField } from "./errors.js";
 import { uploadUrl } from "./api.js";
 import { t } from "./i18n.js";
@@ -53,11 +54,17 @@ async function taking(name, action) {
   }
 }
 
+/** Whether the model makes anything of pictures; one that nothing is known of yet may. */
+function takesPictures() {
+  const { takes, networks = [] } = modelFacts(usedModel(draft.document));
+  return !takes || takes.includes("picture channels") || networks.includes("keyframes") || Boolean(read("model.networks.keyframes"));
+}
+
 const SLOTS = {
-  start: { accept: PICTURES, multiple: true, take: takeStarts, id: () => pictures()["0"], drop: () => pin("0", null) },
-  end: { accept: PICTURES, take: takeEnd, id: () => pictures()["-1"], drop: () => pin("-1", null) },
-  frame: { accept: PICTURES, take: (files) => takeBetween(files[0]), id: () => null },
-  video: { accept: VIDEOS, take: takeSource, id: () => condition("source")?.video, drop: dropSource, sign: "video" },
+  start: { accept: PICTURES, multiple: true, take: takeStarts, id: () => pictures()["0"], drop: () => pin("0", null), isOf: takesPictures },
+  end: { accept: PICTURES, take: takeEnd, id: () => pictures()["-1"], drop: () => pin("-1", null), isOf: takesPictures },
+  frame: { accept: PICTURES, take: (files) => takeBetween(files[0]), id: () => null, isOf: takesPictures },
+  video: { accept: VIDEOS, take: takeSource, id: () => condition("source")?.video, drop: dropSource, sign: "video", isOf: () => true },
 };
 
 function dropSource() {
@@ -78,7 +85,7 @@ async function takeBetween(file, length = Number($("#frames").value || $("#frame
 }
 
 function slotOf(name) {
-  const { accept, multiple, take, id, drop, sign } = SLOTS[name];
+  const { accept, multiple, take, id, drop, sign, isOf } = SLOTS[name];
   const add = h("button", {
     type: "button",
     class: "add",
@@ -98,11 +105,12 @@ function slotOf(name) {
     event.stopPropagation();
     slot.classList.remove("over");
     $("#drop-veil").hidden = true;
-    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
+    if (event.dataTransfer.files.length && !add.disabled) take([...event.dataTransfer.files]);
   });
   let shown;
   whenChanged(() => {
     const now = id() ?? null;
+    add.disabled = now === null && !isOf();
     if (shown === now) return;
     shown = now;
     slot.classList.toggle("filled", now !== null);
@@ -118,6 +126,13 @@ function slotOf(name) {
     slot.append(h("span", { class: "slot-name", "aria-hidden": "true" }, label), iconButton("close", t("slot.remove", { name: label }), drop));
   });
   return slot;
+}
+
+function showNone() {
+  const place = $("#no-pictures");
+  place.hidden = takesPictures();
+  const { takes = [] } = modelFacts(usedModel(draft.document));
+  place.textContent = t(takes.includes("keyframes") ? "pictures.network" : "pictures.none");
 }
 
 function showBatch() {
@@ -166,6 +181,7 @@ function showSource() {
 
 export function showSlots() {
   $("#slots").append(...Object.keys(SLOTS).map(slotOf));
+  whenChanged(showNone);
   whenChanged(showBatch);
   whenChanged(showSource);
 }

@@ -6,7 +6,7 @@ import { $, h, icon, iconButton, openDialog, toast } from "./dom.js";
 import { useRequest } from "./draft.js";
 import { attempt } from "./errors.js";
 import { segmentsOf } from "./form.js";
-import { duration, moment, number, t } from "./i18n.js";
+import { duration, memory, moment, number, t } from "./i18n.js";
 import { forget, jobs, learn } from "./jobs.js";
 
 /** Settings as lines of a name and a value, those that are records taken apart. */
@@ -28,7 +28,8 @@ function factsOf(job) {
     [t("facts.created"), moment(job.created_at)],
   ];
   if (job.inference_time_s) lines.push([t("facts.took"), duration(job.inference_time_s)]);
-  if (job.peak_memory_mb) lines.push([t("facts.memory"), `${number(job.peak_memory_mb, 0)} MB`]);
+  if (job.cost) lines.push([t("facts.needs"), memory(job.cost.peak_bytes)]);
+  if (job.peak_memory_mb) lines.push([t("facts.memory"), memory(job.peak_memory_mb * 2 ** 20)]);
   const shown = new Set(["prompt", "model.model", "shape.width", "shape.height", "shape.num_frames", "sampling.seed"]);
   const { conditions, ...settings } = job.request ?? {};
   for (const [path, value] of settingLines(settings)) if (!shown.has(path)) lines.push([nameOf(path), value]);

@@ -1,11 +1,14 @@
-"""Where a service keeps its jobs and their files, from flags, variables of the environment, and what is usual."""
+"""What commands of a service have in common: where jobs and files are, how long they are kept, how to be ended."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from muybridge.errors import ConfigError
+
+_DAY_S = 86_400.0
 
 
 def usual_folder() -> Path:
@@ -34,3 +37,18 @@ def places(data: Path | None, store: str | None, files: str | None) -> tuple[str
         )
     folder = data or usual_folder()
     return store or str(folder / "jobs.db"), files or str(folder / "files")
+
+
+def seconds_of_days(days: float | None) -> float | None:
+    """None stays what it is: for ever."""
+    return None if days is None else days * _DAY_S
+
+
+def end_when_asked() -> None:
+    """Let a polite request to end do what Ctrl+C does, so that workers give back what they are at."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, frame: object) -> None:
+    del number, frame
+    raise SystemExit(0)
