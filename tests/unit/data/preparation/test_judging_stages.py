@@ -6,14 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
+from tests.films import Pixels
 
 from muybridge.data.preparation.stages.aesthetics import Aesthetics, AestheticsSettings
+from muybridge.data.preparation.stages.consistency import Consistency, ConsistencySettings
 from muybridge.data.preparation.stages.match import Match, MatchSettings
 from muybridge.data.preparation.stages.text import Text, TextSettings
+from muybridge.data.probe import probe
 from muybridge.data.record import Record
 from muybridge.errors import CheckpointError, ConfigError
 
@@ -91,6 +95,31 @@ def test_captions_are_compared_with_the_picture(
     assert stage.verdict(found) is not None
     assert stage.run(record, tmp_path) == [record]
     assert stage.verdict(record) is None
+
+
+def test_the_last_frame_is_compared_with_the_first(
+    record: Record, tmp_path: Path, model_folder: ModelFolder, make_film: Callable[..., Path]
+) -> None:
+    stage = Consistency(ConsistencySettings(model=str(model_folder("clip")), device="cpu", min_similarity=0.99))
+    stage.load()
+
+    def looked_at(name: str, frames: list[Pixels]) -> Record:
+        found = probe(Record(name, str(make_film(tmp_path / f"{name}.mp4", frames)), "video"))
+        assert isinstance(found, Record)
+        return stage.run(found, tmp_path)[0]
+
+    here, there = np.full((64, 96, 3), 30, np.uint8), np.full((64, 96, 3), 30, np.uint8)
+    there[:, 48:] = (255, 120, 0)
+    still, changing = looked_at("still", [here] * 8), looked_at("changing", [here] * 4 + [there] * 4)
+    assert still.extra["consistency"]["ends"] > 0.999 > changing.extra["consistency"]["ends"]
+    assert stage.verdict(still) is None
+    picture = replace(record, kind="image")
+    assert stage.run(picture, tmp_path) == [picture]
+    changing.extra["consistency"]["ends"] = 0.5
+    verdict = stage.verdict(changing)
+    assert verdict is not None
+    assert (verdict.rule, verdict.limit) == ("consistency", 0.99)
+    assert "consistency.model=FOLDER" in (Consistency().idle_reason() or "")
 
 
 def test_a_model_of_text_alone_gives_no_vectors(model_folder: ModelFolder) -> None:
