@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from muybridge.data.preparation.account import Account
     from muybridge.data.preparation.inputs import Part
     from muybridge.data.preparation.prepare import PrepareSettings
+    from muybridge.data.preparation.report.contents import Wanted
     from muybridge.data.preparation.status import Outcome
-    from muybridge.types import VideoShape
 
 app = typer.Typer(no_args_is_help=True, help="Make a set for training out of raw videos, and look at such sets.")
 
@@ -172,11 +172,12 @@ def report(
     from muybridge.data.preparation.account import Account
 
     account = Account.read(out)
-    _write_report(account, None if model is None else _shape_of(model))
+    _write_report(account, None if model is None else _wanted_of(model))
     _show_account(account, as_json)
 
 
-def _shape_of(model: str) -> VideoShape:
+def _wanted_of(model: str) -> Wanted:
+    from muybridge.data.preparation.report.contents import Wanted
     from muybridge.types import VideoShape
 
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,5})", model)
@@ -184,17 +185,22 @@ def _shape_of(model: str) -> VideoShape:
         width, height, frames = map(int, found.groups())
         if min(width, height, frames) < 1:
             raise ConfigError(f"--for takes WIDTHxHEIGHTxFRAMES from 1 on, or a model; given {model!r}.")
-        return VideoShape(frames, height, width)
+        return Wanted(VideoShape(frames, height, width))
     from muybridge.pipelines.wishes import wishes_of
 
     wishes = wishes_of(model)
-    return wishes.family.planning.skeleton(wishes).shape
+    planning = wishes.family.planning
+    shape = planning.skeleton(wishes).shape
+    if planning.facts is None:
+        return Wanted(shape)
+    usual = planning.facts(wishes).usual
+    return Wanted(shape, usual.fps, usual.multiple)
 
 
-def _write_report(account: Account, shape: VideoShape | None) -> None:
+def _write_report(account: Account, wanted: Wanted | None) -> None:
     from muybridge.data.preparation.report.report import write_report
 
-    errors.print(f"report: {write_report(account, account.folder, shape)}")
+    errors.print(f"report: {write_report(account, account.folder, wanted)}")
 
 
 @app.command()

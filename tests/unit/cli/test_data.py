@@ -64,6 +64,13 @@ def test_numbers_for_machines(prepared: Path, capsys: pytest.CaptureFixture[str]
     assert [step["rule"] for step in found["steps"]] == ["unreadable"]
 
 
+def test_clips_are_sorted_by_what_a_model_makes(prepared: Path) -> None:
+    for wanted, said in (("demo/easyanimate", "at 24 fps"), ("demo/animatediff", "at 8 fps"), ("64x48x9", "at 8 fps")):
+        assert run("report", prepared, "--for", wanted) == 0
+        assert said in (prepared / "report.html").read_text()
+    assert json.loads((prepared / "report.json").read_text())["buckets"]["for"] == "64x48x9"
+
+
 def test_a_clip_by_the_beginning_of_its_id(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = json.loads((prepared / "manifest.jsonl").read_text().splitlines()[0])
     capsys.readouterr()

@@ -15,7 +15,7 @@ import pytest
 from muybridge.data.preparation.account import Account, Bound, ordered
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.report.captions import look_at_captions
-from muybridge.data.preparation.report.contents import Contents
+from muybridge.data.preparation.report.contents import Contents, Wanted
 from muybridge.data.preparation.report.histogram import draw_histogram, span_of, ticks
 from muybridge.data.preparation.report.markup import safe, share
 from muybridge.data.preparation.report.pictures import ClipPictures
@@ -147,7 +147,7 @@ def test_nothing_kept_and_nothing_at_all(tmp_path: Path, record: Record) -> None
 
 
 def test_buckets_are_those_of_a_chosen_shape(tmp_path: Path, record: Record) -> None:
-    write_report(account(tmp_path, clip(1, 2.0, record)), tmp_path, VideoShape(4, 48, 64))
+    write_report(account(tmp_path, clip(1, 2.0, record)), tmp_path, Wanted(VideoShape(4, 48, 64)))
     buckets = json.loads((tmp_path / "report.json").read_text())["buckets"]
     assert buckets["for"] == "64x48x4"
     assert buckets["clips"] == {"64x48x4": 1}
@@ -236,7 +236,7 @@ def test_the_command_has_what_was_set(record: Record, tmp_path: Path) -> None:
     changes = ("probe.min_seconds=2.5", "split.threshold=12.5", "trim=off", "write.clips=copy")
     used = Recipe.load("quick", changes)
     made = replace(account(tmp_path, clip(0, 5.0, record)), settings=tuple(used.settings()), idle=used.idle)
-    words = shlex.split(Contents(made, VideoShape(8, 64, 64), ClipPictures(tmp_path)).command)
+    words = shlex.split(Contents(made, Wanted(VideoShape(8, 64, 64)), ClipPictures(tmp_path)).command)
     found = [change for flag, change in itertools.pairwise(words) if flag == "--set"]
     assert set(changes[:3]) <= set(found)
     assert Recipe.load("quick", found).settings() == used.settings()

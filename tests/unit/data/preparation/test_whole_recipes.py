@@ -52,7 +52,9 @@ def test_a_recipe_with_all_that_it_names(
     write_head(head, 16, 1)
     with serving(answered) as server:
         named = [f"{stage}.model={clip}" for stage in ("aesthetics", "match", "consistency")]
-        asked = [f"{stage}.{each}" for stage in ("caption", "rewrite") for each in ("model=m", f"endpoint={server.url}")]
+        asked = [
+            f"{stage}.{each}" for stage in ("caption", "rewrite") for each in ("model=m", f"endpoint={server.url}")
+        ]
         bounds = ["aesthetics.min_score=-100", "match.min_match=-1", "consistency.min_similarity=0"]
         settings = [f"aesthetics.head={head}", "write.clips=copy", *named, *asked, *bounds]
 
@@ -74,7 +76,7 @@ def test_a_recipe_with_all_that_it_names(
             assert -1 <= record.extra["match"]["mean"] <= 1
             assert -1 <= record.extra["consistency"]["ends"] <= 1
             assert {"aesthetics", "motion", "caption"} <= set(record.extra)
-            assert Path(record.source).is_file()
+            assert Path(str(record.source)).is_file()
         questions = len(server.asked)
         assert run("consistency.min_similarity=1.5").kept == ()
         assert len(server.asked) <= questions + 2  # that the server is there is asked anew; no caption is

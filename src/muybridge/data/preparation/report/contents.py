@@ -31,7 +31,21 @@ _COMMONEST = 12
 _LENGTHS = (1, 2, 3, 5, 10, 30)
 _SAME_AS = re.compile(r"the same as ([0-9a-f]+)")
 """In the reasons of the stage `duplicates`."""
-_USUAL_FPS, _USUAL_MULTIPLE = 8.0, 16
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What clips are to be trained as.
+
+    Attributes:
+        shape: of the videos that a model makes.
+        fps: of these.
+        multiple: of which their sides are.
+    """
+
+    shape: VideoShape
+    fps: float = 8.0
+    multiple: int = 16
 
 
 @dataclass(frozen=True)
@@ -40,12 +54,12 @@ class Contents:
 
     Attributes:
         account: of the set.
-        shape: of the videos that a model makes, to show the clips' buckets for.
+        wanted: of which the clips' buckets are shown.
         pictures: of clips.
     """
 
     account: Account
-    shape: VideoShape
+    wanted: Wanted
     pictures: ClipPictures
 
     @cached_property
@@ -62,7 +76,8 @@ class Contents:
     def buckets(self) -> BucketPlan:
         """Of kept clips."""
         source = SourceSettings(path=str(self.account.folder))
-        settings = DataSettings(sources=(source,)).for_model(self.shape, _USUAL_FPS, _USUAL_MULTIPLE)
+        wanted = self.wanted
+        settings = DataSettings(sources=(source,)).for_model(wanted.shape, wanted.fps, wanted.multiple)
         return plan_buckets([self.account.kept], settings.buckets)
 
     @property
@@ -141,7 +156,8 @@ class Contents:
                 for name, rows in self.tables().items()
             },
             "buckets": {
-                "for": shown_shape(self.shape),
+                "for": shown_shape(self.wanted.shape),
+                "fps": self.wanted.fps,
                 "clips": {shown_shape(shape): len(clips) for shape, clips in plan.buckets.items()},
                 "left_out": dict(Counter(refusal.rule for refusal in plan.refusals)),
                 "notes": list(plan.notes),

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from muybridge.data.buckets import Clip, shown_shape
 from muybridge.data.preparation.account import DROPPED, Account, shown_name
-from muybridge.data.preparation.report.contents import Contents
+from muybridge.data.preparation.report.contents import Contents, Wanted
 from muybridge.data.preparation.report.histogram import draw_histogram, short
 from muybridge.data.preparation.report.markup import count, listed, minutes, safe, section, share, table
 from muybridge.data.preparation.report.page import PAGE
@@ -26,7 +26,7 @@ from muybridge.types import VideoShape
 _Item = TypeVar("_Item")
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 _JOURNAL = "journal"
-_USUAL_SHAPE = VideoShape(16, 512, 512)
+_USUAL = Wanted(VideoShape(16, 512, 512))
 _NAMED = 20
 _LETTERS = 160
 _STATUSES = {
@@ -38,18 +38,19 @@ _STATUSES = {
 }
 
 
-def write_report(account: Account, out: Path, shape: VideoShape | None = None) -> Path:
+def write_report(account: Account, out: Path, wanted: Wanted | None = None) -> Path:
     """Write `report.json` and `report.html` into a folder; returns the latter.
 
     Args:
         account: of a prepared set.
         out: the folder.
-        shape: of the videos that a model makes, to show what it would be trained on; 16 frames of 512x512 if not given.
+        wanted: what a model would be trained on, to show which clips go where; if not given, what AnimateDiff on
+            Stable Diffusion is.
 
     Raises:
         OutputError: they cannot be written.
     """
-    contents = Contents(account, shape or _USUAL_SHAPE, ClipPictures(out / _JOURNAL / "pictures"))
+    contents = Contents(account, wanted or _USUAL, ClipPictures(out / _JOURNAL / "pictures"))
     with new_file(out / REPORT_JSON) as temporary:
         temporary.write_text(f"{json.dumps(contents.to_json(), indent=1)}\n", encoding="ascii")
     with new_file(out / REPORT_HTML) as temporary:
@@ -59,6 +60,7 @@ def write_report(account: Account, out: Path, shape: VideoShape | None = None) -
 
 def report_page(contents: Contents) -> str:
     """The page."""
+    wanted = contents.wanted
     parts = {
         "way": ("From all clips to those that are kept", _way),
         "scores": ("What rules look at", _scores),
@@ -67,7 +69,7 @@ def report_page(contents: Contents) -> str:
         "failures": ("What could not be used", _failures),
         "duplicates": ("Duplicates", _duplicates),
         "captions": ("Captions", _captions),
-        "buckets": (f"What {shown_shape(contents.shape)} would be trained on", _buckets),
+        "buckets": (f"What {shown_shape(wanted.shape)} at {wanted.fps:g} fps would be trained on", _buckets),
         "tables": ("Sizes, rates and lengths of what is kept", _tables),
         "made": ("How it was made", _made),
     }
