@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from muybridge.training.config import TrainerConfig
+from muybridge.training.monitoring.held_out import HeldOutLoss
 from muybridge.training.optimizers import OptimizerSettings
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.trainer import Trainer
@@ -161,7 +162,8 @@ def train(folder: Path, kind: str, until: int | None = None, **settings: Any) ->
     usual |= {"schedule": ScheduleSettings(warmup_steps=2), "mixed_precision": "no", "trackers": ()}
     batches = samples if kind == "plain" else clips
     trainer = Trainer(METHODS[kind](), batches, TrainerConfig(**usual | settings), folder)
-    trainer.fit(observers=[Eye()], until=until)
+    looking = [] if kind == "plain" else [HeldOutLoss(clips, clips, every=1, count=1, noises=1)]
+    trainer.fit(observers=[Eye(), *looking], until=until)
     with trainer.evaluated():
         if trainer.is_main:
             trained = {n: p.detach().clone() for n, p in trainer.method.named_parameters() if p.requires_grad}

@@ -14,6 +14,10 @@ from muybridge.weights.files import WEIGHT_SUFFIXES
 
 SHIPPED_MODELS: dict[str, str] = {"demo/animatediff": "demo/animatediff", "demo/easyanimate": "demo/easyanimate"}
 """Models inside the package: the name to ask for, and the folder below the package."""
+SHIPPED_LORAS: dict[str, str] = {
+    f"{name}-4-steps": f"demo/loras/{name.removeprefix('demo/')}-4-steps.safetensors" for name in SHIPPED_MODELS
+}
+"""LoRAs inside the package, likewise: with one, its model needs 4 steps of `ddim` and no guidance."""
 
 _PARTS = (
     "vae",
@@ -60,10 +64,7 @@ def locate_model(name: str | os.PathLike[str], parts: Sequence[str] = _PARTS) ->
         CheckpointError: none of the three; the message lists the shipped models.
     """
     if str(name) in SHIPPED_MODELS:
-        folder = Path(str(files("muybridge"))) / SHIPPED_MODELS[str(name)]
-        if not (folder / "model_index.json").is_file():
-            raise CheckpointError(f"The shipped model {name!r} is missing from this installation; install it again.")
-        return folder
+        return _shipped(str(name), f"{SHIPPED_MODELS[str(name)]}/model_index.json").parent
     path = Path(name)
     if path.is_dir():
         return path
@@ -82,6 +83,13 @@ def locate_model(name: str | os.PathLike[str], parts: Sequence[str] = _PARTS) ->
     )
 
 
+def _shipped(name: str, file: str) -> Path:
+    path = Path(str(files("muybridge"))) / file
+    if not path.is_file():
+        raise CheckpointError(f"What is shipped as {name!r} is missing from this installation; install it again.")
+    return path
+
+
 def _is_local(path: Path) -> bool:
     """Whether a name that could be a place on the hub is about this machine all the same."""
     return ".." in path.parts or Path(path.parts[0]).is_dir()
@@ -90,7 +98,8 @@ def _is_local(path: Path) -> bool:
 def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> Path:
     """Find a file or folder of weights: a motion adapter, a LoRA, a SparseCtrl, an image prompt adapter.
 
-    What exists here is never looked for elsewhere, nor is what would lie in a folder that exists here, nor a `Path`.
+    A LoRA may be one of `SHIPPED_LORAS`. What exists here is never looked for elsewhere, nor is what would lie in a
+    folder that exists here, nor a `Path`.
     Other strings are taken for places on the Hugging Face hub where they can be: `organisation/repository`, whose root
     is then the folder, or with a file or folder of the repository behind it, as in
     `organisation/repository/folder/file.safetensors`. What is fetched stays in the hub's cache.
@@ -105,6 +114,8 @@ def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> P
     Raises:
         CheckpointError: neither here nor on the hub, or the hub cannot be reached and its cache does not have it.
     """
+    if str(name) in SHIPPED_LORAS:
+        return _shipped(str(name), SHIPPED_LORAS[str(name)])
     path = Path(name)
     match = _HUB_PLACE.fullmatch(name) if isinstance(name, str) else None
     if match is None or path.exists() or _is_local(path):

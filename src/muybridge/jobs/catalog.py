@@ -51,6 +51,7 @@ class Catalog:
         """
         places: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
         places["models"].update({name: name for name in _shipped()})
+        places["loras"].update({name: name for name in _shipped_loras()})
         if folder is not None:
             folder = folder.expanduser().resolve()  # places must be absolute: requests tell paths from names by it
             if not folder.is_dir():
@@ -85,6 +86,11 @@ class Catalog:
 def _shipped() -> list[str]:
     above = Path(str(files("muybridge"))) / "demo"
     return [f"demo/{each.name}" for each in sorted(above.iterdir()) if (each / "model_index.json").is_file()]
+
+
+def _shipped_loras() -> list[str]:
+    above = Path(str(files("muybridge"))) / "demo" / "loras"
+    return [f"demo/{each.stem}" for each in sorted(above.glob("*.safetensors"))]
 
 
 def _named(folder: Path) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """What a consistency model is trained against: itself, a step of its teacher further on the way from noise.
 
 Sources: Luo et al., "LCM-LoRA" (2023), as diffusers' and EasyAnimate's scripts have it; for several phases Wang et al.,
-"Phased Consistency Model" (2024), section 4.
+"Phased Consistency Model" (2024), section 4; where the teacher goes all of a phase, Salimans and Ho, "Progressive
+Distillation" (2022), section 3, in one stage.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers import DDIMScheduler
@@ -17,6 +19,9 @@ from muybridge.errors import ConfigError
 _SIGMA_DATA = 0.5
 _TIMESTEP_SCALING = 10.0
 """The `lcm` scheduler's, so that a student is run as it was trained."""
+
+
+Target = Literal["consistency", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,16 @@ class Distilling:
         phases: in which the way is cut. With 1 a student says where the way ends, from anywhere on it, and sampling
             goes back into fresh noise after each step ("lcm"). With more it says where the phase ends that it is in,
             and sampling is DDIM of as many steps, without fresh noise: easier to learn, and for that many steps only.
+        target: "consistency" for what the student itself says a step of the solver further on, from anywhere; "teacher"
+            for where the teacher arrives by all steps of a phase, from its beginning, where alone a student of
+            several phases is asked: each training step takes more calls of the teacher, and far fewer are needed.
     """
 
     solver_steps: int = 50
     guidance: tuple[float, float] = (6.0, 16.0)
     huber: float | None = None
     phases: int = 1
+    target: Target = "consistency"
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -55,6 +64,11 @@ class Distilling:
                 "Distilling in phases needs solver_steps that are a multiple of them, at least twice as many; given "
                 f"{self.phases} phases and {self.solver_steps} solver_steps."
             )
+        if self.target == "teacher" and self.phases == 1:
+            raise ConfigError(
+                "A student of one phase is asked anywhere on the way, so its target is its own consistency; give "
+                "phases, or leave target out."
+            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class Stretch:
         signal_at_end: share of the variance there that is signal, float64 `[b]`.
         guidance: scale of the teacher's, `[b]`.
         signal_at_goal: as `signal_at_end`, where the phase ends.
+        index: of the solver's step, int64 `[b]` on the CPU, counted from the least noise on.
     """
 
     noisy: Tensor
@@ -76,6 +91,7 @@ class Stretch:
     signal_at_end: Tensor
     guidance: Tensor
     signal_at_goal: Tensor
+    index: Tensor
 
 
 class ConsistencyObjective:
@@ -108,14 +124,22 @@ class ConsistencyObjective:
                     f"{self.settings.solver_steps}."
                 )
             self._signals_at_end[0] = scheduler.final_alpha_cumprod
-        in_phase = self.settings.solver_steps // self.settings.phases
+        self._in_phase = in_phase = self.settings.solver_steps // self.settings.phases
         first = torch.arange(self.settings.solver_steps) // in_phase * in_phase
         self._signals_at_goal = self._signals_at_end[first]
+
+    @property
+    def teacher_steps(self) -> int:
+        """Steps of the solver that the teacher goes before the student is compared with it."""
+        return self._in_phase if self.settings.target == "teacher" else 1
 
     def draw(self, latents: Tensor, generator: torch.Generator) -> Stretch:
         """A stretch for each sample, drawn on the CPU."""
         count = len(latents)
-        index = torch.randint(len(self._steps), (count,), generator=generator)
+        if self.settings.target == "teacher":
+            index = (torch.randint(self.settings.phases, (count,), generator=generator) + 1) * self._in_phase - 1
+        else:
+            index = torch.randint(len(self._steps), (count,), generator=generator)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         low, high = self.settings.guidance
         guidance = (low + (high - low) * torch.rand(count, generator=generator)).to(latents)
@@ -123,13 +147,19 @@ class ConsistencyObjective:
 
     def stretch(self, latents: Tensor, noise: Tensor, index: Tensor, guidance: Tensor) -> Stretch:
         """Of given draws; `index` counts the solver's steps from the least noise on."""
+        signal, rest = self._levels(self._steps[index], latents)
+        return self._from(signal * latents + rest * noise, index, guidance)
+
+    def onward(self, stretch: Stretch, further: Tensor) -> Stretch:
+        """The next step of the solver, from where the teacher arrived `further` by the last."""
+        return self._from(further.to(stretch.noisy), stretch.index - 1, stretch.guidance)
+
+    def _from(self, noisy: Tensor, index: Tensor, guidance: Tensor) -> Stretch:
         start = self._steps[index]
-        signal, rest = self._levels(start, latents)
         end = (start - self.stride).clamp(min=0)
-        device = latents.device
-        noisy = signal * latents + rest * noise
+        device = noisy.device
         at_end, at_goal = (each[index].to(device) for each in (self._signals_at_end, self._signals_at_goal))
-        return Stretch(noisy, start.to(device), end.to(device), at_end, guidance, at_goal)
+        return Stretch(noisy, start.to(device), end.to(device), at_end, guidance, at_goal, index)
 
     def step(self, stretch: Stretch, conditional: Tensor, unconditional: Tensor) -> Tensor:
         """Where the teacher, which said this with the caption and without, arrives by one step of DDIM."""

@@ -34,6 +34,9 @@ class DistilStage(LoraOutput):
     """Of a pseudo-Huber loss, such as 0.001; by default the mean square."""
     phases: int = Field(default=1, ge=1)
     """1 for a latent consistency model; more for a phased one, easier to learn and for that many steps only."""
+    target: Literal["consistency", "teacher"] = "consistency"
+    """With several phases: teacher for where the teacher arrives by the end of a phase. A step takes longer, by the
+    steps of the solver in a phase, and far fewer are needed."""
     num_frames: int | None = Field(default=None, ge=1)
     """Frames of a clip at a time, where the family is trained so; its usual number if not given."""
     whole_clip_share: float | None = Field(default=None, ge=0, le=1)
@@ -73,7 +76,7 @@ class DistilStage(LoraOutput):
 
         base, how = load_base(self.base)
         lora = LoraMethod(denoising_method(self, base, how), self.layers, self.shape(), base.family.lora)
-        settings = Distilling(self.solver_steps, self.guidance, self.huber, self.phases)
+        settings = Distilling(self.solver_steps, self.guidance, self.huber, self.phases, self.target)
         method = ConsistencyMethod(lora, ConsistencyObjective(training_scheduler(base), settings))
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames)
         clips = clips_for(data, wanted, how, self.base, self.whole_clip_share)

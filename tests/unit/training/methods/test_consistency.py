@@ -96,6 +96,46 @@ def test_where_a_phase_ends_the_target_is_where_the_teacher_arrived() -> None:
     torch.testing.assert_close(objective.said(stretch, output)[:3], further[:3])  # one step of the solver and no more
 
 
+@pytest.mark.parametrize("kind", ["motion", "video"])
+def test_a_teacher_goes_all_of_a_phase(kind: str) -> None:
+    """The target is what diffusers' sampler makes of the model without the LoRA, with guidance, in so many steps."""
+    method, batch = small(kind)
+    method.eval()
+    scheduler = DDIMScheduler(
+        prediction_type="v_prediction", clip_sample=False, timestep_spacing="trailing", rescale_betas_zero_snr=True
+    )
+    settings = Distilling(8, (3.0, 3.0), phases=4, target="teacher")
+    method.objective = ConsistencyObjective(scheduler, settings)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.1)
+        networks, how = method.denoising, method.denoising.how
+        told = how.told(networks, batch)
+        stretch = method.objective.draw(how.latents(networks, batch), torch.Generator().manual_seed(2))
+        _, found = method._taught(stretch, told, batch)
+        assert set(stretch.start.tolist()) <= {249, 499, 749, 999}
+
+        scheduler.set_timesteps(8)
+        wanted = stretch.noisy
+        with method.lora.without():
+            for number in range(2):
+                places = stretch.start - number * 125
+                said, empty = (method._predict(wanted, places, each) for each in (told, method._untold(batch, told)))
+                guided = empty + 3.0 * (said - empty)
+                steps = [
+                    scheduler.step(guided[i], int(place), wanted[i], return_dict=False)[0]
+                    for i, place in enumerate(places)
+                ]
+                wanted = torch.stack(steps)
+    torch.testing.assert_close(found.float(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_one_phase_has_no_teacher_at_its_end() -> None:
+    with pytest.raises(ConfigError, match="give phases"):
+        Distilling(target="teacher")
+
+
 @pytest.mark.parametrize(("steps", "phases"), [(20, 3), (4, 4), (20, 0)])
 def test_phases_that_are_refused(steps: int, phases: int) -> None:
     with pytest.raises(ConfigError, match="multiple of them"):
