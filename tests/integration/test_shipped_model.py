@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from muybridge import AnimateDiffPipeline, load_pipeline
-from muybridge.checkpoints import locate_model
+from muybridge.checkpoints import SHIPPED_MODELS, locate_model, locate_weights
 from muybridge.demo import world
+from muybridge.demo.clip_maker import ClipMaker
 from muybridge.demo.evaluation import evaluate_clips, held_out_scenes, score, true_clips
 from muybridge.demo.measure import measure_clip
+from muybridge.request import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,30 @@ def test_without_the_adapter_the_frames_are_independent_stills(pipe: AnimateDiff
         assert adapter is not None
         pipe.set_motion_adapter(adapter)
     assert torch.allclose(together, torch.cat(apart, dim=2), atol=1e-4)
+
+
+@pytest.mark.parametrize("model", SHIPPED_MODELS)
+def test_shipped_loras_have_names_and_are_small(model: str) -> None:
+    path = locate_weights(f"{model}-4-steps")
+    assert path.stat().st_size <= 1_200_000
+    tensors = load_file(path)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    pipeline = load_pipeline(model)
+    bare = pipeline("a red circle moving left", seed=3, num_inference_steps=1, guidance_scale=1.0, output_type="np")
+    pipeline.load_lora_weights(f"{model}-4-steps")
+    assert pipeline.get_active_adapters() == [f"{model.removeprefix('demo/')}_4_steps"]
+    with_it = pipeline("a red circle moving left", seed=3, num_inference_steps=1, guidance_scale=1.0, output_type="np")
+    assert not np.array_equal(bare, with_it)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", SHIPPED_MODELS)
+def test_four_steps_are_enough_with_the_shipped_loras(model: str) -> None:
+    pipeline = load_pipeline(model)
+    pipeline.load_lora_weights(f"{model}-4-steps")
+    maker = ClipMaker(pipeline, Sampling(num_inference_steps=4, guidance_scale=1.0, scheduler="ddim"))
+    scenes = held_out_scenes(24, seed=11)
+    measured, _ = evaluate_clips(scenes, maker.from_prompts, seed=11)
+    result = score(scenes, measured)
+    assert result["all_correct"] >= 0.8
+    assert result["motion"] >= 0.85

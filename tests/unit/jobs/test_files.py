@@ -139,7 +139,9 @@ def test_a_catalog(tmp_path: Path) -> None:
     (tmp_path / "models" / "big").mkdir(parents=True)
     (tmp_path / "models" / "big" / "model_index.json").touch()
     found = Catalog.scan(tmp_path, {"models": {"hub": "them/it"}})
-    assert found.names("loras") == ["a", "a.safetensors", "paint/ink"]
+    shipped = ["demo/animatediff-4-steps", "demo/easyanimate-4-steps"]
+    assert found.names("loras") == ["a", "a.safetensors", *shipped, "paint/ink"]
+    assert found.place("loras", shipped[0]) == shipped[0]
     assert found.names("models") == ["big", "demo/animatediff", "demo/easyanimate", "hub"]
     assert found.place("models", "hub") == "them/it"
     assert found.place("loras", "paint/ink") == str(tmp_path / "loras/paint/ink.safetensors")
