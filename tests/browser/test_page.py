@@ -198,7 +198,7 @@ def test_pictures_go_to_their_frames(pages: Any, service: Any, pictures: list[Pa
         service.call("POST", f"/v1/videos/{job['id']}/cancel")
 
 
-def test_a_model_without_a_network_for_pictures_takes_none(pages: Any) -> None:
+def test_a_model_without_a_network_for_pictures_takes_none(pages: Any, pictures: list[Path]) -> None:
     page = pages()
 
     def without_networks(route: Any) -> None:
@@ -214,6 +214,9 @@ def test_a_model_without_a_network_for_pictures_takes_none(pages: Any) -> None:
     page.wait_for_selector("#no-pictures:visible")
     disabled = "#slots .add:disabled"
     assert page.locator(disabled).count() == 3
+    drop(page, "#slot-start", pictures[:1])
+    until(page, "document.querySelector('#toast').textContent.includes('needs a network')")
+    assert "conditions" not in draft_of(page)
     page.select_option("#model", "demo/easyanimate")
     until(page, f"!document.querySelector('{disabled}')")
     assert page.locator("#no-pictures").is_hidden()
@@ -382,6 +385,10 @@ def test_every_setting_of_the_schema_has_a_field(pages: Any, service: Any) -> No
     page.keyboard.press("ArrowRight")
     page.select_option("#adapter", "gentle")
     assert draft_of(page)["model"] == {"loras": {"ink": 0.85}, "motion_adapter": "gentle"}
+    page.select_option("#add-lora", "demo/animatediff-4-steps")
+    assert draft_of(page)["model"]["loras"] == {"ink": 0.85, "demo/animatediff-4-steps": 1}
+    sampling = {"num_inference_steps": 4, "guidance_scale": 1, "scheduler": "ddim"}
+    assert draft_of(page)["sampling"].items() >= sampling.items()
 
 
 def test_a_long_video_is_made_in_segments_of_which_one_is_made_anew(pages: Any, service: Any) -> None:

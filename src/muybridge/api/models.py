@@ -11,6 +11,7 @@ from muybridge.api.errors import not_found
 from muybridge.api.schema import request_schema
 from muybridge.api.service import Owner, Shared
 from muybridge.api.shown import FAILS
+from muybridge.jobs.catalog import SAMPLING_OF_SHIPPED_LORAS, shipped_loras
 from muybridge.types import SettingsView
 
 _PARTS = ("motion_adapters", "vaes", "controls", "embeddings")
@@ -50,6 +51,7 @@ class LoraObject(BaseModel):
 
     id: str
     object: Literal["lora"] = "lora"
+    sampling: dict[str, Any] | None = Field(None, description="of a request, as the LoRA was trained for; at weight 1")
 
 
 class LoraList(BaseModel):
@@ -104,7 +106,9 @@ def model(name: str, service: Shared, owner: Owner) -> ModelObject:
 def loras(service: Shared, owner: Owner) -> LoraList:
     """LoRAs that requests can name."""
     del owner
-    return LoraList(data=[LoraObject(id=name) for name in service.catalog.names("loras")])
+    shipped, wanted = shipped_loras(), dict(SAMPLING_OF_SHIPPED_LORAS)
+    names = service.catalog.names("loras")
+    return LoraList(data=[LoraObject(id=name, sampling=wanted if name in shipped else None) for name in names])
 
 
 @router.get("/schema")

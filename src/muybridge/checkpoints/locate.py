@@ -98,11 +98,10 @@ def _is_local(path: Path) -> bool:
 def locate_weights(name: str | os.PathLike[str], beside: str | None = None) -> Path:
     """Find a file or folder of weights: a motion adapter, a LoRA, a SparseCtrl, an image prompt adapter.
 
-    A LoRA may be one of `SHIPPED_LORAS`. What exists here is never looked for elsewhere, nor is what would lie in a
-    folder that exists here, nor a `Path`.
-    Other strings are taken for places on the Hugging Face hub where they can be: `organisation/repository`, whose root
-    is then the folder, or with a file or folder of the repository behind it, as in
-    `organisation/repository/folder/file.safetensors`. What is fetched stays in the hub's cache.
+    Names of `SHIPPED_LORAS` go first. Else what exists here is never looked for elsewhere, nor is what would lie in a
+    folder that exists here, nor a `Path`. Other strings are taken for places on the Hugging Face hub where they can be:
+    `organisation/repository`, whose root is then the folder, or with a file or folder of the repository behind it, as
+    in `organisation/repository/folder/file.safetensors`. What is fetched stays in the hub's cache.
 
     Args:
         name: a path, or such a place, as a string.

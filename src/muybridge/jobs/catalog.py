@@ -25,6 +25,12 @@ _WEIGHTS = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".gguf")
 _MARKS = ("model_index.json", "config.json", "adapter_config.json")
 """A folder with one of these is one thing, not a folder of things."""
 _DEEPEST = 3
+SAMPLING_OF_SHIPPED_LORAS: Mapping[str, str | float] = {
+    "num_inference_steps": 4,
+    "guidance_scale": 1.0,
+    "scheduler": "ddim",
+}
+"""What the shipped LoRAs were trained for."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Catalog:
         """
         places: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
         places["models"].update({name: name for name in _shipped()})
-        places["loras"].update({name: name for name in _shipped_loras()})
+        places["loras"].update({name: name for name in shipped_loras()})
         if folder is not None:
             folder = folder.expanduser().resolve()  # places must be absolute: requests tell paths from names by it
             if not folder.is_dir():
@@ -88,7 +94,8 @@ def _shipped() -> list[str]:
     return [f"demo/{each.name}" for each in sorted(above.iterdir()) if (each / "model_index.json").is_file()]
 
 
-def _shipped_loras() -> list[str]:
+def shipped_loras() -> list[str]:
+    """Names of the LoRAs inside the package."""
     above = Path(str(files("muybridge"))) / "demo" / "loras"
     return [f"demo/{each.stem}" for each in sorted(above.glob("*.safetensors"))]
 

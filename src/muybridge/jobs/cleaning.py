@@ -13,7 +13,6 @@ from muybridge.jobs.store import JobStore
 
 _log = logging.getLogger(__name__)
 _UPLOADS_KEPT_S = 86_400.0
-_COPIES_KEPT_S = 86_400.0
 """How long an upload waits for a job that names it."""
 _JUMP_S = 300.0
 _HOLD_S = 3_600.0
@@ -61,7 +60,7 @@ class Cleaner:
         """Remove what is to be removed now; nothing while the clock has just jumped, as ages are wrong then."""
         if self._is_clock_doubtful():
             return Cleaned()
-        self._files.remove_copies(_COPIES_KEPT_S)
+        self._files.remove_copies()
         needed = self._store.redone()
         jobs = [self.remove(job) for job in self._old() if job.id not in needed]
         jobs += self._over_quota(needed)

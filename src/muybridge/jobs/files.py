@@ -23,6 +23,7 @@ UPLOAD_ID = re.compile(r"upload_[0-9a-f]{32}")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _KEY = re.compile(r"(results|previews)/video_[0-9a-f]{32}(/[0-9]{1,3}/[a-z]{1,16})?\.[a-z0-9]{1,8}")
 _CHUNK = 1 << 20
+_COPIES_KEPT_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -306,13 +307,21 @@ class FileStore:
             names |= {each.name for each in work.iterdir()}
         return {name for name in names if is_job_id(name)}
 
-    def remove_copies(self, unused_seconds: float) -> None:
+    def remove_copies(self, unused_seconds: float = _COPIES_KEPT_S) -> None:
         """Remove copies on this machine, of files that lie elsewhere, that nobody has asked for in so long."""
         before = time.time() - unused_seconds
-        for each in (self._cache / "copies").rglob("*"):
-            with contextlib.suppress(OSError):  # another process is at it too
-                if each.is_file() and each.stat().st_mtime < before:
-                    each.unlink()
+        for each in sorted((self._cache / "copies").rglob("*"), reverse=True):
+            with contextlib.suppress(OSError):  # another process is at it too, or a folder still holds something
+                if each.is_dir():
+                    if each.stat().st_mtime < before:
+                        each.rmdir()
+                elif each.stat().st_mtime < before:
+                    doomed = each.with_name(f".{secrets.token_hex(8)}.old")
+                    each.rename(doomed)
+                    if doomed.stat().st_mtime < before:
+                        doomed.unlink()
+                    else:  # asked for in this moment
+                        doomed.rename(each)
 
     def usage(self) -> int:
         """Bytes of all files."""

@@ -30,12 +30,15 @@ class KnownCosts:
             self._costs.popitem(last=False)
 
 
-def refusal_of(cost: SettingsView | None) -> str | None:
-    """Why a request is not carried out, with the least that would do; None where it fits, or nobody knows."""
+def refusal_of(cost: SettingsView | None, whose: str = "the service") -> str | None:
+    """Why a request is not carried out, with the least that would do; None where it fits, or nobody knows.
+
+    `whose` memory it would have to fit into.
+    """
     if cost is None or cost.get("fits", True):
         return None
     least = f" {cost['least']}" if cost.get("least") else ""
-    return f"This needs more memory than the service has.{least}"
+    return f"This needs more memory than {whose} has.{least}"
 
 
 def _key(document: SettingsView) -> str:

@@ -325,6 +325,12 @@ class JobStore(ServiceState):
             values["progress"] = _greater(_j.progress, min(progress.progress, 99))
             return self._beat(connection, (job_id, worker), {**values, "revision": revision})
 
+    def note_cost(self, job_id: str, worker: str, cost: SettingsDict) -> None:
+        """Say what a job takes that was taken in before anybody knew."""
+        with self._database.write() as (connection, revision):
+            values = {"cost": cost, "revision": revision}
+            connection.execute(update(tables.jobs).where(*_held(job_id, worker)).values(values))
+
     def watch(self, job_id: str, worker: str) -> Beat:
         """As `beat`, without renewing the lease: it changes nothing, and costs little."""
         with self._database.read() as connection:

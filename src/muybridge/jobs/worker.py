@@ -30,6 +30,7 @@ _TICK_S = 0.5
 _SIGN_OF_LIFE_S = 5.0
 _IDLE_WAIT_S = 1.0
 _PAUSE_AFTER_ERROR_S = 1.0
+_TIDY_EVERY_S = 3600.0
 
 
 class Made(Protocol):
@@ -55,6 +56,8 @@ class VideoEngine(Protocol):
 
     run: Callable[..., Any]
     """As of `Engine`; gives a `Made`."""
+    open: Callable[..., Any]
+    """As of `Engine`; gives the files of a request."""
     cost: Callable[..., Any]
     """As of `Engine`; gives a `service.engine.Cost`."""
 
@@ -98,6 +101,7 @@ class Worker:
         self._names = {place: name for name, place in catalog.places.get("models", {}).items()}
         self._started = time.time()
         self._costs = KnownCosts()
+        self._next_tidying = 0.0
         self.is_spoilt = False
 
     def stop(self) -> None:
@@ -129,6 +133,9 @@ class Worker:
             _log.warning("%s", error)
 
     def _guarded_run_one(self) -> bool:
+        if time.monotonic() >= self._next_tidying:  # of this machine's own, where there may be no other housekeeping
+            self._next_tidying = time.monotonic() + _TIDY_EVERY_S
+            self._files.remove_copies()
         try:
             return self.run_one()
         except StoreError as error:  # away for a moment; what was begun is somebody's again when its lease ends
@@ -159,10 +166,12 @@ class Worker:
             found = resolved(job.request, self._catalog, self._files)
             names = {str(self._files.work_folder(job)): "the video", **found.names}
             self._check_there(found)
-            if (refusal := refusal_of(self._cost(job, found))) is not None:
+            inputs = None if job.cost is not None else self._engine.open(found.request)
+            attempt.check()
+            if (refusal := refusal_of(self._cost(job, found, inputs), "the device of this worker")) is not None:
                 self._fail(attempt, Failure("out_of_memory", refusal))
                 return
-            made = self._make(attempt, found)
+            made = self._make(attempt, found, inputs)
             outcome = self._put(attempt, made, time.perf_counter() - started)
         except Cancelled:
             self._end_early(attempt)
@@ -174,7 +183,7 @@ class Worker:
         else:
             self._finish(attempt, outcome)
 
-    def _make(self, attempt: Attempt, found: Resolved) -> Made:
+    def _make(self, attempt: Attempt, found: Resolved, inputs: object) -> Made:
         job = attempt.job
         output = self._files.work_folder(job) / "video.mp4"
         if job.redo is not None and not _segments(output).exists():
@@ -182,6 +191,7 @@ class Worker:
         return self._engine.run(
             found.request,
             output,
+            inputs=inputs,
             public=found.public.plain(),
             report=attempt.report,
             redo=() if job.redo is None else job.redo.segments,
@@ -194,12 +204,15 @@ class Worker:
         if Path(place).is_absolute() and not Path(place).exists():
             raise NotFoundError(f"The model {found.public.model.model!r} is not there any more. Choose another.")
 
-    def _cost(self, job: Job, found: Resolved) -> SettingsDict:
+    def _cost(self, job: Job, found: Resolved, inputs: object) -> SettingsDict:
         """What it takes here, where that was not known when it was taken in, as by a server without workers."""
-        cost = job.cost or self._costs.of(job.request)
+        if job.cost is not None:
+            return job.cost
+        cost = self._costs.of(job.request)
         if cost is None:
-            cost = asdict(self._engine.cost(found.request, found.open()))
+            cost = asdict(self._engine.cost(found.request, inputs))
             self._costs.keep(job.request, cost)
+        self._store.note_cost(job.id, self._settings.id, cost)
         return cost
 
     def _put(self, attempt: Attempt, made: Made, seconds: float) -> Outcome:

@@ -118,6 +118,14 @@ class Engine:
         """Let go of all models."""
         self._models.unload()
 
+    def open(self, request: GenerateRequest) -> Inputs:
+        """The files of a request, opened: for `cost` and `run`, which open them themselves where they get none.
+
+        Raises:
+            MuybridgeError: one of them cannot be read.
+        """
+        return open_inputs(request)
+
     def cost(self, request: GenerateRequest, inputs: Inputs | None = None) -> Cost:
         """What a request takes; no weight is read.
 

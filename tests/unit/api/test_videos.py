@@ -40,7 +40,8 @@ def test_the_page_gets_what_it_reads(service):
     assert schema["request"]["$defs"]["Sampling"]["properties"]["seed"]["description"]
     assert {"ratio": "16:9", "base": 512, "width": 672, "height": 384} in schema["presets"]["sizes"]
     shipped = ["demo/animatediff-4-steps", "demo/easyanimate-4-steps"]
-    loras = [{"id": name, "object": "lora"} for name in shipped]
+    sampling = {"num_inference_steps": 4, "guidance_scale": 1.0, "scheduler": "ddim"}
+    loras = [{"id": name, "object": "lora", "sampling": sampling} for name in shipped]
     assert client.get("/v1/loras").json() == {"object": "list", "data": loras}
     assert client.get("/v1/queue").json()["counts"]["queued"] == 0
     assert client.get("/v1/session").json() == {"token_needed": False, "signed_in": True}

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from muybridge.cli.data import _wanted_of
 from muybridge.cli.data_progress import PreparationProgress, advance_text
 from muybridge.cli.main import main
+from muybridge.data.preparation.report.contents import Wanted
 from muybridge.data.preparation.schedule import Advance
+from muybridge.types import VideoShape
 from muybridge.video import Video
 
 
@@ -65,7 +68,10 @@ def test_numbers_for_machines(prepared: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_clips_are_sorted_by_what_a_model_makes(prepared: Path) -> None:
-    for wanted, said in (("demo/easyanimate", "at 24 fps"), ("demo/animatediff", "at 8 fps"), ("64x48x9", "at 8 fps")):
+    shape = VideoShape(16, 64, 64)
+    assert _wanted_of("demo/easyanimate") == Wanted(shape, 24.0, 8)
+    assert _wanted_of("demo/animatediff") == Wanted(shape, 8.0, 4)
+    for wanted, said in (("demo/easyanimate", "at 24 fps"), ("64x48x9", "at 8 fps")):
         assert run("report", prepared, "--for", wanted) == 0
         assert said in (prepared / "report.html").read_text()
     assert json.loads((prepared / "report.json").read_text())["buckets"]["for"] == "64x48x9"

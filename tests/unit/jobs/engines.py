@@ -63,7 +63,11 @@ class NumberEngine:
     most_frames: int = 1000
     planned: list[GenerateRequest] = field(default_factory=list)
 
+    def open(self, request: GenerateRequest) -> str:
+        return f"files of {request.prompt}"
+
     def cost(self, request: GenerateRequest, inputs: object) -> Needed:
+        assert inputs == self.open(request)
         self.planned.append(request)
         fits = (request.shape.num_frames or 3) <= self.most_frames
         return Needed(fits, None if fits else f"{self.most_frames} frames would fit.")
@@ -73,12 +77,15 @@ class NumberEngine:
         request: GenerateRequest,
         output: Path,
         *,
+        inputs: object = None,
         public: SettingsView | None = None,
         report: Callable[[Told], None],
         redo: Collection[int] = (),
         redo_following: bool = False,
     ) -> Finished:
-        self.runs.append({"request": request, "output": output, "redo": tuple(redo), "following": redo_following})
+        assert inputs in (None, self.open(request))
+        given = {"request": request, "output": output, "inputs": inputs}
+        self.runs.append({**given, "redo": tuple(redo), "following": redo_following})
         report(Told("load"))
         self.loaded = (request.model.model,)
         for step in range(self.steps):

@@ -128,7 +128,7 @@ def test_what_nobody_has_costed_is_refused_by_the_worker(service: Service) -> No
     assert service.worker.run_one()
     refused = service.now(large)
     assert (refused.status, refused.error_code) == ("failed", "out_of_memory")
-    assert refused.error_message == "This needs more memory than the service has. 8 frames would fit."
+    assert refused.error_message == "This needs more memory than the device of this worker has. 8 frames would fit."
     assert service.engine.runs == []
     again = service.insert({"prompt": "another", "shape": {"num_frames": 9}, "sampling": {"seed": 3}})
     small = service.insert({"shape": {"num_frames": 8}})
@@ -137,6 +137,22 @@ def test_what_nobody_has_costed_is_refused_by_the_worker(service: Service) -> No
         assert service.worker.run_one()
     assert [service.now(each).status for each in (again, small, known)] == ["failed", "completed", "completed"]
     assert [each.shape.num_frames for each in service.engine.planned] == [9, 8]
+    assert [run["inputs"] is None for run in service.engine.runs] == [False, True]
+    assert service.now(small).cost == {"fits": True, "least": None}
+
+
+def test_what_is_cancelled_before_it_is_costed_is_not_costed(service: Service) -> None:
+    job = service.insert()
+    open_files = service.engine.open
+
+    def cancelled_meanwhile(request: Any) -> str:
+        service.store.cancel(job.id)
+        service.worker._attempt.tick()  # type: ignore[union-attr]
+        return open_files(request)
+
+    service.engine.open = cancelled_meanwhile  # type: ignore[method-assign]
+    assert service.worker.run_one()
+    assert (service.now(job).error_code, service.engine.planned) == ("cancelled", [])
 
 
 def test_a_model_that_is_gone(service: Service, tmp_path: Path) -> None:

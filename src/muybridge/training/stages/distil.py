@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,9 @@ from muybridge.training.data import TrainingData
 from muybridge.training.stages.lora import LoraOutput, denoising_method
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import StageWork
+
+if TYPE_CHECKING:
+    from muybridge.training.objective.consistency import Distilling
 
 
 @register_stage
@@ -55,10 +58,11 @@ class DistilStage(LoraOutput):
         return self
 
     def check(self, data: TrainingData) -> None:
-        """The pattern of layers, and whether the model is there."""
+        """The pattern of layers, what phases and solver make of each other, and whether the model is there."""
         from muybridge.training.methods.lora import layer_pattern
 
         layer_pattern(self.layers)
+        self._distilling()
         super().check(data)
 
     def prepare(self, output: Path, data: TrainingData) -> StageWork:
@@ -71,14 +75,18 @@ class DistilStage(LoraOutput):
         from muybridge.training.empty_captions import WithEmptyCaption
         from muybridge.training.methods.consistency import ConsistencyMethod
         from muybridge.training.methods.lora import LoraMethod
-        from muybridge.training.objective.consistency import ConsistencyObjective, Distilling
+        from muybridge.training.objective.consistency import ConsistencyObjective
         from muybridge.training.stages.base_model import clips_for, load_base, training_scheduler, wanted_clips
 
         base, how = load_base(self.base)
         lora = LoraMethod(denoising_method(self, base, how), self.layers, self.shape(), base.family.lora)
-        settings = Distilling(self.solver_steps, self.guidance, self.huber, self.phases, self.target)
-        method = ConsistencyMethod(lora, ConsistencyObjective(training_scheduler(base), settings))
+        method = ConsistencyMethod(lora, ConsistencyObjective(training_scheduler(base), self._distilling()))
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames)
         clips = clips_for(data, wanted, how, self.base, self.whole_clip_share)
         folder = self.folder_of(lora, base, self.layers)
         return StageWork(method, WithEmptyCaption(clips, base.tokenizer), lambda: {"lora": folder})
+
+    def _distilling(self) -> Distilling:
+        from muybridge.training.objective.consistency import Distilling
+
+        return Distilling(self.solver_steps, self.guidance, self.huber, self.phases, self.target)

@@ -97,7 +97,7 @@ def test_captions_are_compared_with_the_picture(
     assert stage.verdict(record) is None
 
 
-def test_the_last_frame_is_compared_with_the_first(
+def test_frames_are_compared_with_the_next(
     record: Record, tmp_path: Path, model_folder: ModelFolder, make_film: Callable[..., Path]
 ) -> None:
     stage = Consistency(ConsistencySettings(model=str(model_folder("clip")), device="cpu", min_similarity=0.99))
@@ -111,11 +111,11 @@ def test_the_last_frame_is_compared_with_the_first(
     here, there = np.full((64, 96, 3), 30, np.uint8), np.full((64, 96, 3), 30, np.uint8)
     there[:, 48:] = (255, 120, 0)
     still, changing = looked_at("still", [here] * 8), looked_at("changing", [here] * 4 + [there] * 4)
-    assert still.extra["consistency"]["ends"] > 0.999 > changing.extra["consistency"]["ends"]
+    assert still.extra["consistency"]["least"] > 0.999 > changing.extra["consistency"]["least"]
     assert stage.verdict(still) is None
     picture = replace(record, kind="image")
     assert stage.run(picture, tmp_path) == [picture]
-    changing.extra["consistency"]["ends"] = 0.5
+    changing.extra["consistency"]["least"] = 0.5
     verdict = stage.verdict(changing)
     assert verdict is not None
     assert (verdict.rule, verdict.limit) == ("consistency", 0.99)

@@ -67,14 +67,14 @@ def test_a_recipe_with_all_that_it_names(
 
         account = run()
         assert account.inputs == {"ok": 1}
-        assert "likeness of first and last frame" in write_report(account, account.folder).read_text()
+        assert "likeness of a frame and the next" in write_report(account, account.folder).read_text()
         assert [round(record.start) for record in sorted(account.kept, key=lambda each: each.start)] == [0, 0]
         for record in account.kept:
             assert record.text == "A camera passes slowly along a wall of coloured clouds."
             assert record.extra["rewrite"]["was"] == "A camera moves along a coloured wall. It is bright."
             assert record.extra["text_area"]["most"] == 0
             assert -1 <= record.extra["match"]["mean"] <= 1
-            assert -1 <= record.extra["consistency"]["ends"] <= 1
+            assert -1 <= record.extra["consistency"]["least"] <= 1
             assert {"aesthetics", "motion", "caption"} <= set(record.extra)
             assert Path(str(record.source)).is_file()
         questions = len(server.asked)

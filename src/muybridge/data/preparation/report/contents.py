@@ -45,7 +45,7 @@ class Wanted:
 
     shape: VideoShape
     fps: float = 8.0
-    multiple: int = 16
+    multiple: int = 8
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""Whether a clip ends where it began, by a model of pictures: what the search for cuts missed is told by its ends."""
+"""Whether a clip stays with what it shows, by a model of pictures: what the search for cuts missed is found here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+
+from pydantic import Field
 
 from muybridge.data.preparation.picture_model import PictureModelSettings, PictureModelStage
 from muybridge.data.preparation.stage import Rule, noted, register_stage
@@ -16,13 +18,15 @@ _DIGITS = 4
 class ConsistencySettings(PictureModelSettings):
     """Which model."""
 
+    frames: int = Field(default=4, ge=2, le=64)
+    """Evenly spaced in time, the first and the last among them; each is compared with the next."""
     min_similarity: float | None = None
-    """Least cosine of the first and the last frame; EasyAnimate keeps .8 and more, with CLIP."""
+    """Least cosine of two of them; EasyAnimate has .8, with CLIP, for the key frames of a clip."""
 
 
 @register_stage("consistency")
 class Consistency(PictureModelStage):
-    """Gives `extra` `consistency` with `ends`, the cosine of the first and the last frame, of videos."""
+    """Gives `extra` `consistency` with `least`, the least cosine of a frame and the next, of videos."""
 
     Settings = ConsistencySettings
     settings: ConsistencySettings
@@ -40,10 +44,11 @@ class Consistency(PictureModelStage):
         model = self.model
         if record.kind == "image":
             return [record]
-        first, last = model.of_pictures(self.frames_of(record, 2))
-        return [noted(record, consistency={"ends": round(float(first @ last), _DIGITS)})]
+        vectors = model.of_pictures(self.frames_of(record, self.settings.frames))
+        cosines = (vectors[1:] * vectors[:-1]).sum(axis=-1)
+        return [noted(record, consistency={"least": round(float(cosines.min()), _DIGITS)})]
 
     def rules(self) -> Sequence[Rule]:
-        """The cosine."""
+        """The least cosine."""
         least = self.settings.min_similarity
-        return (Rule("consistency", "consistency.ends", "likeness of first and last frame", least=least),)
+        return (Rule("consistency", "consistency.least", "likeness of a frame and the next", least=least),)

@@ -1,7 +1,7 @@
 // LoRAs and the weight of each.
 
 import { catalog } from "./catalog.js";
-import { h, iconButton } from "./dom.js";
+import { h, iconButton, toast } from "./dom.js";
 import { read, whenChanged, write } from "./draft.js";
 import { number, t } from "./i18n.js";
 
@@ -12,6 +12,14 @@ function put(name, weight) {
   if (weight === null) delete next[name];
   else next[name] = weight;
   write("model.loras", Object.keys(next).length ? next : undefined);
+}
+
+/** One that was trained for certain steps and guidance sets them too. */
+function take({ id, sampling }) {
+  put(id, sampling ? 1 : 0.8);
+  if (!sampling) return;
+  for (const [name, value] of Object.entries(sampling)) write(`sampling.${name}`, value);
+  toast(t("loras.sampling"));
 }
 
 function row(name, index) {
@@ -28,7 +36,7 @@ function row(name, index) {
 export function showLoras(place) {
   const rows = h("div");
   const add = h("select", { id: "add-lora", "aria-label": t("loras.add") });
-  add.addEventListener("change", () => add.value && put(add.value, 0.8));
+  add.addEventListener("change", () => add.value && take(catalog.loras.find(({ id }) => id === add.value)));
   place.append(rows, add);
   let shown;
   whenChanged(() => {

@@ -1,7 +1,7 @@
 // Places for pictures: the first frame, the last, any between, and a video to start from.
 
 import { modelFacts, usedModel } from "./catalog.js";
-import { $, h, icon, iconButton } from "./dom.js";
+import { $, h, icon, iconButton, toast } from "./dom.js";
 import { condition, draft, read, setCondition, touch, whenChanged } from "./draft.js";
 import { showAtField } from "./errors.js";
 import { uploadUrl } from "./api.js";
@@ -43,6 +43,10 @@ export async function takeSource(files) {
 }
 
 async function taking(name, action) {
+  if (!SLOTS[name].isOf()) {
+    toast(whyNoPictures(), "error");
+    return;
+  }
   const slot = $(`#slot-${name}`);
   slot?.classList.add("busy");
   try {
@@ -57,7 +61,8 @@ async function taking(name, action) {
 /** Whether the model makes anything of pictures; one that nothing is known of yet may. */
 function takesPictures() {
   const { takes, networks = [] } = modelFacts(usedModel(draft.document));
-  return !takes || takes.includes("picture channels") || networks.includes("keyframes") || Boolean(read("model.networks.keyframes"));
+  if (!takes || takes.includes("picture channels") || networks.includes("keyframes")) return true;
+  return takes.includes("keyframes") && Boolean(read("model.networks.keyframes"));
 }
 
 const SLOTS = {
@@ -105,7 +110,7 @@ function slotOf(name) {
     event.stopPropagation();
     slot.classList.remove("over");
     $("#drop-veil").hidden = true;
-    if (event.dataTransfer.files.length && !add.disabled) take([...event.dataTransfer.files]);
+    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
   });
   let shown;
   whenChanged(() => {
@@ -128,11 +133,15 @@ function slotOf(name) {
   return slot;
 }
 
+function whyNoPictures() {
+  const { takes = [] } = modelFacts(usedModel(draft.document));
+  return t(takes.includes("keyframes") ? "pictures.network" : "pictures.none");
+}
+
 function showNone() {
   const place = $("#no-pictures");
   place.hidden = takesPictures();
-  const { takes = [] } = modelFacts(usedModel(draft.document));
-  place.textContent = t(takes.includes("keyframes") ? "pictures.network" : "pictures.none");
+  place.textContent = whyNoPictures();
 }
 
 function showBatch() {
