@@ -38,7 +38,7 @@ _FLAGS = (
         "prior",
         "prior",
         str,
-        "What is to stay as it is: what the model can do, prompts, or clips; nothing if not given.",
+        "What is to stay as it is: what the model can do (the default for a LoRA of a demo), prompts, or clips.",
         "model|PROMPTS.txt|FOLDER|off",
         _CLIPS,
     ),

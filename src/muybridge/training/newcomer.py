@@ -39,7 +39,7 @@ class ClipsRun:
         trigger: a word that stands before every caption, and later in prompts.
         steps: optimizer steps; by default by the number of clips.
         prior: what is to stay as it is: `model` for what the model can do, a text file of prompts, a folder of clips,
-            or `off`.
+            or `off`; by default the first for a LoRA of a shipped model, whose clips are soon made, and else the last.
     """
 
     clips: Path
@@ -48,7 +48,7 @@ class ClipsRun:
     caption: str | None = None
     trigger: str | None = None
     steps: int | None = None
-    prior: str = "off"
+    prior: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class _Scale:
         settings: further settings of the stage.
         prior: what a LoRA is to leave as it is, as far as it depends on the model.
         takes: how long it takes to make, in words.
+        usual_prior: of a LoRA, what is to stay where nobody says.
     """
 
     rank: int
@@ -70,6 +71,7 @@ class _Scale:
     settings: SettingsDict
     prior: SettingsDict
     takes: str
+    usual_prior: str
 
 
 _SHIPPED_SCALE = _Scale(
@@ -84,8 +86,9 @@ _SHIPPED_SCALE = _Scale(
         "log_every": 5,
         "timestep_shift": 6.0,
     },
-    {"prompts": "demo-world", "clips": 48},
+    {"prompts": "demo-world", "clips": 48, "weight": 3.0},
     "about a minute and a half on two cores, once",
+    MODEL,
 )
 _PUBLISHED_SCALE = _Scale(
     16,
@@ -101,6 +104,7 @@ _PUBLISHED_SCALE = _Scale(
     },
     {},
     "as long as so many videos take, once",
+    "off",
 )
 
 
@@ -231,23 +235,24 @@ def _check_captions(asked: ClipsRun, records: tuple[Record, ...]) -> None:
 
 def _prior(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> tuple[SettingsDict | None, list[str]]:
     """What the model is to keep, and that in words."""
-    if asked.prior == "off":
+    wanted = asked.prior or (scale.usual_prior if asked.method == "lora" else "off")
+    if wanted == "off":
         return None, ["other prompts may come out changed; --prior model holds them, and learns more slowly"]
-    if asked.prior != MODEL and Path(asked.prior).expanduser().is_dir():
-        return {"path": asked.prior}, [f"half of the clips are of {asked.prior}, which the model is to keep"]
-    prior = _said(asked, scale, records)
+    if wanted != MODEL and Path(wanted).expanduser().is_dir():
+        return {"path": wanted}, [f"half of the clips are of {wanted}, which the model is to keep"]
+    prior = _said(wanted, asked.trigger, scale, records)
     clips = prior.get("clips", PriorSettings().clips)
     return prior, [
         f"{clips} clips of what the model can do are made first ({scale.takes}) and mixed in, so that other prompts "
-        "stay as they are"
+        "stay as they are (--prior off for none)"
     ]
 
 
-def _said(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> SettingsDict:
+def _said(wanted: str, trigger: str | None, scale: _Scale, records: tuple[Record, ...]) -> SettingsDict:
     """The prior of clips that are made: with a trigger also of what its captions say without it."""
-    if asked.prior != MODEL:
-        return {**scale.prior, "prompts": asked.prior}
-    captions = list(dict.fromkeys(record.text for record in records if record.text)) if asked.trigger else []
+    if wanted != MODEL:
+        return {**scale.prior, "prompts": wanted}
+    captions = list(dict.fromkeys(record.text for record in records if record.text)) if trigger else []
     if not captions or "prompts" in scale.prior:
         return dict(scale.prior)
     clips = PriorSettings().clips

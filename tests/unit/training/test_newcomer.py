@@ -28,14 +28,17 @@ def prior_of(clips: Path, **asked: Any) -> tuple[dict[str, Any] | None, int, str
     return document["data"].get("prior"), document["stages"][0]["batch_size"], " ".join(picked)
 
 
-def test_what_the_model_can_do_is_kept_if_asked_for(clips: Path) -> None:
-    prior, batch_size, said = prior_of(clips, prior="model")
+def test_what_the_model_can_do_is_kept(clips: Path) -> None:
+    prior, batch_size, said = prior_of(clips)
     assert prior is not None
+    assert prior == prior_of(clips, prior="model")[0]
     assert prior["prompts"] == "demo-world"
     assert batch_size == 4
     assert "clips of what the model can do are made first" in said
-    plain, batch_size, said = prior_of(clips)
+    plain, batch_size, said = prior_of(clips, prior="off")
     assert plain is None
+    assert prior_of(clips, base="some/model")[0] is None  # clips of a large one take hours
+    assert prior_of(clips, method="motion")[0] is None
     assert batch_size == 2
     assert "--prior model holds them" in said
     assert prior_of(clips, prior="model", method="motion-lora")[0] == prior
