@@ -33,7 +33,7 @@ def test_one_command_makes_a_lora_and_says_what_it_chose(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ("--set", "batch_size=1", "--set", "rank=4", "--set", "num_frames=2")
-    asked = ("--clips", clips, "--steps", 1, "--trigger", "sks", "-o", tmp_path)
+    asked = ("--clips", clips, "--steps", 1, "--trigger", "sks", "--prior", "off", "-o", tmp_path)
     assert run(*asked, *small, "--set", "evaluation.every=null") == 0
     said = capsys.readouterr()
     assert "16 clips and pictures for demo/animatediff" in said.err
@@ -55,7 +55,7 @@ def test_a_finished_run_is_not_of_other_clips(clips: Path, tmp_path: Path, capsy
     own.mkdir()
     for path in sorted(clips.iterdir())[:4]:
         shutil.copy(path, own)
-    path, _ = write_run_file(ClipsRun(own, steps=2), tmp_path / "run")
+    path, _ = write_run_file(ClipsRun(own, steps=2, prior="off"), tmp_path / "run")
     small = ("batch_size=1", "rank=2", "num_frames=2", "evaluation.every=null")
     asked = (path, "-o", path.parent, *(part for each in small for part in ("--set", each)))
     assert run(*asked, "--until", 1) == 0
@@ -69,7 +69,7 @@ def test_a_finished_run_is_not_of_other_clips(clips: Path, tmp_path: Path, capsy
 
 def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ("--set", "batch_size=1", "--set", "num_frames=2", "--set", "rank=2")
-    assert run("--clips", clips, "--dry-run", "-o", tmp_path, *small) == 0
+    assert run("--clips", clips, "--dry-run", "-o", tmp_path, "--prior", "off", *small) == 0
     said = capsys.readouterr().out
     assert "14 clips to train on" in said
     assert "s a step here" in said
