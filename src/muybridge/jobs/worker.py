@@ -212,7 +212,10 @@ class Worker:
         if cost is None:
             cost = asdict(self._engine.cost(found.request, inputs))
             self._costs.keep(job.request, cost)
-        self._store.note_cost(job.id, self._settings.id, cost)
+        try:
+            self._store.note_cost(job.id, self._settings.id, cost)
+        except StoreError as error:  # it is only shown
+            _log.warning("%s", error)
         return cost
 
     def _put(self, attempt: Attempt, made: Made, seconds: float) -> Outcome:

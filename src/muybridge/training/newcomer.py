@@ -241,6 +241,8 @@ def _prior(asked: ClipsRun, scale: _Scale, records: tuple[Record, ...]) -> tuple
     if wanted != MODEL and Path(wanted).expanduser().is_dir():
         return {"path": wanted}, [f"half of the clips are of {wanted}, which the model is to keep"]
     prior = _said(wanted, asked.trigger, scale, records)
+    if asked.method == "motion":  # what learns them as clips, as many as its own
+        prior.pop("weight", None)
     clips = prior.get("clips", PriorSettings().clips)
     return prior, [
         f"{clips} clips of what the model can do are made first ({scale.takes}) and mixed in, so that other prompts "

@@ -11,7 +11,15 @@ import pytest
 from PIL import Image
 from tests.unit.jobs.engines import NumberEngine, Small, Told, wait_for
 
-from muybridge.errors import CheckpointError, ConfigError, InputFileError, NonFiniteError, OutputError, ShapeError
+from muybridge.errors import (
+    CheckpointError,
+    ConfigError,
+    InputFileError,
+    NonFiniteError,
+    OutputError,
+    ShapeError,
+    StoreError,
+)
 from muybridge.jobs import worker as worker_module
 from muybridge.jobs.attempt import Attempt
 from muybridge.jobs.catalog import Catalog
@@ -139,6 +147,16 @@ def test_what_nobody_has_costed_is_refused_by_the_worker(service: Service) -> No
     assert [each.shape.num_frames for each in service.engine.planned] == [9, 8]
     assert [run["inputs"] is None for run in service.engine.runs] == [False, True]
     assert service.now(small).cost == {"fits": True, "least": None}
+
+
+def test_a_store_that_is_away_while_a_cost_is_noted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise StoreError("the database is away")
+
+    job = service.insert()
+    monkeypatch.setattr(service.store, "note_cost", away)
+    assert service.worker.run_one()
+    assert (service.now(job).status, service.now(job).cost) == ("completed", None)
 
 
 def test_what_is_cancelled_before_it_is_costed_is_not_costed(service: Service) -> None:

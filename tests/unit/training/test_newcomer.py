@@ -39,6 +39,7 @@ def test_what_the_model_can_do_is_kept(clips: Path) -> None:
     assert plain is None
     assert prior_of(clips, base="some/model")[0] is None  # clips of a large one take hours
     assert prior_of(clips, method="motion")[0] is None
+    assert prior_of(clips, method="motion", prior="model")[0] == {"prompts": "demo-world", "clips": 48}
     assert batch_size == 2
     assert "--prior model holds them" in said
     assert prior_of(clips, prior="model", method="motion-lora")[0] == prior
