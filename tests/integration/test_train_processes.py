@@ -82,7 +82,9 @@ def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path, name: str)
     for one, two in zip(log(tmp_path), log(folder / name), strict=True):
         assert one.keys() == two.keys()
         for value in one.keys() - {"seconds"}:
-            assert two[value] == pytest.approx(one[value], rel=5e-2 if half else 2e-5), (value, one["step"])
+            # A gap is the difference of two losses that are nearly alike, and 0 in a network that is new.
+            same = pytest.approx(one[value], rel=5e-2 if half else 2e-5, abs=1e-5 if "gap/" in value else None)
+            assert two[value] == same, (value, one["step"])
 
 
 @pytest.mark.slow
