@@ -301,6 +301,8 @@ def test_wrong_evaluations_are_refused(run, tmp_path):
     refused(run("evaluate", "demo", "--model", "no such model"), "'no such model'")
     refused(run("evaluate", "demo", "--sheet", tmp_path / "none" / "sheet.png"), "sheet.png")
     refused(run("evaluate", "everything"), "everything")
+    refused(run("evaluate", "demo", "--guidance", "2000"), "must be below 1000")
+    refused(run("evaluate", "demo", "--scheduler", "magic"), "'magic'", "ddim")
 
 
 @pytest.mark.slow

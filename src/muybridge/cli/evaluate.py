@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from muybridge.cli.console import Json, errors, output, print_json
-from muybridge.cli.flags import parse_loras
+from muybridge.cli.flags import Flag, parse_loras, with_flags
 
 if TYPE_CHECKING:
     from muybridge.demo.task_report import TaskReport
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Measure how good a model is.")
 
 
+_SAMPLING = (
+    Flag("steps", "num_inference_steps", int, "Denoising steps, if not the model's.", least=1),
+    Flag("guidance", "guidance_scale", float, "Likewise; 1 is off.", least=0),
+    Flag("scheduler", "scheduler", str, "Likewise, by name."),
+)
+
+
 @app.command("demo")
+@with_flags(_SAMPLING)
 def evaluate_demo(
     model: Annotated[str, typer.Option(help="A model of the toy world.")] = "demo/animatediff",
     task: Annotated[
@@ -33,21 +41,20 @@ def evaluate_demo(
         list[str] | None,
         typer.Option(metavar="FILE[:WEIGHT]", help="Measure it with a LoRA, to see what else that changes."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps, if not the model's.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Likewise; 1 is off.", min=0, max=999)] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Likewise, by name.")] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Generate held-out prompts of the toy world and measure what came out."""
-    from muybridge.request.request import Sampling
+    from muybridge.request import GenerateRequest
     from muybridge.service import evaluation
 
     def show(name: str, done: int, total: int) -> None:
         errors.print(f"{name} {done}/{total} clips")
 
     loras = parse_loras(lora or [])
-    sampling = Sampling(num_inference_steps=steps, guidance_scale=guidance, scheduler=scheduler)
-    result = evaluation.evaluate_demo(model, task, count, seed, sheet, None if as_json else show, loras, sampling)
+    progress = None if as_json else show
+    asked = GenerateRequest.parse({"prompt": "", "sampling": given}).sampling
+    result = evaluation.evaluate_demo(model, task, count, seed, sheet, progress, loras, asked)
     if as_json:
         print_json(result.to_dict())
         return

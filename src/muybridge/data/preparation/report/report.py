@@ -26,7 +26,7 @@ from muybridge.types import VideoShape
 _Item = TypeVar("_Item")
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 _JOURNAL = "journal"
-_USUAL = Wanted(VideoShape(16, 512, 512), multiple=8)
+_USUAL = Wanted(VideoShape(16, 512, 512))
 _NAMED = 20
 _LETTERS = 160
 _STATUSES = {
