@@ -67,6 +67,22 @@ def test_nothing_but_the_lora_comes_of_it(trained: Path, capsys: pytest.CaptureF
     assert shown.err == ""  # it is finished, and not trained again
 
 
+def test_a_finished_stage_is_given_more_steps(tmp_path: Path) -> None:
+    settings = [*TINY, "num_frames=2", "decay_from=1.0"]
+    whole = run_training(RUN_FILE, [*settings, "steps=3"], tmp_path / "whole")
+    run_training(RUN_FILE, [*settings, "steps=1"], tmp_path / "more")
+    assert run_training(RUN_FILE, [*settings, "steps=3"], tmp_path / "more", None, until=2) is None
+
+    more = run_training(RUN_FILE, [*settings, "steps=3"], tmp_path / "more")
+
+    ours, theirs = load_file(more), load_file(whole)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    shutil.rmtree(tmp_path / "more/lora/checkpoints")
+    with pytest.raises(ConfigError, match="its checkpoints are gone"):
+        run_training(RUN_FILE, [*settings, "steps=4"], tmp_path / "more")
+
+
 def test_the_record_says_which_precision_auto_became(trained: Path, tmp_path: Path) -> None:
     path = trained / "lora" / "settings.json"
     fast = "bf16" if multiplies(torch.bfloat16) else "no"

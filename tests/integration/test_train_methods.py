@@ -67,6 +67,13 @@ def test_the_two_stages_leave_files_that_other_programs_read(animatediff: Path) 
     assert float(ours[name].abs().max()) > 0
 
 
+def test_what_another_stage_was_built_on_gets_no_more_steps(animatediff: Path) -> None:
+    stages = ("domain-adapter", "motion-adapter")
+    more = ["domain-adapter.rank=4", "motion-adapter.num_frames=2", "motion-adapter.whole_clip_share=0"]
+    with pytest.raises(ConfigError, match="'motion-adapter' has begun with what came out of it"):
+        run_training(RUNS / "animatediff.yaml", [*tiny(*stages), *more, "domain-adapter.steps=3"], animatediff)
+
+
 def test_the_domain_adapter_is_in_the_published_layout_and_frozen(animatediff: Path) -> None:
     beside = load_file(animatediff / "animatediff-domain-adapter.safetensors")
     assert all(".processor.to_" in key and "motion" not in key for key in beside)

@@ -27,6 +27,14 @@ CASES: dict[str, dict[str, Any]] = {
     "lora": {"kind": "lora", "sharding": "fsdp2", **SMALL},
     "unet": {"kind": "unet", "sharding": "fsdp2", **SMALL},
 }
+ZERO = {"sharding": "deepspeed", "optimizer": ADAMW}
+ZERO_CASES: dict[str, dict[str, Any]] = {
+    "zero": {"kind": "plain", **ZERO, "accumulate": 2},
+    "zero bf16": {"kind": "plain", **ZERO, "mixed_precision": "bf16"},
+    "zero paused": {"kind": "plain", **ZERO, "until": 4},
+    "zero lora": {"kind": "lora", **ZERO, **SMALL},
+    "zero unet": {"kind": "unet", **ZERO, **SMALL, "gradient_checkpointing": "blocks"},
+}
 FROM_ONE = {"folder": "from one", "kind": "plain", "sharding": "fsdp2"}
 
 
@@ -44,7 +52,7 @@ def together(cases: list[dict[str, Any]], folder: Path) -> None:
 
 
 def alone(folder: Path, case: dict[str, Any]) -> None:
-    train(folder, **{**case, "accumulate": 2})
+    train(folder, **{**case, "accumulate": 2 * case.get("accumulate", 1)})
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,16 +78,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="module")
+def zero_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with DeepSpeed."""
+    pytest.importorskip("deepspeed")
+    output = tmp_path_factory.mktemp("zero")
+    alone(output / "zero from one", {**ZERO_CASES["zero"], "accumulate": 1, "until": 4})
+    from_one = {**ZERO_CASES["zero"], "accumulate": 1, "folder": "zero from one"}
+    together([*({**case, "folder": name} for name, case in ZERO_CASES.items()), from_one], output)
+    return output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name != "paused"])
 def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path, name: str) -> None:
-    alone(tmp_path, CASES[name])
+    compare(tmp_path, folder / name, CASES[name])
 
-    half = CASES[name].get("mixed_precision") == "bf16"
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ZERO_CASES if name != "zero paused"])
+def test_two_processes_with_deepspeed_do_what_one_does(zero_folder: Path, tmp_path: Path, name: str) -> None:
+    compare(tmp_path, zero_folder / name, ZERO_CASES[name])
+
+
+def compare(one_alone: Path, together: Path, case: dict[str, Any]) -> None:
+    alone(one_alone, case)
+
+    half = case.get("mixed_precision") == "bf16"
     # What optimizers make of a gradient that is nothing but rounding is as large as any other update.
-    allowed = 2e-2 if half else 1e-6 if CASES[name]["kind"] == "plain" else SMALL["learning_rate"]
-    assert difference(tmp_path, folder / name) < allowed
-    for one, two in zip(log(tmp_path), log(folder / name), strict=True):
+    allowed = 2e-2 if half else 1e-6 if case["kind"] == "plain" else SMALL["learning_rate"]
+    assert difference(one_alone, together) < allowed
+    for one, two in zip(log(one_alone), log(together), strict=True):
         assert one.keys() == two.keys()
         for value in one.keys() - {"seconds"}:
             # A gap is the difference of two losses that are nearly alike, and 0 in a network that is new.
@@ -97,3 +126,12 @@ def test_another_number_of_processes_goes_on(folder: Path, tmp_path: Path) -> No
     assert len(parts) == 2
     assert difference(tmp_path, folder / "from one") < 1e-6
     assert difference(tmp_path, folder / "paused") < 1e-6
+
+
+@pytest.mark.slow
+def test_a_state_goes_on_with_deepspeed_and_without(zero_folder: Path, tmp_path: Path) -> None:
+    alone(tmp_path, {**ZERO_CASES["zero"], "accumulate": 1})
+    alone(zero_folder / "zero paused", {**ZERO_CASES["zero"], "accumulate": 1, "sharding": "none"})
+
+    assert difference(tmp_path, zero_folder / "zero from one") < 1e-6
+    assert difference(tmp_path, zero_folder / "zero paused") < 1e-6

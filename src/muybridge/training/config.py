@@ -13,7 +13,7 @@ from muybridge.types import SettingsDict
 
 EMADevice = Literal["training", "cpu"]
 Recomputation = Literal["none", "blocks", "selective"]
-Sharding = Literal["none", "fsdp2"]
+Sharding = Literal["none", "fsdp2", "deepspeed"]
 
 CHANGEABLE_SETTINGS = frozenset(
     {
@@ -55,7 +55,8 @@ class TrainerConfig:
         gradient_checkpointing: what is computed again in the backward pass instead of kept: nothing, the repeated
             blocks of the networks, or these except for their products of matrices and their attention.
         compile: whether the repeated blocks are compiled.
-        sharding: how weights are shared out between several processes: not, or with torch's FSDP2.
+        sharding: what several processes share out between them: nothing, weights, gradients and the optimizer's state
+            with torch's FSDP2, or the latter two with DeepSpeed.
         checkpoint_seconds: a resumable state is written this often.
         keep_checkpoints: how many of them are kept.
         log_every: steps between lines of the log.

@@ -120,17 +120,17 @@ class TrainingOptimizer:
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         """The peak rates are those that the optimizers have now."""
         self.optimizers = list(optimizers)
-        self._groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        self._peak_rates = [group["lr"] for group in self._groups]
+        self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.peak_rates = [group["lr"] for group in self.groups]
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """What is trained, in the order that it is updated in."""
-        return [parameter for group in self._groups for parameter in group["params"]]
+        return [parameter for group in self.groups for parameter in group["params"]]
 
     def set_rate(self, factor: float) -> None:
         """Set every rate to `factor` of its peak."""
-        for group, peak in zip(self._groups, self._peak_rates, strict=True):
+        for group, peak in zip(self.groups, self.peak_rates, strict=True):
             group["lr"] = peak * factor
 
     def step(self) -> None:
@@ -163,7 +163,7 @@ class TrainingOptimizer:
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
         # Loading replaces the groups.
-        self._groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
 
 def make_optimizer(

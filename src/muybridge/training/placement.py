@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import importlib.util
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
@@ -11,19 +13,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfiguration
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from muybridge.errors import ConfigError
 from muybridge.training.config import TrainerConfig
-from muybridge.training.optimizers import OptimizerName
+from muybridge.training.optimizers import OptimizerName, TrainingOptimizer
 from muybridge.training.recomputation import blocks_of, compile_blocks, recompute
 from muybridge.training.shards import whole
 
 TRACKERS_FOLDER = "trackers"
 """In the folder of a run, for those that write files."""
-SHARDABLE_OPTIMIZERS: tuple[OptimizerName, ...] = ("muon", "adamw")
+SHARDABLE_OPTIMIZERS: Mapping[str, tuple[OptimizerName, ...]] = {"fsdp2": ("muon", "adamw"), "deepspeed": ("adamw",)}
 _LONGEST_WAIT = timedelta(hours=4)  # while one process makes samples, the others wait for it
 
 
@@ -49,6 +51,9 @@ class Placement:
     """
 
     is_sharded = False
+    """Whether each process has a part of the weights."""
+    saves_together = False
+    """Whether all processes must take part in saving."""
 
     def __init__(self, method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> None:
         """Move the method to its device."""
@@ -58,14 +63,41 @@ class Placement:
         self._accelerator = accelerator
         self.model: nn.Module = method
 
-    def prepare(self) -> None:
-        """Make what is called in a step, once the parameters have the values that training begins with."""
+    def prepare(self, optimizer: TrainingOptimizer) -> TrainingOptimizer:
+        """Make what is called in a step, and the optimizer to go on with.
+
+        To be called once parameters and optimizer are as training begins with them.
+        """
         self.model = self._accelerator.prepare_model(self.method)
+        return optimizer
 
     def backward_of(self, is_last: bool) -> AbstractContextManager[object]:
         """A context of a batch's forward and backward pass; with the last of a step gradients are averaged."""
         several = self._accelerator.num_processes > 1
         return self._accelerator.no_sync(self.model) if several and not is_last else nullcontext()
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add the gradients of a batch to those of the step, of which it may be the last."""
+        del is_last
+        loss.backward()
+
+    def gradient_of(self, parameter: nn.Parameter) -> Tensor | None:
+        """What the batches of a step have added up to."""
+        return parameter.grad
+
+    def update(self, optimizer: TrainingOptimizer, scaler: torch.amp.GradScaler, max_norm: float) -> float:
+        """Clip the gradients, change the weights, and drop the gradients.
+
+        Returns:
+            The norm of all gradients together. Where it is not finite nothing has changed.
+        """
+        norm = float(whole(nn.utils.clip_grad_norm_(optimizer.parameters, max_norm)))
+        # Where one gradient overflows none is used: the scaler's own check sees each optimizer's alone.
+        for each in optimizer.optimizers:
+            if math.isfinite(norm):
+                scaler.step(each)
+            each.zero_grad(set_to_none=True)
+        return norm
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -81,6 +113,7 @@ class ShardedPlacement(Placement):
     """
 
     is_sharded = True
+    saves_together = True
 
     def __init__(self, method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> None:
         """Share out a copy.
@@ -105,8 +138,9 @@ class ShardedPlacement(Placement):
         fully_shard(self.trained, mesh=mesh, mp_policy=policy)
         self.trained.to(accelerator.device)
 
-    def prepare(self) -> None:
+    def prepare(self, optimizer: TrainingOptimizer) -> TrainingOptimizer:
         """Nothing is left to do."""
+        return optimizer
 
     def backward_of(self, is_last: bool) -> AbstractContextManager[object]:
         """Each batch's gradients are averaged and shared out, so that no process ever holds all of them."""
@@ -143,8 +177,13 @@ def place(method: nn.Module, config: TrainerConfig, accelerator: Accelerator) ->
     Raises:
         ConfigError: settings that do not go with how they are shared out, or that have no effect.
     """
-    sharded = config.sharding == "fsdp2" and accelerator.num_processes > 1
-    return (ShardedPlacement if sharded else Placement)(method, config, accelerator)
+    if config.sharding == "none" or accelerator.num_processes == 1:
+        return Placement(method, config, accelerator)
+    if config.sharding == "fsdp2":
+        return ShardedPlacement(method, config, accelerator)
+    from muybridge.training.zero import ZeroPlacement
+
+    return ZeroPlacement(method, config, accelerator)
 
 
 def check_sharding(config: TrainerConfig) -> None:
@@ -155,11 +194,17 @@ def check_sharding(config: TrainerConfig) -> None:
     """
     if config.sharding == "none":
         return
-    if config.sharding != "fsdp2":
-        raise ConfigError(f"sharding is none or fsdp2; given {config.sharding}.")
-    if config.optimizer.name not in SHARDABLE_OPTIMIZERS:
+    if config.sharding not in SHARDABLE_OPTIMIZERS:
+        raise ConfigError(f"sharding is none, {' or '.join(SHARDABLE_OPTIMIZERS)}; given {config.sharding}.")
+    if config.sharding == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
-            f"sharding {config.sharding} goes with the optimizers {' and '.join(SHARDABLE_OPTIMIZERS)}; given "
+            "sharding deepspeed needs DeepSpeed: pip install 'muybridge[deepspeed]'. Without it there is fsdp2, which "
+            "shares out the weights too."
+        )
+    possible = SHARDABLE_OPTIMIZERS[config.sharding]
+    if config.optimizer.name not in possible:
+        raise ConfigError(
+            f"sharding {config.sharding} goes with the optimizer {' or '.join(possible)}; given "
             f"{config.optimizer.name}."
         )
     if config.mixed_precision == "fp16":

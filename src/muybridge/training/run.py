@@ -64,6 +64,8 @@ def run_training(
 ) -> Path | None:
     """Train all stages and assemble what they make; stages already finished in `output` are skipped.
 
+    One that is finished and has more steps now goes on from its last.
+
     Args:
         run_file: the YAML file.
         overrides: see `load_run`.
@@ -93,6 +95,7 @@ def run_training(
         raise ConfigError(f"{run_file}: {error}") from error
     for stage in run.stages:
         _check_settings(stage, output / stage.method, is_finished(output, stage))
+    _check_more_steps(run, output)
     trained_on = content_of(run.data, _told_of_files(progress, READING))
     _check_finished(run, output, trained_on)
     _make_folder(output)
@@ -120,7 +123,15 @@ def paused_at(run: TrainingRun, output: Path) -> tuple[str, int] | None:
 
 
 def is_finished(output: Path, stage: Stage) -> bool:
-    """Whether the stage's weights have been exported."""
+    """Whether the stage's weights have been exported, after no fewer steps than it has now."""
+    if not _is_exported(output, stage):
+        return False
+    folder = output / stage.method
+    recorded = (_recorded_settings(folder) or {}).get("steps", stage.steps)
+    return stage.steps <= max(Checkpoints(folder).steps(), default=recorded)
+
+
+def _is_exported(output: Path, stage: Stage) -> bool:
     return all(exported_part(output, stage.method, part).is_dir() for part in stage.parts)
 
 
@@ -234,6 +245,22 @@ def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
             f"Stage {stage.method!r} in {folder.parent} {state} with other settings ({', '.join(changed)}). Choose "
             "another output folder to start anew, or the old settings to continue."
         )
+
+
+def _check_more_steps(run: TrainingRun, output: Path) -> None:
+    """A stage goes on past its end from its last step, and where nothing has been made of what came out."""
+    for stage in run.stages:
+        if is_finished(output, stage) or not _is_exported(output, stage):
+            continue
+        what = f"Stage {stage.method!r} in {output} is finished, and cannot be given more steps"
+        if not has_checkpoint(output / stage.method):
+            raise ConfigError(f"{what}: its checkpoints are gone. Choose another output folder.")
+        later = [each for each in run.stages if stage.method in each.needs]
+        if begun := [e.method for e in later if _is_exported(output, e) or has_checkpoint(output / e.method)]:
+            raise ConfigError(
+                f"{what}: {begun[0]!r} has begun with what came out of it. Choose another output folder, or delete "
+                f"{output / begun[0]}."
+            )
 
 
 def _check_finished(run: TrainingRun, output: Path, trained_on: str) -> None:

@@ -57,8 +57,12 @@ class TrainingState:
         """What of it is small, for the manifest."""
         return {"ema_updates": self.ema.num_updates, "scaler": self.scaler.state_dict()}
 
-    def write(self, folder: Path) -> None:
-        """Write files to `folder`; where it is shared out, all processes must call this.
+    def write(self, folder: Path, is_main: bool = True) -> None:
+        """Write files to `folder`; where something is shared out, all processes must call this.
+
+        Args:
+            folder: the same for all processes.
+            is_main: whether this process writes what is whole.
 
         Raises:
             Exception: one of `WRITING_ERRORS`.
@@ -74,7 +78,8 @@ class TrainingState:
             "optimizers": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
         }
-        torch.save(state, folder / WHOLE_FILE)
+        if is_main:
+            torch.save(state, folder / WHOLE_FILE)
 
     def read(self, folder: Path, facts: SettingsDict) -> None:
         """Take over what `write` wrote, in as many processes as it may have been.

@@ -30,7 +30,6 @@ from muybridge.training.optimizers import make_optimizer
 from muybridge.training.origin import Origin
 from muybridge.training.placement import check_sharding, make_accelerator, place
 from muybridge.training.run_log import RunLog
-from muybridge.training.shards import whole
 from muybridge.training.state import WRITING_ERRORS, TrainingState, read_tensors
 from muybridge.training.stopping import StopRequest, stop_signals
 from muybridge.training.trackers import chosen_trackers, finish_trackers, start_trackers
@@ -136,7 +135,7 @@ class Trainer:
         if begun is not None:
             self._resume(begun)
         self._saved_step = -1 if begun is None else self.step
-        self._placement.prepare()
+        self._optimizer = self._state.optimizer = self._placement.prepare(self._optimizer)
         self._log = RunLog(folder / LOG_FILE, self.accelerator)
 
     @property
@@ -227,11 +226,14 @@ class Trainer:
         values["loss"], stopping, due = self._agreed(values["loss"], stop, due)
         for optimizer in self._optimizer.optimizers:
             self._scaler.unscale_(optimizer)
-        watch = UpdateWatch(self._state.parameters) if watched else None
-        norm = float(whole(nn.utils.clip_grad_norm_(self._optimizer.parameters, config.max_gradient_norm)))
+        watch = UpdateWatch(self._state.parameters, self._placement.gradient_of) if watched else None
+        self._check(values)
+        norm = self._placement.update(self._optimizer, self._scaler, config.max_gradient_norm)
         values["gradient_norm"] = norm
         self._check(values)
-        self._update(math.isfinite(norm))
+        self._scaler.update()
+        if math.isfinite(norm):
+            self.ema.update()
         self._done.clipped += norm > config.max_gradient_norm
         self._done.step += 1
         if watch is not None:
@@ -242,10 +244,11 @@ class Trainer:
         index = self._index(part)
         batch, generator = self._batch(index), self._generator(index)
         count = self.config.accumulate
-        with self._placement.backward_of(is_last=part == count - 1):
+        is_last = part == count - 1
+        with self._placement.backward_of(is_last):
             output = self._forward(self._placement.model, batch, generator)
             loss = output["loss"] if count == 1 else output["loss"] / count
-            self._scaler.scale(loss).backward()
+            self._placement.backward(self._scaler.scale(loss), is_last)
         device = output["loss"].device
         values = {name: value.detach().to(device, torch.float32).reshape(()) for name, value in output.items()}
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
@@ -256,20 +259,6 @@ class Trainer:
         kind = self.accelerator.device.type
         with nullcontext() if dtype is None else torch.autocast(kind, dtype):
             return model(batch, generator)
-
-    def _update(self, finite: bool) -> None:
-        if not self._scaler.is_enabled():
-            self._optimizer.step()
-            self.ema.update()
-            return
-        # Where one gradient overflows none is used: an optimizer's own check sees its own gradients alone.
-        for optimizer in self._optimizer.optimizers:
-            if finite:
-                self._scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
-        self._scaler.update()
-        if finite:
-            self.ema.update()
 
     def _index(self, part: int) -> int:
         processes = self.accelerator.num_processes
@@ -302,15 +291,16 @@ class Trainer:
         return total / count, stopping > 0, saving > 0
 
     def _check(self, values: dict[str, float]) -> None:
-        loss, norm = values["loss"], values["gradient_norm"]
+        loss, norm = values["loss"], values.get("gradient_norm")
         too_small = self._scaler.is_enabled() and self._scaler.get_scale() < _SMALLEST_SCALE
         overflow = self._scaler.is_enabled() and not too_small  # the next step scales the loss less
-        if math.isfinite(loss) and (math.isfinite(norm) or overflow):
+        if math.isfinite(loss) and (norm is None or math.isfinite(norm) or overflow):
             return
         kept = self._checkpoints.steps()
         state = f"The checkpoint of step {kept[0]} is kept in {self.folder}. " if kept else ""
+        norm_said = "" if norm is None else f", gradient norm {norm}"
         raise TrainingError(
-            f"Step {self.step}: loss {loss}, gradient norm {norm}{self._where()}. {state}If the clips are in order, "
+            f"Step {self.step}: loss {loss}{norm_said}{self._where()}. {state}If the clips are in order, "
             "lower the learning rate, in another folder."
         )
 
@@ -372,19 +362,19 @@ class Trainer:
     def _save(self) -> None:
         if self.step == self._saved_step:
             return
-        sharded = self._placement.is_sharded
-        if not self.is_main and not sharded:
+        together = self._placement.saves_together
+        if not self.is_main and not together:
             return
         step = self.step
         try:
             if self.is_main:
                 self._checkpoints.begin(step)
-            if sharded:
+            if together:
                 self.accelerator.wait_for_everyone()
-            self._state.write(self._checkpoints.part(step))
+            self._state.write(self._checkpoints.part(step), self.is_main)
             if self.is_main:
                 self._checkpoints.finish(step, self._facts())
-            if sharded:
+            if together:
                 self.accelerator.wait_for_everyone()
         except WRITING_ERRORS as error:
             raise self._checkpoints.unwritten(error) from error

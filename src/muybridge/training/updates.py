@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,11 @@ class UpdateSize:
 class UpdateWatch:
     """Gradients and weights before an update, to be compared with the weights after it."""
 
-    def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self,
+        named: Mapping[str, nn.Parameter],
+        gradient_of: Callable[[nn.Parameter], Tensor | None] = attrgetter("grad"),
+    ) -> None:
         """Look at gradients and weights as they are now.
 
         Groups are the first two parts of the names, after what all names begin with.
@@ -44,7 +49,7 @@ class UpdateWatch:
         self._sharded = any_sharded(list(named.values()))
         with torch.no_grad():
             self._before = {id(p): local_part(p.detach()).clone() for p in named.values()}
-            self._gradients = self._sums(lambda p: None if p.grad is None else local_part(p.grad))
+            self._gradients = self._sums(lambda p: None if (g := gradient_of(p)) is None else local_part(g))
 
     @torch.no_grad()
     def sizes(self, clipped_share: float) -> dict[str, UpdateSize]:

@@ -429,7 +429,7 @@ def test_what_is_no_tensor_is_handed_on_and_named_when_the_loss_is_no_number(tmp
 
     run = Trainer(Regression(poisoned_from=3), named, replace(CONFIG, accumulate=2), tmp_path)
     message = (
-        r"Step 1: loss nan, .* in batch 2 \(ids clip 2; files 2.mp4, b.mp4\) and batch 3 \(ids clip 3; .*\). "
+        r"Step 1: loss nan, in batch 2 \(ids clip 2; files 2.mp4, b.mp4\) and batch 3 \(ids clip 3; .*\). "
         r"Values became NaN in Regression, forward, training step 1"
     )
     with pytest.raises(TrainingError, match=message):
@@ -495,8 +495,18 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
 
 
 def test_another_way_to_share_out_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="sharding is none or fsdp2; given deepspeed"):
-        trainer(tmp_path, replace(CONFIG, sharding="deepspeed"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="sharding is none, fsdp2 or deepspeed; given horovod"):
+        trainer(tmp_path, replace(CONFIG, sharding="horovod"))  # type: ignore[arg-type]
+
+
+def test_what_deepspeed_needs_is_said(tmp_path, monkeypatch):
+    config = replace(CONFIG, sharding="deepspeed", optimizer=OptimizerSettings(name="adamw"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'muybridge\[deepspeed\]'"):
+        trainer(tmp_path, config)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(ConfigError, match="sharding deepspeed goes with the optimizer adamw; given muon"):
+        trainer(tmp_path, replace(config, optimizer=OptimizerSettings()))
 
 
 def test_what_does_not_go_with_shared_out_weights_is_refused(tmp_path):

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from muybridge.data.settings import DataSettings
 from muybridge.training.clip_sets import ClipSets
 from muybridge.training.data import ClipsWanted
+from muybridge.training.monitoring.held_out import HeldOutLoss
+from muybridge.training.run_file import load_run
 from muybridge.training.stages.lora import LoraStage
 from muybridge.training.stages.stage import EvaluationSettings, StageWork
 from muybridge.training.watching import observers_of
 from muybridge.video import Video
 
+RUNS = Path(__file__).resolve().parents[3] / "runs"
+
+
+@dataclass
+class Looked:
+    """What an observer sees of a trainer before the first step."""
+
+    method: nn.Module
+    folder: Path = Path()
+    last_update: dict[str, Any] = field(default_factory=dict)
+
+
+def clips(folder: Path, side: int) -> Path:
+    for number in range(4):
+        Video(np.full((8, side, side, 3), 40 * number, np.uint8), 8).save(folder / f"{number}.mp4")
+        (folder / f"{number}.txt").write_text("a red circle")
+    return folder
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    for number in range(4):
-        Video(np.full((4, 16, 16, 3), 40 * number, np.uint8), 8).save(folder / f"{number}.mp4")
-        (folder / f"{number}.txt").write_text("a red circle")
-    return folder
+    return clips(tmp_path_factory.mktemp("clips"), 16)
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As large as the shipped models take them."""
+    return clips(tmp_path_factory.mktemp("larger"), 64)
 
 
 def stage(**evaluation: Any) -> LoraStage:
@@ -66,3 +91,48 @@ def test_held_out_clips_are_not_trained_on(folder: Path, make_pipeline: Callable
     again = ClipSets(DataSettings.model_validate(settings))
     again.clips(ClipsWanted(1, 0, make_pipeline().tokenizer, 0.0))
     assert again.digest() == digest
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("transformer", []),
+        ("motion-lora", ["camera=zoom-in", "taught=null", "rank=2"]),
+        ("sparse-control", []),
+        ("distil", ["solver_steps=8", "rank=2"]),
+        ("autoencoder", []),
+    ],
+)
+def test_held_out_clips_are_seen_as_those_that_are_trained_on(
+    larger: Path, tmp_path: Path, name: str, settings: list[str]
+) -> None:
+    once = ["batch_size=1", "evaluation.every=1", "evaluation.batches=1", "evaluation.noises=1"]
+    run = load_run(RUNS / f"{name}.yaml", [*settings, *once])
+    data = ClipSets(
+        DataSettings.model_validate(
+            {"sources": [{"path": str(larger)}], "num_frames": [8], "size": [64, 64], "held_out": 0.25}
+        )
+    )
+    work = run.last.prepare(tmp_path, data)
+    observers = observers_of(run.last, work, data, tmp_path)
+    data.close()
+
+    [held_out] = [each for each in observers if isinstance(each, HeldOutLoss)]
+    losses = {n: v for n, v in held_out.observe(Looked(work.method), 0).items() if n.startswith("held_out_loss")}
+    assert losses
+    assert np.isfinite(list(losses.values())).all()
+
+
+def test_what_is_not_measured_is_said(
+    folder: Path, make_pipeline: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = make_pipeline()
+    source = {"sources": [{"path": str(folder)}], "num_frames": [4], "size": [16, 16], "held_out": 0.25}
+    data = ClipSets(DataSettings.model_validate(source))
+    data.clips(ClipsWanted(1, 0, pipeline.tokenizer, 0.0))
+    work = StageWork(pipeline.unet, lambda _: {"depth": torch.zeros(1)}, dict)
+
+    found = observers_of(stage(every=3), work, data, tmp_path)
+
+    assert not any(isinstance(each, HeldOutLoss) for each in found)
+    assert "its batches also have depth" in caplog.text

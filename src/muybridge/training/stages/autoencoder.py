@@ -83,8 +83,10 @@ class AutoencoderStage(LastStage):
                 _scale(vae, clips)
             return {"vae": vae}
 
-        per_step = self.processes * self.accumulate
-        return StageWork(method, NumberedSteps(clips, per_step), trained_parts)
+        def seen(clips: BatchSource) -> BatchSource:
+            return NumberedSteps(clips, self.processes * self.accumulate)
+
+        return StageWork(method, seen(clips), trained_parts, seen=seen)
 
     def publish(self, run: RunSettings, output: Path) -> Path:
         """Copy the folder of the VAE to `output/vae`; one that is there is replaced."""

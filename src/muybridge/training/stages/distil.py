@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import TrainingData
+from muybridge.training.data import BatchSource, TrainingData
 from muybridge.training.stages.lora import LoraOutput, denoising_method
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import StageWork
@@ -82,9 +82,13 @@ class DistilStage(LoraOutput):
         lora = LoraMethod(denoising_method(self, base, how), self.layers, self.shape(), base.family.lora)
         method = ConsistencyMethod(lora, ConsistencyObjective(training_scheduler(base), self._distilling()))
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames)
-        clips = clips_for(data, wanted, how, self.base, self.whole_clip_share)
+
+        def seen(clips: BatchSource) -> BatchSource:
+            return WithEmptyCaption(clips, base.tokenizer)
+
+        clips = seen(clips_for(data, wanted, how, self.base, self.whole_clip_share))
         folder = self.folder_of(lora, base, self.layers)
-        return StageWork(method, WithEmptyCaption(clips, base.tokenizer), lambda: {"lora": folder})
+        return StageWork(method, clips, lambda: {"lora": folder}, seen=seen)
 
     def _distilling(self) -> Distilling:
         from muybridge.training.objective.consistency import Distilling

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from muybridge.errors import ConfigError
 from muybridge.training.camera_moves import CameraMove
-from muybridge.training.data import BatchSource, ClipsWanted, TrainingData
+from muybridge.training.data import BatchSource, TrainingData
 from muybridge.training.stages.lora import LoraOutput, denoising_method
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import BaseChoice, StageWork
@@ -77,10 +77,10 @@ class MotionLoraStage(LoraOutput):
         cached_by = how if self.camera is None else None
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames or how.frames, cached_by)
         folder = self.folder_of(method, base, "motion")
-        return StageWork(method, self._clips(data, wanted), lambda: {"lora": folder}, None, base, self.camera is None)
+        clips = self._seen(data.taught_clips(wanted, self.taught))
+        return StageWork(method, clips, lambda: {"lora": folder}, pipeline=base, seen=self._seen)
 
-    def _clips(self, data: TrainingData, wanted: ClipsWanted) -> BatchSource:
-        clips = data.taught_clips(wanted, self.taught)
+    def _seen(self, clips: BatchSource) -> BatchSource:
         if self.camera is None:
             return clips
         from muybridge.training.camera import CameraClips

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from muybridge.training.data import TrainingData
+from muybridge.training.data import BatchSource, TrainingData
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import PipelineStage, RunSettings, StageWork, exported_part
@@ -70,9 +70,13 @@ class SparseControlStage(DenoisingStage, PipelineStage):
         wanted = replace(
             wanted_clips(base, self, self.caption_dropout, self.num_frames), whole_clip_share=self.whole_clip_share
         )
+
+        def seen(clips: BatchSource) -> BatchSource:
+            return KnownFrames(clips, self.seed)
+
         clips = data.keyframe_clips(wanted)
-        batches = KnownFrames(clips, self.seed) if self.known == "drawn" else clips
-        return StageWork(method, batches, lambda: {"keyframe_control": control})
+        batches = seen(clips) if self.known == "drawn" else clips
+        return StageWork(method, batches, lambda: {"keyframe_control": control}, seen=seen)
 
     def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained beside, with the SparseCtrl that came of it.

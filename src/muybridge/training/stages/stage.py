@@ -30,15 +30,6 @@ def _yaml_none(value: object) -> object:
     return "none" if value is None or value is False else value  # what YAML makes of the words null and no
 
 
-def _known_sharding(value: object) -> object:
-    if value == "deepspeed":
-        raise ConfigError(
-            "sharding: DeepSpeed is not supported. fsdp2 shares out weights, gradients and the optimizer's state as "
-            "its ZeRO 3 does, and needs nothing but torch: say sharding: fsdp2, with processes: 2 or more."
-        )
-    return _yaml_none(value)
-
-
 def _yaml_no(value: object) -> object:
     return "no" if value is False else value  # what YAML makes of the word no
 
@@ -86,6 +77,11 @@ class SavablePart(Protocol):
         """Write a folder."""
 
 
+def as_they_are(clips: BatchSource) -> BatchSource:
+    """The same batches."""
+    return clips
+
+
 @dataclass(frozen=True)
 class StageWork:
     """A stage made ready.
@@ -96,7 +92,8 @@ class StageWork:
         trained_parts: gives the parts of the pipeline by name, with the weights that `method` holds now.
         data_digest: of what the batches are made of, if there is one; a run does not go on with another.
         pipeline: of the networks that are trained, to make samples with; None where there is none.
-        sees_clips_as_they_are: False where it changes their pixels, as camera moves do.
+        seen: makes of clips as they are, as `data` has them, what the method is trained on; held-out clips go through
+            it before anything is measured on them. By default nothing.
     """
 
     method: nn.Module
@@ -104,7 +101,7 @@ class StageWork:
     trained_parts: Callable[[], dict[str, SavablePart]]
     data_digest: str | None = None
     pipeline: VideoPipeline | None = None
-    sees_clips_as_they_are: bool = True
+    seen: Callable[[BatchSource], BatchSource] = as_they_are
 
 
 @dataclass(frozen=True)
@@ -162,8 +159,9 @@ class Stage(Settings, ABC):
     keeps their products of matrices and attention."""
     compile: bool = False
     """Compile the repeated blocks, which needs a C++ compiler where a CPU trains."""
-    sharding: Annotated[Sharding, BeforeValidator(_known_sharding)] = "none"
-    """With several processes, fsdp2 shares out the weights between them, for what does not fit one."""
+    sharding: Annotated[Sharding, BeforeValidator(_yaml_none)] = "none"
+    """What several processes share out, for what does not fit one: fsdp2 for weights, gradients and the optimizer's
+    state, deepspeed for the latter two (ZeRO, stage 2)."""
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=20, ge=1)
@@ -188,7 +186,7 @@ class Stage(Settings, ABC):
     def _shares_with_somebody(self) -> Self:
         if self.sharding != "none" and self.processes == 1:
             raise ConfigError(
-                f"sharding: {self.sharding} shares out weights between processes, and one process has all of them; say "
+                f"sharding: {self.sharding} shares out between processes what one would have all of; say "
                 "processes: 2 or more, or leave sharding out."
             )
         return self

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import TrainingData
+from muybridge.training.data import BatchSource, TrainingData
 from muybridge.training.objective.settings import ObjectiveSettings
 from muybridge.training.stages.denoising import DenoisingStage
 from muybridge.training.stages.registry import register_stage
@@ -75,10 +75,14 @@ class TransformerStage(DenoisingStage, PipelineStage):
         objective = DiffusionObjective(scheduler, self._objective(transformer, scheduler.config["prediction_type"]))
         method = BackboneMethod(networks_of(base), objective, how, self.train)
         wanted = wanted_clips(base, self, self.caption_dropout)
-        clips = clips_for(data, wanted, how, self.base)
-        if self.known == "drawn":
-            clips = InpaintingClips(clips, self.seed, self.picture_dropout, self.untold_share)
-        return StageWork(method, clips, lambda: {"transformer": transformer}, pipeline=base)
+
+        def seen(clips: BatchSource) -> BatchSource:
+            if self.known != "drawn":
+                return clips
+            return InpaintingClips(clips, self.seed, self.picture_dropout, self.untold_share)
+
+        clips = seen(clips_for(data, wanted, how, self.base))
+        return StageWork(method, clips, lambda: {"transformer": transformer}, pipeline=base, seen=seen)
 
     def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:
         """The model that was trained on, with the transformer that came of it.
