@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muybridge.processor import convolve3d
+
 _SLOPE = 0.2
 _GROUPS = 32
 
@@ -46,12 +48,12 @@ class VideoDiscriminator(nn.Module):
     def __init__(self, widths: tuple[int, ...] = (64, 128, 256)) -> None:
         """A block for each of `widths`, multiples of 32; all but the last halve frames, height and width."""
         super().__init__()
-        self.conv_in = nn.Conv3d(3, widths[0], 3, stride=2, padding=1)
+        self.conv_in = _Convolution(3, widths[0], 3, stride=2, padding=1)
         before = (widths[0], *widths[:-1])
         self.blocks = nn.ModuleList(
             _VideoBlock(before[index], width, halves=index < len(widths) - 1) for index, width in enumerate(widths)
         )
-        self.conv_out = nn.Conv3d(widths[-1], 1, 3, padding=1)
+        self.conv_out = _Convolution(widths[-1], 1, 3, padding=1)
         self.apply(_initialise)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -62,14 +64,21 @@ class VideoDiscriminator(nn.Module):
         return self.conv_out(x)
 
 
+class _Convolution(nn.Conv3d):
+    """With the right gradient on every processor."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
+        return convolve3d(input, self.weight, self.bias, self.stride, (1, 1, 1))
+
+
 class _VideoBlock(nn.Module):
     def __init__(self, channels: int, width: int, halves: bool) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(_GROUPS, channels)
-        self.conv1 = nn.Conv3d(channels, width, 3, padding=1)
+        self.conv1 = _Convolution(channels, width, 3, padding=1)
         self.downsampler = _BlurPool(width) if halves else nn.Identity()
         self.norm2 = nn.GroupNorm(_GROUPS, width)
-        self.conv2 = nn.Conv3d(width, width, 3, padding=1)
+        self.conv2 = _Convolution(width, width, 3, padding=1)
         pointwise = nn.Conv3d(channels, width, 1)
         self.shortcut = nn.Sequential(*([_BlurPool(channels)] if halves else []), pointwise)
 

@@ -129,24 +129,12 @@ class VideoConvolution(nn.Conv3d):
         if self.is_causal:
             input = torch.cat([input[:, :, :1].expand(-1, -1, 2, -1, -1), input], dim=2)  # noqa: A001
             frames = 0
-        if frames and _has_wrong_gradient(input):
-            input, frames = F.pad(input, (0, 0, 0, 0, 1, 1)), 0  # noqa: A001
         if left == right and top == bottom:  # padded by the convolution itself, without a copy
             return self._convolve(input, (frames, top, left))
         return self._convolve(F.pad(input, (left, right, top, bottom)), (frames, 0, 0))
 
     def _convolve(self, x: Tensor, padding: tuple[int, int, int]) -> Tensor:
         return convolve3d(x, self.weight, self.bias, self.stride, padding)
-
-
-def _has_wrong_gradient(x: Tensor) -> bool:
-    """Whether time must be padded before the convolution and not by it.
-
-    In bfloat16 on a CPU, torch 2.13 gets the gradient for the weight wrong where a convolution itself pads exactly two
-    frames: as large as the right one and unrelated to part of it, or NaN. Under autocast the input is not yet bfloat16.
-    """
-    is_bfloat16 = x.dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    return is_bfloat16 and x.device.type == "cpu" and x.shape[2] == 2 and torch.is_grad_enabled()
 
 
 class SpaceTimeAttention(nn.Module, AttentionModuleMixin):

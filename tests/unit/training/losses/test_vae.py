@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muybridge.errors import ConfigError
@@ -179,3 +180,23 @@ def test_a_loss_without_pixels_is_refused() -> None:
 def test_what_is_absent_is_not_there() -> None:
     assert not list(VAELoss(VAELossSettings()).parameters())
     assert AdversarialSettings().start == 50_001
+
+
+def test_judges_learn_the_same_in_half_precision() -> None:
+    """Of 8 frames the middle layers see two, where torch's bfloat16 gradient for the weight is wrong."""
+    torch.manual_seed(0)
+    judge = VideoDiscriminator((32, 64, 64))
+    pixels = torch.rand(2, 3, 8, SIDE, SIDE) * 2 - 1
+    gradients = []
+    for enabled in (False, True):
+        judge.zero_grad()
+        used = [torch.full((1 << size,), 3e4) for size in range(8, 21)]  # so that memory is not zero by chance
+        del used
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            verdict = judge(pixels)
+        verdict.float().square().mean().backward()
+        gradients.append({name: p.grad.clone() for name, p in judge.named_parameters() if p.grad is not None})
+
+    for name, exact in gradients[0].items():
+        if name.endswith("weight") and exact.ndim == 5:
+            assert float(F.cosine_similarity(exact.flatten(), gradients[1][name].flatten(), dim=0)) > 0.95, name
