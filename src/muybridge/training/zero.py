@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +34,9 @@ class ZeroPlacement(Placement):
 
     def __init__(self, method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> None:
         """Move the method to its device."""
+        if accelerator.device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it would look for others, and wonder
+        warnings.filterwarnings("ignore", r"`torch\.distributed\..*` is deprecated", FutureWarning)  # in its calls
         self._library: Any = importlib.import_module("deepspeed")
         self._library.utils.logger.setLevel(logging.WARNING)
         self._config = config
