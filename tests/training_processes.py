@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -62,6 +62,19 @@ class PlainMethod(nn.Module):
         inputs = batch["inputs"]
         noisy = inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
         return {"loss": (self.network(noisy) - inputs[:, :2].flip(1)).float().square().mean()}
+
+
+class PlainMethodWithRates(PlainMethod):
+    """A part of it learns at a rate of its own."""
+
+    rate_factors: ClassVar = {"network.first": 0.5}
+
+
+class BreakingMethod(PlainMethod):
+    """Whose loss has no gradient."""
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": super().forward(batch, generator)["loss"] + (0 * self.network.first.bias.sum()).sqrt()}
 
 
 def samples(index: int) -> dict[str, Any]:
@@ -136,6 +149,8 @@ def unet_method() -> nn.Module:
 
 METHODS = {
     "plain": PlainMethod,
+    "plain with rates": PlainMethodWithRates,
+    "breaking": BreakingMethod,
     "transformer": transformer_method,
     "lora": lambda: transformer_method(lora=True),
     "unet": unet_method,
@@ -160,9 +175,10 @@ def train(folder: Path, kind: str, until: int | None = None, **settings: Any) ->
     settings["optimizer"] = OptimizerSettings(**settings.get("optimizer", {}))
     usual: dict[str, Any] = {"steps": 8, "learning_rate": 0.02, "max_gradient_norm": 0.5, "log_every": 1}
     usual |= {"schedule": ScheduleSettings(warmup_steps=2), "mixed_precision": "no", "trackers": ()}
-    batches = samples if kind == "plain" else clips
-    trainer = Trainer(METHODS[kind](), batches, TrainerConfig(**usual | settings), folder)
-    looking = [] if kind == "plain" else [HeldOutLoss(clips, clips, every=1, count=1, noises=1)]
+    plain = isinstance(method := METHODS[kind](), PlainMethod)
+    batches = samples if plain else clips
+    trainer = Trainer(method, batches, TrainerConfig(**usual | settings), folder)
+    looking = [] if plain else [HeldOutLoss(clips, clips, every=1, count=1, noises=1)]
     trainer.fit(observers=[Eye(), *looking], until=until)
     with trainer.evaluated():
         if trainer.is_main:

@@ -75,12 +75,36 @@ def test_a_finished_stage_is_given_more_steps(tmp_path: Path) -> None:
 
     more = run_training(RUN_FILE, [*settings, "steps=3"], tmp_path / "more")
 
-    ours, theirs = load_file(more), load_file(whole)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert_same(more, whole)
     shutil.rmtree(tmp_path / "more/lora/checkpoints")
     with pytest.raises(ConfigError, match="its checkpoints are gone"):
         run_training(RUN_FILE, [*settings, "steps=4"], tmp_path / "more")
+
+
+def test_a_stage_that_was_stopped_before_its_export_is_not_taken_for_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settings = [*TINY, "num_frames=2", "decay_from=1.0"]
+    whole = run_training(RUN_FILE, [*settings, "steps=2"], tmp_path / "whole")
+    before = run_training(RUN_FILE, [*settings, "steps=1"], tmp_path / "more")
+    short = Path(shutil.copy(before, tmp_path / "short.safetensors"))
+    with monkeypatch.context() as patched:
+        patched.setattr("muybridge.training.run._export", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(RUN_FILE, [*settings, "steps=2"], tmp_path / "more")
+
+    # As before it was to go on, it is there already; and with more steps it is not.
+    assert_same(run_training(RUN_FILE, [*settings, "steps=1"], tmp_path / "more"), short)
+    assert_same(run_training(RUN_FILE, [*settings, "steps=2"], tmp_path / "more"), whole)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    ours, theirs = load_file(one), load_file(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_the_record_says_which_precision_auto_became(trained: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
 ZERO = {"sharding": "deepspeed", "optimizer": ADAMW}
 ZERO_CASES: dict[str, dict[str, Any]] = {
     "zero": {"kind": "plain", **ZERO, "accumulate": 2},
+    "zero rates": {"kind": "plain with rates", **ZERO},
     "zero bf16": {"kind": "plain", **ZERO, "mixed_precision": "bf16"},
     "zero paused": {"kind": "plain", **ZERO, "until": 4},
     "zero lora": {"kind": "lora", **ZERO, **SMALL},
@@ -38,7 +40,7 @@ ZERO_CASES: dict[str, dict[str, Any]] = {
 FROM_ONE = {"folder": "from one", "kind": "plain", "sharding": "fsdp2"}
 
 
-def together(cases: list[dict[str, Any]], folder: Path) -> None:
+def together(cases: list[dict[str, Any]], folder: Path, quiet: bool = False) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
     cases = [{**case, "folder": str(folder / case["folder"])} for case in cases]
     paths = os.pathsep.join((str(REPOSITORY / "src"), str(REPOSITORY)))
@@ -48,6 +50,8 @@ def together(cases: list[dict[str, Any]], folder: Path) -> None:
         cwd=REPOSITORY,
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         timeout=400,
+        capture_output=quiet,
+        text=True,
     )
 
 
@@ -106,7 +110,7 @@ def compare(one_alone: Path, together: Path, case: dict[str, Any]) -> None:
 
     half = case.get("mixed_precision") == "bf16"
     # What optimizers make of a gradient that is nothing but rounding is as large as any other update.
-    allowed = 2e-2 if half else 1e-6 if case["kind"] == "plain" else SMALL["learning_rate"]
+    allowed = 2e-2 if half else 1e-6 if case["kind"].startswith("plain") else SMALL["learning_rate"]
     assert difference(one_alone, together) < allowed
     for one, two in zip(log(one_alone), log(together), strict=True):
         assert one.keys() == two.keys()
@@ -135,3 +139,12 @@ def test_a_state_goes_on_with_deepspeed_and_without(zero_folder: Path, tmp_path:
 
     assert difference(tmp_path, zero_folder / "zero from one") < 1e-6
     assert difference(tmp_path, zero_folder / "zero paused") < 1e-6
+
+
+@pytest.mark.slow
+def test_nothing_changes_where_deepspeed_finds_no_gradient(tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        together([{"kind": "breaking", **ZERO, "folder": "breaking"}], tmp_path, quiet=True)
+    assert re.search(r"TrainingError: Step 0: loss [\d.]+, gradient norm inf, in batch 0", failed.value.stderr)
+    assert not (tmp_path / "breaking" / "checkpoints").exists()

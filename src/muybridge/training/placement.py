@@ -116,12 +116,7 @@ class ShardedPlacement(Placement):
     saves_together = True
 
     def __init__(self, method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> None:
-        """Share out a copy.
-
-        Raises:
-            ConfigError: an optimizer or a precision that does not go with it.
-        """
-        check_sharding(config)
+        """Share out a copy."""
         self.method = method
         self._accelerator = accelerator
         self.trained = self.model = copy.deepcopy(method)
@@ -175,7 +170,7 @@ def place(method: nn.Module, config: TrainerConfig, accelerator: Accelerator) ->
     """Put the weights of a method where the settings say. In one process there is nothing to share out.
 
     Raises:
-        ConfigError: settings that do not go with how they are shared out, or that have no effect.
+        ConfigError: a method that cannot be shared out so.
     """
     if config.sharding == "none" or accelerator.num_processes == 1:
         return Placement(method, config, accelerator)
@@ -206,6 +201,10 @@ def check_sharding(config: TrainerConfig) -> None:
         raise ConfigError(
             f"sharding {config.sharding} goes with the optimizer {' or '.join(possible)}; given "
             f"{config.optimizer.name}."
+        )
+    if config.sharding == "deepspeed" and "gradients" in config.debug:
+        raise ConfigError(
+            "debug: gradients does not see gradients that DeepSpeed shares out; say sharding: fsdp2, or leave it out."
         )
     if config.mixed_precision == "fp16":
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,8 @@ StageProgress = Callable[[str, int, int, dict[str, float]], None]
 SETTINGS_FILE = "settings.json"
 TRAINED_ON_FILE = "trained-on.txt"
 """In the folder of a stage: a digest of the clips and captions that it began with, or the name of their set."""
+STEPS_FILE = "trained.json"
+"""In the folder of what a stage exports: after how many steps that was."""
 READING, LOOKING, PRIOR = "reading clips", "looking clips through", "making clips of what the model can do"
 """What progress is told of like a stage before one begins."""
 _MANY_FILES = 200
@@ -94,7 +97,7 @@ def run_training(
     except ConfigError as error:
         raise ConfigError(f"{run_file}: {error}") from error
     for stage in run.stages:
-        _check_settings(stage, output / stage.method, is_finished(output, stage))
+        _check_settings(stage, output)
     _check_more_steps(run, output)
     trained_on = content_of(run.data, _told_of_files(progress, READING))
     _check_finished(run, output, trained_on)
@@ -103,7 +106,7 @@ def run_training(
         for stage in run.stages:
             if is_finished(output, stage):
                 continue
-            _record_settings(stage, output / stage.method, trained_on)
+            _record_settings(stage, output, trained_on)
             _make_prior(run, stage, progress)
             if stage.processes == 1:
                 train_stage(run, stage, output, progress, until)
@@ -126,13 +129,21 @@ def is_finished(output: Path, stage: Stage) -> bool:
     """Whether the stage's weights have been exported, after no fewer steps than it has now."""
     if not _is_exported(output, stage):
         return False
-    folder = output / stage.method
-    recorded = (_recorded_settings(folder) or {}).get("steps", stage.steps)
-    return stage.steps <= max(Checkpoints(folder).steps(), default=recorded)
+    return stage.steps <= _exported_steps(output, stage)
 
 
 def _is_exported(output: Path, stage: Stage) -> bool:
     return all(exported_part(output, stage.method, part).is_dir() for part in stage.parts)
+
+
+def _exported_steps(output: Path, stage: Stage) -> int:
+    """After how many steps the weights were exported."""
+    path = exported_part(output, stage.method) / STEPS_FILE
+    if path.is_file():
+        said = read_json_object(path, "the record of an export", ConfigError, "Choose another output folder.")
+        return int(said["steps"])
+    # Nothing could go on past its end when exports did not say.
+    return (_recorded_settings(output / stage.method) or {}).get("steps", stage.steps)
 
 
 def train_stage(
@@ -167,7 +178,7 @@ def train_stage(
         return
     with trainer.evaluated():
         if trainer.is_main:
-            _export(work, exported_part(output, stage.method))
+            _export(work, exported_part(output, stage.method), trainer.step)
 
 
 def trainer_config(stage: Stage) -> TrainerConfig:
@@ -194,10 +205,16 @@ def _check_trainer(config: TrainerConfig) -> None:
     chosen_trackers(config.trackers)
 
 
-def _export(work: StageWork, folder: Path) -> None:
+def _export(work: StageWork, folder: Path, steps: int) -> None:
     with replaced_folder(folder) as temporary:
+        _write_steps(temporary / STEPS_FILE, steps)
         for name, part in work.trained_parts().items():
             part.save_pretrained(temporary / name)
+
+
+def _write_steps(path: Path, steps: int) -> None:
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps({"steps": steps}) + "\n", encoding="utf-8")
 
 
 def _make_prior(run: TrainingRun, stage: Stage, progress: StageProgress | None) -> None:
@@ -232,13 +249,18 @@ def _launch(stage: Stage, run_file: Path, overrides: list[str], output: Path, un
         )
 
 
-def _check_settings(stage: Stage, folder: Path, finished: bool) -> None:
+def _check_settings(stage: Stage, output: Path) -> None:
+    folder = output / stage.method
     before = _recorded_settings(folder)
+    finished = is_finished(output, stage)
     if before is None or not (finished or has_checkpoint(folder)):
         return
     # What there was no setting for was as it is by default.
     before = {**_default_settings(stage), **with_schedule(before)}
-    free = CHANGEABLE_SETTINGS - {"steps"} if finished else CHANGEABLE_SETTINGS
+    free = CHANGEABLE_SETTINGS
+    if finished:  # it may have been about to go on, and is wanted as it was
+        before["steps"] = _exported_steps(output, stage)
+        free = CHANGEABLE_SETTINGS - {"steps"}
     if changed := changed_settings(before, stage.model_dump(mode="json"), free):
         state = "is finished" if finished else "has begun"
         raise ConfigError(
@@ -302,8 +324,12 @@ def _make_folder(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _record_settings(stage: Stage, folder: Path, trained_on: str) -> None:
+def _record_settings(stage: Stage, output: Path, trained_on: str) -> None:
+    folder = output / stage.method
     _make_folder(folder)
+    exported = exported_part(output, stage.method) / STEPS_FILE
+    if _is_exported(output, stage) and not exported.is_file():  # as earlier versions left it
+        _write_steps(exported, _exported_steps(output, stage))
     if not has_checkpoint(folder):  # one that goes on says itself what it began with
         with new_file(folder / TRAINED_ON_FILE) as temporary:
             temporary.write_text(f"{trained_on}\n", encoding="utf-8")

@@ -73,13 +73,15 @@ class TrainingState:
             except CheckpointException as error:
                 raise RuntimeError(str(error)) from error
             return
+        optimizers = self.optimizer.state_dict()
+        if not is_main:
+            return
         state = {
             "parameters": {name: p.detach().cpu() for name, p in self.parameters.items()},
-            "optimizers": self.optimizer.state_dict(),
+            "optimizers": optimizers,
             "ema": self.ema.state_dict(),
         }
-        if is_main:
-            torch.save(state, folder / WHOLE_FILE)
+        torch.save(state, folder / WHOLE_FILE)
 
     def read(self, folder: Path, facts: SettingsDict) -> None:
         """Take over what `write` wrote, in as many processes as it may have been.

@@ -107,7 +107,6 @@ class Trainer:
             CheckpointError: none of the folder's checkpoints is whole.
         """
         config.check()
-        check_sharding(config)
         self.folder = folder
         self.method = method
         self.last_update: Mapping[str, UpdateSize] = {}
@@ -119,6 +118,7 @@ class Trainer:
         begun = self._begun()
         began_with = None if begun is None else begun.settings.get("mixed_precision")
         self.config = config = replace(config, mixed_precision=settled_precision(config.mixed_precision, began_with))
+        check_sharding(config)
         if not any(parameter.requires_grad for parameter in method.parameters()):
             raise ConfigError("Nothing to train: every parameter of the method is frozen.")
         self._placement = place(method, config, self.accelerator)

@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from muybridge.errors import ConfigError
 from muybridge.training.config import TrainerConfig
 from muybridge.training.optimizers import TrainingOptimizer
 from muybridge.training.placement import Placement
 from muybridge.types import SettingsDict
 
 _NEVER = 10**9
+_LARGEST_BUCKET = 500_000_000
+_STEP, _SLOTS = "step", ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps for a parameter."""
 
 
 class ZeroPlacement(Placement):
@@ -33,41 +39,55 @@ class ZeroPlacement(Placement):
     saves_together = True
 
     def __init__(self, method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> None:
-        """Move the method to its device."""
-        if accelerator.device.type == "cpu":
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it would look for others, and wonder
-        warnings.filterwarnings("ignore", r"`torch\.distributed\..*` is deprecated", FutureWarning)  # in its calls
-        self._library: Any = importlib.import_module("deepspeed")
-        self._library.utils.logger.setLevel(logging.WARNING)
+        """Move the method to its device.
+
+        Raises:
+            ConfigError: DeepSpeed cannot be imported, or there is a parameter that it cannot handle.
+        """
+        single = [name for name, parameter in method.named_parameters() if parameter.ndim == 0]
+        if single:
+            raise ConfigError(
+                f"DeepSpeed cannot handle parameters that are single numbers, as {single[0]} is; say sharding: fsdp2, "
+                "or leave sharding out."
+            )
+        self._library = _load(on_cpu=accelerator.device.type == "cpu")
         self._config = config
         self._engine: Any = None
         super().__init__(method, config, accelerator)
 
     def prepare(self, optimizer: TrainingOptimizer) -> TrainingOptimizer:
         """Give weights and the optimizer's state, as they are now, to DeepSpeed."""
-        states = optimizer.state_dict()
         inner = optimizer.optimizers[0]
         groups = [list(group["params"]) for group in inner.param_groups]
+        states = [
+            {name: value.cpu() for name, value in inner.state[parameter].items()} if parameter in inner.state else {}
+            for group in groups
+            for parameter in group
+        ]
         inner.state.clear()
+        bucket = min(_LARGEST_BUCKET, sum(parameter.numel() for group in groups for parameter in group))
         settings = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": self._config.accumulate,
             "gradient_clipping": self._config.max_gradient_norm,
-            "zero_optimization": {"stage": 2},
+            "zero_optimization": {"stage": 2, "reduce_bucket_size": bucket},
             "steps_per_print": _NEVER,
         }
-        self._engine = self._library.initialize(
-            model=self.method, optimizer=inner, config=settings, dist_init_required=False
-        )[0]
-        shared_out = ZeroOptimizer(optimizer, groups, self._library.utils.safe_get_full_optimizer_state)
-        shared_out.load_state_dict(states)
+        with _quiet():
+            self._engine = self._library.initialize(
+                model=self.method, optimizer=inner, config=settings, dist_init_required=False
+            )[0]
+        gather = self._library.utils.safe_get_full_optimizer_state
+        shared_out = ZeroOptimizer(optimizer, groups, gather, self._accelerator.is_main_process)
+        shared_out.take(states)
         return shared_out
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add the gradients to this process' part."""
-        self._engine.backward(loss, scale_wrt_gas=False)
-        if not is_last:
-            self._engine.step()  # which counts the batches, and changes nothing before the last
+        with _quiet():
+            self._engine.backward(loss, scale_wrt_gas=False)
+            if not is_last:
+                self._engine.step()  # which counts the batches, and changes nothing before the last
 
     def gradient_of(self, parameter: nn.Parameter) -> Tensor | None:
         """The average over all processes, which must all call this."""
@@ -75,8 +95,10 @@ class ZeroPlacement(Placement):
 
     def update(self, optimizer: TrainingOptimizer, scaler: torch.amp.GradScaler, max_norm: float) -> float:
         """Clip, change the weights where the norm is finite, and drop the gradients."""
-        self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+        with _quiet():
+            self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        return norm if norm >= 0 else math.inf  # below 0 is its word for one that is not finite
 
 
 class ZeroOptimizer(TrainingOptimizer):
@@ -89,19 +111,21 @@ class ZeroOptimizer(TrainingOptimizer):
         self,
         optimizer: TrainingOptimizer,
         parameters: Sequence[Sequence[nn.Parameter]],
-        whole_state: Callable[[nn.Parameter, str], Tensor],
+        gather: Callable[[nn.Parameter, str], Tensor],
+        keeps: bool,
     ) -> None:
         """Go on with the rates of `optimizer`.
 
         Args:
             optimizer: its parameters have been shared out.
             parameters: of its groups before that.
-            whole_state: gathers what the optimizer keeps by a name for a parameter.
+            gather: what the optimizer keeps by a name for a parameter, from all processes.
+            keeps: whether this process wants what is gathered.
         """
         self.optimizers = optimizer.optimizers
         self.groups, self.peak_rates = optimizer.groups, optimizer.peak_rates
         self._of_groups = parameters
-        self._whole_state = whole_state
+        self._gather, self._keeps = gather, keeps
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -113,46 +137,73 @@ class ZeroOptimizer(TrainingOptimizer):
         raise NotImplementedError("DeepSpeed steps by itself.")
 
     def state_dict(self) -> list[SettingsDict]:
-        """As torch's AdamW would give it; on the CPU."""
+        """As torch's AdamW would give it, on the CPU, in the process that keeps it."""
         state: dict[int, SettingsDict] = {}
         groups = []
         for group, parameters in zip(self.groups, self._of_groups, strict=True):
             numbers = range(len(state), len(state) + len(parameters))
-            slots = self._slots(group)
+            step = self.optimizers[0].state[group["params"][0]][_STEP]
             for number, parameter in zip(numbers, parameters, strict=True):
-                state[number] = {name: self._whole(parameter, name, value) for name, value in slots.items()}
+                state[number] = {_STEP: step.clone(), **self._whole(parameter)}
             settings = {name: value for name, value in group.items() if name != "params"}
             groups.append({**settings, "params": list(numbers)})
-        return [{"state": state if any(state.values()) else {}, "param_groups": groups}]
+        return [{"state": state, "param_groups": groups}]
 
-    def load_state_dict(self, states: Sequence[SettingsDict]) -> None:
-        """Take over the parts of this process from a state as torch's AdamW gives it."""
-        state: Mapping[int, SettingsDict] = states[0]["state"]
-        numbered = iter(range(len(self.parameters)))
+    def take(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Begin with what AdamW kept for each parameter, of which this process takes its parts.
+
+        A parameter of which nothing was kept begins anew. DeepSpeed wants something of every part.
+        """
+        states = list(states)
         for group, parameters in zip(self.groups, self._of_groups, strict=True):
-            own = [state.get(next(numbered), {}) for _ in parameters]
-            if any(own):
-                self._take(group["params"][0], parameters, own)
+            own, states = states[: len(parameters)], states[len(parameters) :]
+            part = group["params"][0]
+            steps = [state[_STEP] for state in own if _STEP in state]
+            kept = {name: torch.zeros_like(part) for name in _SLOTS}
+            for parameter, state in zip(parameters, own, strict=True):
+                self._put(parameter, state, kept)
+            step = steps[0].clone() if steps else torch.zeros((), dtype=torch.float32)
+            self.optimizers[0].state[part] = {_STEP: step, **kept}
 
-    def _slots(self, group: SettingsDict) -> SettingsDict:
-        return self.optimizers[0].state.get(group["params"][0], {})
+    def _whole(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        found = {}
+        for name in _SLOTS:
+            value = self._gather(parameter, name)
+            if self._keeps:
+                found[name] = value.cpu()
+        return found
 
-    def _whole(self, parameter: nn.Parameter, name: str, of_part: Tensor) -> Tensor:
-        if of_part.ndim == 0:  # the number of steps
-            return of_part.clone()
-        return self._whole_state(parameter, name).cpu()
+    def _put(self, parameter: nn.Parameter, state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+        mapping: Any = getattr(parameter, "_hp_mapping", None)  # None where the part of this process has none of it
+        if mapping is None:
+            return
+        here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
+        for name in _SLOTS:
+            if name in state:
+                piece = state[name].reshape(-1).narrow(0, there.start, there.numel)
+                kept[name].narrow(0, here.start, here.numel).copy_(piece)
 
-    def _take(self, part: nn.Parameter, parameters: Sequence[nn.Parameter], states: Sequence[SettingsDict]) -> None:
-        slots = {
-            name: value.clone() if value.ndim == 0 else torch.zeros_like(part) for name, value in states[0].items()
-        }
-        for parameter, saved in zip(parameters, states, strict=True):
-            mapping: Any = getattr(parameter, "_hp_mapping", None)  # None where the part of this process has none of it
-            if mapping is None:
-                continue
-            here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
-            for name, value in saved.items():
-                if value.ndim:
-                    piece = value.reshape(-1).narrow(0, there.start, there.numel)
-                    slots[name].narrow(0, here.start, here.numel).copy_(piece)
-        self.optimizers[0].state[part] = slots
+
+def _load(on_cpu: bool) -> Any:
+    """The library, which looks for a device when it is imported."""
+    told = "DS_ACCELERATOR"
+    if tells := on_cpu and told not in os.environ:
+        os.environ[told] = "cpu"
+    try:
+        library: Any = importlib.import_module("deepspeed")
+    except ImportError as error:
+        raise ConfigError(
+            f"DeepSpeed is installed and cannot be imported ({error}); mend it, or say sharding: fsdp2."
+        ) from error
+    finally:
+        if tells:
+            del os.environ[told]
+    library.utils.logger.setLevel(logging.WARNING)
+    return library
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.distributed\..*` is deprecated", FutureWarning)  # in its calls
+        yield

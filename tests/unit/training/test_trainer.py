@@ -23,9 +23,11 @@ from muybridge.processor import multiplies
 from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Checkpoint, Checkpoints
 from muybridge.training.optimizers import OptimizerName, OptimizerSettings
 from muybridge.training.origin import Origin, digest_of_models
+from muybridge.training.placement import make_accelerator
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.state import WHOLE_FILE
 from muybridge.training.trainer import LOG_FILE, Trainer, TrainerConfig
+from muybridge.training.zero import ZeroPlacement
 
 CONFIG = TrainerConfig(
     steps=12,
@@ -507,6 +509,15 @@ def test_what_deepspeed_needs_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     with pytest.raises(ConfigError, match="sharding deepspeed goes with the optimizer adamw; given muon"):
         trainer(tmp_path, replace(config, optimizer=OptimizerSettings()))
+    with pytest.raises(ConfigError, match="debug: gradients does not see"):
+        trainer(tmp_path, replace(config, debug=("gradients",)))
+
+
+def test_deepspeed_takes_no_single_numbers():
+    method = nn.Module()
+    method.scale = nn.Parameter(torch.zeros(()))
+    with pytest.raises(ConfigError, match="single numbers, as scale is"):
+        ZeroPlacement(method, CONFIG, make_accelerator([], ""))
 
 
 def test_what_does_not_go_with_shared_out_weights_is_refused(tmp_path):

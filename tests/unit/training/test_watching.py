@@ -136,3 +136,18 @@ def test_what_is_not_measured_is_said(
 
     assert not any(isinstance(each, HeldOutLoss) for each in found)
     assert "its batches also have depth" in caplog.text
+
+
+def test_a_camera_moves_over_held_out_pictures_too(larger: Path, tmp_path: Path) -> None:
+    run = load_run(RUNS / "motion-lora.yaml", ["camera=pan-left", "taught=null", "batch_size=1", "rank=2"])
+    settings = {"sources": [{"path": str(larger)}], "num_frames": [8], "size": [64, 64], "held_out": 0.25}
+    data = ClipSets(DataSettings.model_validate(settings))
+    work = run.last.prepare(tmp_path, data)
+    assert data.looks is not None
+    assert data.looks.held_out is not None
+    picture = torch.linspace(-1, 1, 64).expand(1, 8, 3, 64, 64)
+
+    seen = work.seen(lambda _: {"pixels": picture})(0)["pixels"]
+
+    data.close()
+    assert float((seen[:, 0] - seen[:, -1]).abs().mean()) > 0.05

@@ -68,7 +68,8 @@ class _Convolution(nn.Conv3d):
     """With the right gradient on every processor."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        return convolve3d(input, self.weight, self.bias, self.stride, (1, 1, 1))
+        padding = tuple(int(each) for each in self.padding)
+        return convolve3d(input, self.weight, self.bias, self.stride, padding)
 
 
 class _VideoBlock(nn.Module):
