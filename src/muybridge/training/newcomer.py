@@ -77,7 +77,7 @@ class _Scale:
 _SHIPPED_SCALE = _Scale(
     16,
     2,
-    40,
+    32,
     {
         "learning_rate": 5.0e-3,
         "other_learning_rate": 1.0e-3,
