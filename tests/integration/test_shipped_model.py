@@ -113,7 +113,7 @@ def test_without_the_adapter_the_frames_are_independent_stills(pipe: AnimateDiff
 @pytest.mark.parametrize("model", SHIPPED_MODELS)
 def test_shipped_loras_have_names_and_are_small(model: str) -> None:
     path = locate_weights(f"{model}-4-steps")
-    assert path.stat().st_size <= 1_200_000
+    assert path.stat().st_size <= 2_000_000
     tensors = load_file(path)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     pipeline = load_pipeline(model)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
@@ -17,15 +16,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from muybridge.errors import ConfigError
 from muybridge.training.config import TrainerConfig
-from muybridge.training.optimizers import OptimizerName, TrainingOptimizer
+from muybridge.training.optimizers import TrainingOptimizer
 from muybridge.training.recomputation import blocks_of, compile_blocks, recompute
 from muybridge.training.shards import whole
 
 TRACKERS_FOLDER = "trackers"
 """In the folder of a run, for those that write files."""
-SHARDABLE_OPTIMIZERS: Mapping[str, tuple[OptimizerName, ...]] = {"fsdp2": ("muon", "adamw"), "deepspeed": ("adamw",)}
 _LONGEST_WAIT = timedelta(hours=4)  # while one process makes samples, the others wait for it
 
 
@@ -164,53 +161,6 @@ class ShardedPlacement(Placement):
             yield
         finally:
             self.method.to("cpu")
-
-
-def place(method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> Placement:
-    """Put the weights of a method where the settings say. In one process there is nothing to share out.
-
-    Raises:
-        ConfigError: a method that cannot be shared out so.
-    """
-    if config.sharding == "none" or accelerator.num_processes == 1:
-        return Placement(method, config, accelerator)
-    if config.sharding == "fsdp2":
-        return ShardedPlacement(method, config, accelerator)
-    from muybridge.training.zero import ZeroPlacement
-
-    return ZeroPlacement(method, config, accelerator)
-
-
-def check_sharding(config: TrainerConfig) -> None:
-    """Whether the other settings go with how the weights are shared out.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    if config.sharding == "none":
-        return
-    if config.sharding not in SHARDABLE_OPTIMIZERS:
-        raise ConfigError(f"sharding is none, {' or '.join(SHARDABLE_OPTIMIZERS)}; given {config.sharding}.")
-    if config.sharding == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError(
-            "sharding deepspeed needs DeepSpeed: pip install 'muybridge[deepspeed]'. Without it there is fsdp2, which "
-            "shares out the weights too."
-        )
-    possible = SHARDABLE_OPTIMIZERS[config.sharding]
-    if config.optimizer.name not in possible:
-        raise ConfigError(
-            f"sharding {config.sharding} goes with the optimizer {' or '.join(possible)}; given "
-            f"{config.optimizer.name}."
-        )
-    if config.sharding == "deepspeed" and "gradients" in config.debug:
-        raise ConfigError(
-            "debug: gradients does not see gradients that DeepSpeed shares out; say sharding: fsdp2, or leave it out."
-        )
-    if config.mixed_precision == "fp16":
-        raise ConfigError(
-            f"sharding {config.sharding} goes with mixed_precision bf16 or no; fp16 scales the loss by what one "
-            "process alone sees."
-        )
 
 
 def _arrange(method: nn.Module, config: TrainerConfig) -> None:

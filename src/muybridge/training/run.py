@@ -23,9 +23,9 @@ from muybridge.training.checkpoints import Checkpoints, has_checkpoint
 from muybridge.training.clip_sets import ClipSets, content_of, report_on_data
 from muybridge.training.config import CHANGEABLE_SETTINGS, changed_settings, settled_precision, with_schedule
 from muybridge.training.origin import Origin, digest_of_models
-from muybridge.training.placement import check_sharding
 from muybridge.training.prior import folder_of_prior, prior_of
 from muybridge.training.run_file import TrainingRun, load_run
+from muybridge.training.sharing import check_sharding
 from muybridge.training.stages.registry import training_data
 from muybridge.training.stages.stage import Stage, StageWork, exported_part
 from muybridge.training.stopping import stop_signals

@@ -28,8 +28,9 @@ from muybridge.training.data import Batch, BatchSource
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.optimizers import make_optimizer
 from muybridge.training.origin import Origin
-from muybridge.training.placement import check_sharding, make_accelerator, place
+from muybridge.training.placement import make_accelerator
 from muybridge.training.run_log import RunLog
+from muybridge.training.sharing import check_sharding, place
 from muybridge.training.state import WRITING_ERRORS, TrainingState, read_tensors
 from muybridge.training.stopping import StopRequest, stop_signals
 from muybridge.training.trackers import chosen_trackers, finish_trackers, start_trackers

@@ -1,0 +1,62 @@
+"""What several processes share out between them, as settings say it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+
+from accelerate import Accelerator
+from torch import nn
+
+from muybridge.errors import ConfigError
+from muybridge.training.config import TrainerConfig
+from muybridge.training.optimizers import OptimizerName
+from muybridge.training.placement import Placement, ShardedPlacement
+from muybridge.training.zero import ZeroPlacement
+
+SHARDABLE_OPTIMIZERS: Mapping[str, tuple[OptimizerName, ...]] = {"fsdp2": ("muon", "adamw"), "deepspeed": ("adamw",)}
+
+
+def place(method: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> Placement:
+    """Put the weights of a method where the settings say. In one process there is nothing to share out.
+
+    Raises:
+        ConfigError: a method that cannot be shared out so.
+    """
+    if config.sharding == "none" or accelerator.num_processes == 1:
+        return Placement(method, config, accelerator)
+    if config.sharding == "fsdp2":
+        return ShardedPlacement(method, config, accelerator)
+    return ZeroPlacement(method, config, accelerator)
+
+
+def check_sharding(config: TrainerConfig) -> None:
+    """Whether the other settings go with how the weights are shared out.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if config.sharding == "none":
+        return
+    if config.sharding not in SHARDABLE_OPTIMIZERS:
+        raise ConfigError(f"sharding is none, {' or '.join(SHARDABLE_OPTIMIZERS)}; given {config.sharding}.")
+    if config.sharding == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            "sharding deepspeed needs DeepSpeed: pip install 'muybridge[deepspeed]'. Without it there is fsdp2, which "
+            "shares out the weights too."
+        )
+    possible = SHARDABLE_OPTIMIZERS[config.sharding]
+    if config.optimizer.name not in possible:
+        raise ConfigError(
+            f"sharding {config.sharding} goes with the optimizer {' or '.join(possible)}; given "
+            f"{config.optimizer.name}."
+        )
+    if config.sharding == "deepspeed" and "gradients" in config.debug:
+        raise ConfigError(
+            "debug: gradients does not see gradients that DeepSpeed shares out; say sharding: fsdp2, or leave it out."
+        )
+    if config.mixed_precision == "fp16":
+        raise ConfigError(
+            f"sharding {config.sharding} goes with mixed_precision bf16 or no; fp16 scales the loss by what one "
+            "process alone sees."
+        )
