@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -28,6 +29,9 @@ _LONGEST_WAIT = timedelta(hours=4)  # while one process makes samples, the other
 
 def make_accelerator(trackers: list[str | LoggerType | GeneralTracker], folder: str) -> Accelerator:
     """Devices and processes as torch's launcher started them."""
+    if not torch.cuda.is_available():
+        # accelerate imports DeepSpeed wherever that is installed, and it would look for other devices, and say so.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # accelerate keeps one precision for the whole program, so each trainer casts by itself.
     return Accelerator(
         mixed_precision="no",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ class ZeroPlacement(Placement):
                 f"DeepSpeed cannot handle parameters that are single numbers, as {single[0]} is; say sharding: fsdp2, "
                 "or leave sharding out."
             )
-        self._library = _load(on_cpu=accelerator.device.type == "cpu")
+        self._library = _load()
         self._config = config
         self._engine: Any = None
         super().__init__(method, config, accelerator)
@@ -184,20 +183,13 @@ class ZeroOptimizer(TrainingOptimizer):
                 kept[name].narrow(0, here.start, here.numel).copy_(piece)
 
 
-def _load(on_cpu: bool) -> Any:
-    """The library, which looks for a device when it is imported."""
-    told = "DS_ACCELERATOR"
-    if tells := on_cpu and told not in os.environ:
-        os.environ[told] = "cpu"
+def _load() -> Any:
     try:
         library: Any = importlib.import_module("deepspeed")
     except ImportError as error:
         raise ConfigError(
             f"DeepSpeed is installed and cannot be imported ({error}); mend it, or say sharding: fsdp2."
         ) from error
-    finally:
-        if tells:
-            del os.environ[told]
     library.utils.logger.setLevel(logging.WARNING)
     return library
 
