@@ -93,6 +93,7 @@ def test_held_out_clips_are_not_trained_on(folder: Path, make_pipeline: Callable
     assert again.digest() == digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
