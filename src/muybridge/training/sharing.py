@@ -25,9 +25,23 @@ def place(method: nn.Module, config: TrainerConfig, accelerator: Accelerator) ->
     """
     if config.sharding == "none" or accelerator.num_processes == 1:
         return Placement(method, config, accelerator)
+    check_shape(method, config)
     if config.sharding == "fsdp2":
         return ShardedPlacement(method, config, accelerator)
     return ZeroPlacement(method, config, accelerator)
+
+
+def check_shape(method: nn.Module, config: TrainerConfig) -> None:
+    """Whether the parameters of a method can be shared out.
+
+    Raises:
+        ConfigError: one is a single number, which neither FSDP2 nor DeepSpeed takes.
+    """
+    if single := [name for name, parameter in method.named_parameters() if parameter.ndim == 0]:
+        raise ConfigError(
+            f"sharding {config.sharding} takes no parameters that are single numbers, as {single[0]} is; leave "
+            "sharding out of this stage."
+        )
 
 
 def check_sharding(config: TrainerConfig) -> None:

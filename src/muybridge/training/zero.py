@@ -41,14 +41,8 @@ class ZeroPlacement(Placement):
         """Move the method to its device.
 
         Raises:
-            ConfigError: DeepSpeed cannot be imported, or there is a parameter that it cannot handle.
+            ConfigError: DeepSpeed cannot be imported.
         """
-        single = [name for name, parameter in method.named_parameters() if parameter.ndim == 0]
-        if single:
-            raise ConfigError(
-                f"DeepSpeed cannot handle parameters that are single numbers, as {single[0]} is; say sharding: fsdp2, "
-                "or leave sharding out."
-            )
         self._library = _load()
         self._config = config
         self._engine: Any = None

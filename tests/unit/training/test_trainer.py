@@ -23,11 +23,10 @@ from muybridge.processor import multiplies
 from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Checkpoint, Checkpoints
 from muybridge.training.optimizers import OptimizerName, OptimizerSettings
 from muybridge.training.origin import Origin, digest_of_models
-from muybridge.training.placement import make_accelerator
 from muybridge.training.schedules import ScheduleSettings
+from muybridge.training.sharing import check_shape
 from muybridge.training.state import WHOLE_FILE
 from muybridge.training.trainer import LOG_FILE, Trainer, TrainerConfig
-from muybridge.training.zero import ZeroPlacement
 
 CONFIG = TrainerConfig(
     steps=12,
@@ -513,11 +512,12 @@ def test_what_deepspeed_needs_is_said(tmp_path, monkeypatch):
         trainer(tmp_path, replace(config, debug=("gradients",)))
 
 
-def test_deepspeed_takes_no_single_numbers():
+@pytest.mark.parametrize("sharding", ["fsdp2", "deepspeed"])
+def test_single_numbers_are_not_shared_out(sharding):
     method = nn.Module()
     method.scale = nn.Parameter(torch.zeros(()))
     with pytest.raises(ConfigError, match="single numbers, as scale is"):
-        ZeroPlacement(method, CONFIG, make_accelerator([], ""))
+        check_shape(method, replace(CONFIG, sharding=sharding))
 
 
 def test_what_does_not_go_with_shared_out_weights_is_refused(tmp_path):
