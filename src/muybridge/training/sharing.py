@@ -25,13 +25,13 @@ def place(method: nn.Module, config: TrainerConfig, accelerator: Accelerator) ->
     """
     if config.sharding == "none" or accelerator.num_processes == 1:
         return Placement(method, config, accelerator)
-    check_shape(method, config)
+    check_parameters(method, config)
     if config.sharding == "fsdp2":
         return ShardedPlacement(method, config, accelerator)
     return ZeroPlacement(method, config, accelerator)
 
 
-def check_shape(method: nn.Module, config: TrainerConfig) -> None:
+def check_parameters(method: nn.Module, config: TrainerConfig) -> None:
     """Whether the parameters of a method can be shared out.
 
     Raises:

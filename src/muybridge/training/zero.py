@@ -71,7 +71,7 @@ class ZeroPlacement(Placement):
                 model=self.method, optimizer=inner, config=settings, dist_init_required=False
             )[0]
         gather = self._library.utils.safe_get_full_optimizer_state
-        shared_out = ZeroOptimizer(optimizer, groups, gather, self._accelerator.is_main_process)
+        shared_out = ZeroOptimizer(optimizer, groups, self._engine.step, gather, self._accelerator.is_main_process)
         shared_out.take(states)
         return shared_out
 
@@ -89,7 +89,7 @@ class ZeroPlacement(Placement):
     def update(self, optimizer: TrainingOptimizer, scaler: torch.amp.GradScaler, max_norm: float) -> float:
         """Clip, change the weights where the norm is finite, and drop the gradients."""
         with _quiet():
-            self._engine.step()
+            optimizer.step()
         norm = float(self._engine.get_global_grad_norm())
         return norm if norm >= 0 else math.inf  # below 0 is its word for one that is not finite
 
@@ -104,6 +104,7 @@ class ZeroOptimizer(TrainingOptimizer):
         self,
         optimizer: TrainingOptimizer,
         parameters: Sequence[Sequence[nn.Parameter]],
+        step: Callable[[], None],
         gather: Callable[[nn.Parameter, str], Tensor],
         keeps: bool,
     ) -> None:
@@ -112,13 +113,14 @@ class ZeroOptimizer(TrainingOptimizer):
         Args:
             optimizer: its parameters have been shared out.
             parameters: of its groups before that.
+            step: of the engine.
             gather: what the optimizer keeps by a name for a parameter, from all processes.
             keeps: whether this process wants what is gathered.
         """
         self.optimizers = optimizer.optimizers
         self.groups, self.peak_rates = optimizer.groups, optimizer.peak_rates
         self._of_groups = parameters
-        self._gather, self._keeps = gather, keeps
+        self._step, self._gather, self._keeps = step, gather, keeps
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -126,8 +128,11 @@ class ZeroOptimizer(TrainingOptimizer):
         return [parameter for group in self._of_groups for parameter in group]
 
     def step(self) -> None:
-        """Refused: the engine steps, see `ZeroPlacement.update`."""
-        raise NotImplementedError("DeepSpeed steps by itself.")
+        """Clip, update the parts of all processes, gather the weights, and drop the gradients.
+
+        Where the norm of the gradients is not finite nothing changes.
+        """
+        self._step()
 
     def state_dict(self) -> list[SettingsDict]:
         """As torch's AdamW would give it, on the CPU, in the process that keeps it."""

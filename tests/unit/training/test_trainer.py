@@ -24,7 +24,7 @@ from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Check
 from muybridge.training.optimizers import OptimizerName, OptimizerSettings
 from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.schedules import ScheduleSettings
-from muybridge.training.sharing import check_shape
+from muybridge.training.sharing import check_parameters
 from muybridge.training.state import WHOLE_FILE
 from muybridge.training.trainer import LOG_FILE, Trainer, TrainerConfig
 
@@ -517,7 +517,7 @@ def test_single_numbers_are_not_shared_out(sharding):
     method = nn.Module()
     method.scale = nn.Parameter(torch.zeros(()))
     with pytest.raises(ConfigError, match="single numbers, as scale is"):
-        check_shape(method, replace(CONFIG, sharding=sharding))
+        check_parameters(method, replace(CONFIG, sharding=sharding))
 
 
 def test_what_does_not_go_with_shared_out_weights_is_refused(tmp_path):
