@@ -76,6 +76,13 @@ def test_a_finished_stage_is_given_more_steps(tmp_path: Path) -> None:
     more = run_training(RUN_FILE, [*settings, "steps=3"], tmp_path / "more")
 
     assert_same(more, whole)
+    record = tmp_path / "more/lora/exported/trained.json"
+    said = record.read_text()
+    for damaged in ("{}", "{"):
+        record.write_text(damaged)
+        with pytest.raises(ConfigError, match=r"trained\.json"):
+            run_training(RUN_FILE, [*settings, "steps=3"], tmp_path / "more")
+    record.write_text(said)
     shutil.rmtree(tmp_path / "more/lora/checkpoints")
     with pytest.raises(ConfigError, match="its checkpoints are gone"):
         run_training(RUN_FILE, [*settings, "steps=4"], tmp_path / "more")

@@ -140,8 +140,11 @@ def _exported_steps(output: Path, stage: Stage) -> int:
     """After how many steps the weights were exported."""
     path = exported_part(output, stage.method) / STEPS_FILE
     if path.is_file():
-        said = read_json_object(path, "the record of an export", ConfigError, "Choose another output folder.")
-        return int(said["steps"])
+        advice = "Choose another output folder, or delete the folder that it is in to export anew."
+        steps = read_json_object(path, "the record of an export", ConfigError, advice).get("steps")
+        if not isinstance(steps, int):
+            raise ConfigError(f"{path} does not say how many steps were trained. {advice}")
+        return steps
     # Nothing could go on past its end when exports did not say.
     return (_recorded_settings(output / stage.method) or {}).get("steps", stage.steps)
 

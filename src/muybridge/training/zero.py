@@ -52,11 +52,11 @@ class ZeroPlacement(Placement):
         """Give weights and the optimizer's state, as they are now, to DeepSpeed."""
         inner = optimizer.optimizers[0]
         groups = [list(group["params"]) for group in inner.param_groups]
-        states = [
-            {name: value.cpu() for name, value in inner.state[parameter].items()} if parameter in inner.state else {}
-            for group in groups
-            for parameter in group
-        ]
+        begun = {
+            number: {name: value.cpu() for name, value in inner.state[parameter].items()}
+            for number, parameter in enumerate(optimizer.parameters)
+            if parameter in inner.state
+        }
         inner.state.clear()
         bucket = min(_LARGEST_BUCKET, sum(parameter.numel() for group in groups for parameter in group))
         settings = {
@@ -72,7 +72,7 @@ class ZeroPlacement(Placement):
             )[0]
         gather = self._library.utils.safe_get_full_optimizer_state
         shared_out = ZeroOptimizer(optimizer, groups, self._engine.step, gather, self._accelerator.is_main_process)
-        shared_out.take(states)
+        shared_out.load_state_dict([{"state": begun}])
         return shared_out
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
@@ -147,14 +147,15 @@ class ZeroOptimizer(TrainingOptimizer):
             groups.append({**settings, "params": list(numbers)})
         return [{"state": state, "param_groups": groups}]
 
-    def take(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        """Begin with what AdamW kept for each parameter, of which this process takes its parts.
+    def load_state_dict(self, states: Sequence[SettingsDict]) -> None:
+        """Go on from a state of torch's AdamW, of which this process takes its parts.
 
-        A parameter of which nothing was kept begins anew. DeepSpeed wants something of every part.
+        A parameter of which nothing was kept begins anew, as DeepSpeed wants something of every part.
         """
-        states = list(states)
+        number = 0
         for group, parameters in zip(self.groups, self._of_groups, strict=True):
-            own, states = states[: len(parameters)], states[len(parameters) :]
+            own = [states[0]["state"].get(number + place, {}) for place in range(len(parameters))]
+            number += len(parameters)
             part = group["params"][0]
             steps = [state[_STEP] for state in own if _STEP in state]
             kept = {name: torch.zeros_like(part) for name in _SLOTS}
