@@ -101,7 +101,7 @@ class Attempt:
             return
         picture, step = shown
         try:
-            self._files.put_preview(self.job.id, picture.webp())
+            self._files.put_preview(self.job, picture.webp())
         except MuybridgeError as error:  # no reason to make no video
             _log.warning("There is no preview of %s: %s", self.job.id, error)
         except Exception:

@@ -19,6 +19,20 @@ _HOLD_S = 3_600.0
 _PAGE = 20
 
 
+def tidy(store: JobStore, files: FileStore) -> None:
+    """Remove what is of no use on this machine: unused copies, and what a worker left that was killed at the very end.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    files.remove_copies()
+    for job_id in files.jobs_with_work():
+        job = store.get(job_id)
+        if job is not None and job.status == "completed":
+            files.keep_only(job)
+            files.remove_work(job_id)
+
+
 @dataclass(frozen=True)
 class Cleaned:
     """What was removed: ids of jobs and of uploads, and ids of jobs long gone that had left files."""
@@ -60,7 +74,8 @@ class Cleaner:
         """Remove what is to be removed now; nothing while the clock has just jumped, as ages are wrong then."""
         if self._is_clock_doubtful():
             return Cleaned()
-        self._files.remove_copies()
+        self._files.remove_unfinished()
+        tidy(self._store, self._files)
         needed = self._store.redone()
         jobs = [self.remove(job) for job in self._old() if job.id not in needed]
         jobs += self._over_quota(needed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -24,6 +25,8 @@ _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _KEY = re.compile(r"(results|previews)/video_[0-9a-f]{32}(/[0-9]{1,3}/[a-z]{1,16})?\.[a-z0-9]{1,8}")
 _CHUNK = 1 << 20
 _COPIES_KEPT_S = 86_400.0
+_UNFINISHED_KEPT_S = 86_400.0
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
 @dataclass(frozen=True)
@@ -214,19 +217,33 @@ class FileStore:
         """Remove what attempts before this one have left of results."""
         for each in self._listed(f"results/{job.id}"):
             if PurePosixPath(each).name != str(job.attempts):
-                self._filesystem.rm(each, recursive=True)
+                with contextlib.suppress(FileNotFoundError):  # another process is at it too
+                    self._filesystem.rm(each, recursive=True)
 
     def remove_attempt(self, job: Job) -> None:
         """Remove what this attempt has left, and only this: another one may be at it."""
         self._remove(f"results/{_checked_id(job.id)}/{job.attempts}")
-        shutil.rmtree(self._cache / "work" / job.id / str(job.attempts), ignore_errors=True)
+        shutil.rmtree(self._attempt_folder(job), ignore_errors=True)
 
     # ------------------------------------------------------------------ previews, segments, places to work
 
-    def put_preview(self, job_id: str, data: bytes) -> None:
-        """Put a preview in place of the one before."""
-        with _Writing(self, _preview(job_id)) as file:
-            file.write(data)
+    def put_preview(self, job: Job, data: bytes) -> None:
+        """Put a preview in place of the one before, on behalf of an attempt that has a `work_folder`.
+
+        Raises:
+            OutputError: it cannot be written, or the attempt has lost its folder.
+        """
+        if not self.is_local:
+            with _Writing(self, _preview(job.id)) as file:
+                file.write(data)
+            return
+        # It waits where an attempt that is killed leaves nothing for good.
+        unfinished = self._attempt_folder(job) / "preview.part"
+        try:
+            unfinished.write_bytes(data)
+        except OSError as error:
+            raise output_error(unfinished, error) from error
+        self._move(unfinished, Path(self._at(_preview(job.id))))
 
     def preview(self, job_id: str) -> bytes | None:
         """The last preview; None where there is none."""
@@ -240,15 +257,17 @@ class FileStore:
 
         Renaming takes the folder away from a process that is still at it without knowing that it lost the job.
         """
-        above = self._cache / "work" / _checked_id(job.id)
-        own = above / str(job.attempts)
-        above.mkdir(parents=True, exist_ok=True)
+        own = self._attempt_folder(job)
+        own.parent.mkdir(parents=True, exist_ok=True)
         if not own.exists():
-            earlier = [each for each in above.iterdir() if each.name.isdigit()]
+            earlier = [each for each in own.parent.iterdir() if each.name.isdigit()]
             if earlier:
                 max(earlier, key=lambda each: int(each.name)).rename(own)
             own.mkdir(exist_ok=True)
         return own
+
+    def _attempt_folder(self, job: Job) -> Path:
+        return self._cache / "work" / _checked_id(job.id) / str(job.attempts)
 
     @property
     def maps_folder(self) -> Path:
@@ -302,10 +321,31 @@ class FileStore:
         """Ids of jobs that have any."""
         kinds = ("results", "segments", "previews")
         names = {PurePosixPath(each).stem for kind in kinds for each in self._listed(kind)}
+        return {name for name in names if is_job_id(name)} | self.jobs_with_work()
+
+    def jobs_with_work(self) -> set[str]:
+        """Ids of jobs of which something is left on this machine that was made on the way."""
         work = self._cache / "work"
-        if work.is_dir():
-            names |= {each.name for each in work.iterdir()}
+        names = {each.name for each in work.iterdir()} if work.is_dir() else set()
         return {name for name in names if is_job_id(name)}
+
+    def remove_unfinished(self, unused_seconds: float = _UNFINISHED_KEPT_S) -> None:
+        """Remove what somebody began to upload, or to put in place, and did not end; of so long ago."""
+        before = time.time() - unused_seconds
+        for folder in ("uploads", "previews"):
+            names = {PurePosixPath(each).name: each for each in self._listed(folder)}
+            for name, place in names.items():
+                is_whole = f"{PurePosixPath(name).stem}.json" in names if folder == "uploads" else True
+                if (_UNFINISHED.fullmatch(name) or not is_whole) and self._modified(place) < before:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._filesystem.rm_file(place)
+
+    def _modified(self, place: str) -> float:
+        """Seconds of the epoch; never, where the file system does not say, or the file is gone."""
+        try:
+            return self._filesystem.modified(place).timestamp()
+        except (NotImplementedError, FileNotFoundError):
+            return math.inf
 
     def remove_copies(self, unused_seconds: float = _COPIES_KEPT_S) -> None:
         """Remove copies on this machine, of files that lie elsewhere, that nobody has asked for in so long."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
@@ -344,14 +344,13 @@ class JobStore(ServiceState):
             worker: its id.
             is_to_blame: whether the job may have killed it; otherwise this was no attempt.
         """
-        with self._database.quiet_write() as connection:
-            mine = (_j.worker == worker, _j.status == "in_progress")
-            changed: SettingsDict = {"lease_until": None}
-            if not is_to_blame:
-                changed["attempts"] = _j.attempts - 1
-            connection.execute(update(tables.jobs).where(*mine).values(changed))
+        with self._database.write() as (connection, revision):
             connection.execute(delete(tables.workers).where(tables.workers.c.id == worker))
-        return self.reap()
+            mine = select(tables.jobs).where(_j.worker == worker, _j.status == "in_progress")
+            found = jobs_of(connection.execute(mine).all())
+            if not is_to_blame:
+                found = [replace(job, attempts=job.attempts - 1) for job in found]
+            return self._taken_back(connection, found, revision)
 
     def _beat(self, connection: Connection, whose: tuple[str, str], values: SettingsDict) -> Beat:
         until = self._database.lease_clock(connection) + self._lease
@@ -412,8 +411,11 @@ class JobStore(ServiceState):
                 return []
         with self._database.write() as (connection, revision):
             rows = connection.execute(select(tables.jobs).where(self._is_silent(connection))).all()
-            now = self._database.now(connection)
-            found = [_changed(connection, job.id, {**reaped(job, now), "revision": revision}) for job in jobs_of(rows)]
+            return self._taken_back(connection, jobs_of(rows), revision)
+
+    def _taken_back(self, connection: Connection, jobs: Sequence[Job], revision: int) -> list[Job]:
+        now = self._database.now(connection)
+        found = [_changed(connection, job.id, {**reaped(job, now), "revision": revision}) for job in jobs]
         return [job for job in found if job is not None]
 
     def _is_silent(self, connection: Connection) -> Any:

@@ -27,6 +27,6 @@ def reaped(job: Job, now: float) -> SettingsDict:
     if job.cancel_requested:
         return {**FRESH, **CANCELLED, "finished": now}
     if job.attempts < MOST_ATTEMPTS:
-        return {**FRESH, "status": "queued", "started": None}
+        return {**FRESH, "status": "queued", "started": None, "attempts": job.attempts}
     message = f"The process that made the video ended {job.attempts} times; it is not begun again."
     return {**FRESH, "status": "failed", "error_code": "worker_lost", "error_message": message, "finished": now}

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from muybridge.errors import Cancelled, MuybridgeError, NotFoundError, StoreError
 from muybridge.jobs.attempt import Attempt
 from muybridge.jobs.catalog import Catalog
+from muybridge.jobs.cleaning import tidy
 from muybridge.jobs.failures import failure_of, spoils_the_process
 from muybridge.jobs.files import FileStore
 from muybridge.jobs.known_costs import KnownCosts, refusal_of
@@ -133,10 +134,10 @@ class Worker:
             _log.warning("%s", error)
 
     def _guarded_run_one(self) -> bool:
-        if time.monotonic() >= self._next_tidying:  # of this machine's own, where there may be no other housekeeping
-            self._next_tidying = time.monotonic() + _TIDY_EVERY_S
-            self._files.remove_copies()
         try:
+            if time.monotonic() >= self._next_tidying:  # of this machine, where there may be no other housekeeping
+                self._next_tidying = time.monotonic() + _TIDY_EVERY_S
+                tidy(self._store, self._files)
             return self.run_one()
         except StoreError as error:  # away for a moment; what was begun is somebody's again when its lease ends
             _log.warning("%s", error)

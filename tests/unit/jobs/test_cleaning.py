@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from muybridge.errors import NotFoundError
 from muybridge.jobs.cleaning import Cleaner
 from muybridge.jobs.files import About, FileStore
 from muybridge.jobs.record import Job, New, Outcome, Redo
@@ -106,6 +108,34 @@ def test_files_of_jobs_long_gone_go(kept: Kept, tmp_path: Path) -> None:
     kept.store.delete(job.id)
     assert kept.cleaner().clean().remains == (job.id,)
     assert kept.files.jobs_with_files() == set()
+
+
+def test_what_was_left_unfinished_goes_after_a_day(kept: Kept) -> None:
+    whole = kept.files.upload(kept.upload(kept.day))
+    assert whole is not None
+    folder = Path(kept.files._at("uploads"))
+    names = (f".{'0' * 16}.part", f"upload_{'0' * 32}.png", f".{'1' * 16}.part", f"upload_{'1' * 32}.png")
+    for each in names:
+        (folder / each).write_bytes(b"half")
+    day_ago = time.time() - 90_000
+    for each in (*names[:2], f"{whole.id}.png", f"{whole.id}.json"):
+        os.utime(folder / each, (day_ago, day_ago))
+    kept.cleaner().clean()
+    assert {each.name for each in folder.iterdir()} == {*names[2:], f"{whole.id}.png", f"{whole.id}.json"}
+
+
+def test_what_a_worker_left_that_was_killed_at_the_very_end_goes(kept: Kept, tmp_path: Path) -> None:
+    waits = kept.store.insert(New("me", {}, "m", priority=-1))
+    done = kept.finished(tmp_path)
+    (tmp_path / "early.mp4").write_bytes(b"x")
+    early = kept.files.put_result(replace(done, attempts=0), "video", tmp_path / "early.mp4")
+    for each in (done, waits):
+        kept.files.work_folder(each)
+    kept.cleaner().clean()
+    assert kept.files.jobs_with_work() == {waits.id}
+    with pytest.raises(NotFoundError):
+        kept.files.size(early)
+    assert kept.files.size(f"results/{done.id}/1/video.mp4") == 100
 
 
 def test_nothing_goes_while_the_clock_has_just_jumped(kept: Kept, tmp_path: Path) -> None:

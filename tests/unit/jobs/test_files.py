@@ -108,9 +108,30 @@ def test_segments_and_previews(files: FileStore, tmp_path: Path) -> None:
     files.take_segments(own.id, tmp_path / "taken")
     assert (tmp_path / "taken" / "0").read_bytes() == b"first"
     assert files.preview(own.id) is None
-    files.put_preview(own.id, b"1")
-    files.put_preview(own.id, b"2")
+    files.work_folder(own)
+    files.put_preview(own, b"1")
+    files.put_preview(own, b"2")
     assert files.preview(own.id) == b"2"
+
+
+def test_a_preview_that_was_not_ended_goes_with_its_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, own = FileStore.open(str(tmp_path)), job()
+    files.work_folder(own)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files.put_preview(own, b"half")
+    (unfinished,) = tmp_path.rglob("*.part")
+    assert unfinished.is_relative_to(files.work_folder(own))
+    files.remove_work(own.id)
+    assert list(tmp_path.rglob("*.part")) == []
+    with pytest.raises(OutputError):  # lost, and the folder is not made anew
+        files.put_preview(own, b"late")
+    assert not files.jobs_with_files()
 
 
 def test_the_next_attempt_takes_the_folder_over(files: FileStore) -> None:

@@ -235,6 +235,25 @@ def test_the_job_of_a_dead_worker_waits_again_at_once(store: JobStore) -> None:
     assert store.counts().by_status == {"queued": 1, "in_progress": 1, "completed": 0, "failed": 0}
 
 
+def test_no_sign_of_life_keeps_the_job_of_a_dead_worker(store: JobStore) -> None:
+    (job,) = insert(store, "a")
+    ends = threading.Event()
+
+    def beat() -> None:
+        while not ends.is_set():
+            store.beat(job.id, "w")
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        for _ in range(30):
+            assert store.claim("w") is not None
+            assert [each.status for each in store.abandon("w", is_to_blame=False)] == ["queued"]
+    finally:
+        ends.set()
+        thread.join()
+
+
 def test_a_worker_that_was_stopped_cost_no_attempt(store: JobStore) -> None:
     insert(store, "a")
     store.claim("w")
