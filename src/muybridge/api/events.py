@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
@@ -60,12 +60,27 @@ def _event(kind: str, data: dict[str, Any], revision: int) -> ServerSentEvent:
     return ServerSentEvent(event=kind, data=data, id=str(revision), retry=_RETRY_MS)
 
 
+_Revision = Annotated[str | None, Query(max_length=20, description="the id of the last event that you were told")]
+
+
 @router.get("/events", response_class=EventSourceResponse)
-async def all_events(service: Shared, owner: Owner) -> AsyncIterable[ServerSentEvent]:
-    """All your videos: `snapshot` of the newest, then `job`, `progress`, `preview`, `done` and `removed`."""
+async def all_events(
+    service: Shared,
+    owner: Owner,
+    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+    after: _Revision = None,
+) -> AsyncIterable[ServerSentEvent]:
+    """All your videos: `snapshot` of the newest, then `job`, `progress`, `preview`, `done` and `removed`.
+
+    Who was told of them before, and says up to where, is told first what was removed since.
+    """
     teller = _Teller(service)
     async with service.feed.listening(owner) as listener:
         jobs = await run_in_threadpool(_current, service, owner)
+        known = last_event_id or after
+        if known is not None and known.isdecimal():
+            for each in await run_in_threadpool(service.store.removed_since, int(known), owner):
+                yield _event("removed", {"id": each}, int(known))
         yield await run_in_threadpool(teller.snapshot, jobs)
         while not listener.is_over:
             changed, removed = await listener.changes()
@@ -76,9 +91,9 @@ async def all_events(service: Shared, owner: Owner) -> AsyncIterable[ServerSentE
 
 
 def _current(service: Service, owner: str) -> list[Job]:
-    """The newest jobs, and all that are not over, oldest first."""
-    found: dict[str, Job] = {}
-    for status in ("queued", "in_progress", None):
+    """Those in the making, those that are next, and the newest, oldest first."""
+    found = {job.id: job for job in service.store.queue(owner, _SNAPSHOT)}
+    for status in ("in_progress", None):
         jobs, _ = service.store.page(Search(owner, status), limit=_SNAPSHOT)
         found |= {job.id: job for job in jobs}
     return sorted(found.values(), key=lambda job: job.number)

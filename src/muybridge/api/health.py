@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from muybridge.api.errors import ApiError
 from muybridge.api.metrics import metrics_text
 from muybridge.api.service import Owner, Service, Shared
-from muybridge.api.shown import FAILS
+from muybridge.api.shown import FAILS, VideoObject, shown_all
 from muybridge.jobs.record import WorkerState
 from muybridge.version import __version__
 
 router = APIRouter(tags=["health"], responses=FAILS)
+
+_SHOWN = 100
 
 
 class Health(BaseModel):
@@ -39,6 +41,8 @@ class Queue(BaseModel):
 
     counts: dict[str, int]
     workers: list[WorkerObject]
+    waiting: int = Field(description="how many of yours wait")
+    videos: list[VideoObject] = Field(description="those of yours that are next, in their order")
 
 
 @router.get("/health")
@@ -70,6 +74,8 @@ def queue(service: Shared, owner: Owner) -> Queue:
     return Queue(
         counts=dict(service.store.counts().by_status),
         workers=[_worker(each, service, owner) for each in _alive(service)],
+        waiting=service.store.counts(owner).by_status["queued"],
+        videos=shown_all(service.store.queue(owner, _SHOWN), service),
     )
 
 

@@ -123,7 +123,7 @@ def shown_all(jobs: Sequence[Job], service: Service) -> list[VideoObject]:
     """Jobs as the API shows them."""
     models = service.store.models() if jobs else {}
     waiting = [job.id for job in jobs if job.status == "queued"]
-    places = {job: service.store.queue_position(job) for job in waiting}
+    places = service.store.queue_positions(waiting)
     return [_shown(job, Usual.of(models.get(job.model)), places.get(job.id)) for job in jobs]
 
 

@@ -28,7 +28,10 @@ _PICTURES: dict[int | str, dict[str, Any]] = {
 async def upload(request: Request, service: Shared, owner: Owner) -> UploadObject:
     """Keep a picture or a video; its `id` stands for it in requests."""
     async with single_file(request, service) as file:
-        found = await run_in_threadpool(_kept, service, owner, file.file)
+        return _shown(await run_in_threadpool(_kept, service, owner, file.file))
+
+
+def _shown(found: Upload) -> UploadObject:
     return UploadObject(
         id=found.id,
         kind=found.kind,
@@ -42,12 +45,23 @@ def _kept(service: Service, owner: str, source: IO[bytes]) -> Upload:
     return keep_upload(service, owner, source, "file")
 
 
-@router.get("/{upload_id}", response_class=Response, responses=_PICTURES)
-def picture(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_length=80)]) -> Response:
-    """A picture of yours, or the first frame of a video."""
+@router.get("/{upload_id}/about")
+def about(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_length=80)]) -> UploadObject:
+    """What an upload of yours is."""
+    return _shown(_found(service, owner, upload_id))
+
+
+def _found(service: Service, owner: str, upload_id: str) -> Upload:
     found = service.files.upload(upload_id, owner)
     if found is None:
         raise not_found("upload", upload_id)
+    return found
+
+
+@router.get("/{upload_id}", response_class=Response, responses=_PICTURES)
+def picture(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_length=80)]) -> Response:
+    """A picture of yours, or the first frame of a video."""
+    found = _found(service, owner, upload_id)
     path = service.files.local_upload(upload_id)
     headers = {"cache-control": "private, max-age=86400, immutable"}
     if found.kind == "picture" and found.suffix in _TYPES:

@@ -93,7 +93,10 @@ def listing(
     after: Annotated[str | None, Query(max_length=80, description="the last video of the page before")] = None,
     limit: Annotated[int, Query(ge=0, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
-    status: Literal["queued", "in_progress", "completed", "failed"] | None = None,
+    status: Annotated[
+        Literal["queued", "in_progress", "completed", "failed", "over"] | None,
+        Query(description="over: completed or failed"),
+    ] = None,
     model: Annotated[str | None, Query(max_length=200)] = None,
     q: Annotated[str | None, Query(max_length=200, description="words of the prompt")] = None,
 ) -> VideoList:

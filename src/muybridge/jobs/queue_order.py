@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from muybridge.errors import ConfigError
 from muybridge.jobs import tables
@@ -41,20 +41,14 @@ def choose(connection: Connection, loaded: Sequence[str], now: float, revision: 
     return preferred.id
 
 
-def place_of(connection: Connection, job_id: str) -> int | None:
-    """The place of a job that waits, from 1."""
-    own = connection.execute(
-        select(_j.priority, _j.position, _j.number).where(_j.id == job_id, _j.status == "queued")
-    ).first()
-    if own is None:
-        return None
-    before = or_(
-        _j.priority > own.priority,
-        and_(_j.priority == own.priority, _j.position < own.position),
-        and_(_j.priority == own.priority, _j.position == own.position, _j.number < own.number),
-    )
-    count = select(func.count()).select_from(tables.jobs).where(_j.status == "queued", before)
-    return connection.execute(count).scalar_one() + 1
+def places_of(connection: Connection, job_ids: Sequence[str]) -> dict[str, int]:
+    """The places of jobs that wait, from 1."""
+    if not job_ids:
+        return {}
+    place = func.row_number().over(order_by=ORDER)
+    queue = select(_j.id, place.label("place")).where(_j.status == "queued").subquery()
+    wanted = select(queue.c.id, queue.c.place).where(queue.c.id.in_(list(job_ids)))
+    return {row.id: row.place for row in connection.execute(wanted)}
 
 
 def move(connection: Connection, moved: tuple[str, str | None], whose: Sequence[Any], revision: int) -> None:

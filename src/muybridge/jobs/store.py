@@ -34,6 +34,7 @@ _FORGET_REMOVED_S = 86_400.0
 _UPLOADS_AT_ONCE = 200
 """Named in one query; SQLite takes expressions that are a thousand deep, and no more."""
 _j = tables.jobs.c
+_OVER = ("completed", "failed")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Search:
-    """Which jobs of a list are wanted; None for all."""
+    """Which jobs of a list are wanted; None for all. The status `over` is that of jobs that are completed or failed."""
 
     owner: str | None = None
     status: str | None = None
@@ -129,10 +130,10 @@ class JobStore(ServiceState):
         with self._database.read() as connection:
             return connection.execute(select(_j.id).where(_j.status == "queued").limit(1)).first() is not None
 
-    def queue_position(self, job_id: str) -> int | None:
-        """How many come before a job that waits, itself included; None where it does not wait."""
+    def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """How many come before jobs that wait, themselves included; without those that do not wait."""
         with self._database.read() as connection:
-            return queue_order.place_of(connection, job_id)
+            return queue_order.places_of(connection, job_ids)
 
     def revision(self) -> int:
         """That of the last change."""
@@ -428,12 +429,12 @@ class JobStore(ServiceState):
         """Jobs whose time is over."""
         with self._database.read() as connection:
             now = self._database.now(connection)
-            query = select(tables.jobs).where(_j.status.in_(("completed", "failed")), _j.expires < now)
+            query = select(tables.jobs).where(_j.status.in_(_OVER), _j.expires < now)
             return jobs_of(connection.execute(query.order_by(_j.number)).all())
 
     def finished(self, limit: int) -> list[Job]:
         """Jobs that are over, those first that have been so for longest."""
-        query = select(tables.jobs).where(_j.status.in_(("completed", "failed")))
+        query = select(tables.jobs).where(_j.status.in_(_OVER))
         with self._database.read() as connection:
             return jobs_of(connection.execute(query.order_by(_j.finished, _j.number).limit(limit)).all())
 
@@ -441,7 +442,7 @@ class JobStore(ServiceState):
         """Jobs that have been over for so long."""
         with self._database.read() as connection:
             until = self._database.now(connection) - seconds_ago
-            query = select(tables.jobs).where(_j.status.in_(("completed", "failed")), _j.finished <= until)
+            query = select(tables.jobs).where(_j.status.in_(_OVER), _j.finished <= until)
             return jobs_of(connection.execute(query.order_by(_j.number)).all())
 
     def redone(self) -> set[str]:
@@ -468,7 +469,7 @@ def _of(owner: str | None) -> list[Any]:
 def _wanted(search: Search) -> list[Any]:
     found = _of(search.owner)
     if search.status is not None:
-        found.append(_j.status == search.status)
+        found.append(_j.status.in_(_OVER if search.status == "over" else (search.status,)))
     if search.model is not None:
         found.append(_j.model == search.model)
     if search.text:

@@ -95,9 +95,10 @@ def test_jobs_of_others_are_not_there(store: JobStore) -> None:
 def test_priority_goes_before_the_order_of_arrival(store: JobStore) -> None:
     first, second, third = insert(store, "a", "b", "c")
     store.prioritise(second.id, 5)
-    assert [store.queue_position(each.id) for each in (first, second, third)] == [2, 1, 3]
+    ids = [each.id for each in (first, second, third)]
+    assert store.queue_positions(ids) == dict(zip(ids, (2, 1, 3), strict=True))
     assert taken(store, 4) == ["b", "a", "c"]
-    assert store.queue_position(first.id) is None
+    assert store.queue_positions([first.id]) == store.queue_positions([]) == {}
     with pytest.raises(ConfigError, match="in_progress"):
         store.prioritise(first.id, 1)
 
@@ -438,7 +439,7 @@ def test_a_list_of_ten_thousand_is_quick(store: JobStore) -> None:
         connection.execute(tables.jobs.insert(), rows)
     started = time.process_time()
     page, more = store.page(Search(owner="me"), limit=100)
-    assert store.queue_position(page[0].id) == 10_000
+    assert store.queue_positions([page[0].id]) == {page[0].id: 10_000}
     assert store.claim("w") is not None
     assert more
     assert time.process_time() - started < 1.0

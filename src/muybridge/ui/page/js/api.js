@@ -65,6 +65,7 @@ export const remove = (id) => call("DELETE", of(id));
 export const move = (id, before) => call("PATCH", of(id), { before });
 export const redo = (id, segments, following) => call("POST", `${of(id)}/redo`, { segments, following });
 export const upload = (file) => call("POST", "v1/uploads", withFile(file));
+export const aboutUpload = (id) => call("GET", `${uploadUrl(id)}/about`);
 export const settingsOf = (file) => call("POST", "v1/settings", withFile(file));
 
 export const contentUrl = (id, variant) => `${of(id)}/content?variant=${variant}`;

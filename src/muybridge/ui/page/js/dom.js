@@ -16,6 +16,19 @@ export function h(tag, attributes = {}, ...children) {
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
+/** Change the children of a list; the focus stays where it is, or goes to what takes the place of its child. */
+export function keepingFocus(list, change) {
+  const focused = document.activeElement;
+  const child = [...list.children].find((each) => each.contains(focused));
+  const place = [...list.children].indexOf(child);
+  const at = child ? $$("button, input, [tabindex]", child).indexOf(focused) : -1;
+  change();
+  if (!child || document.activeElement === focused) return;
+  const next = list.contains(child) ? child : list.children[Math.min(place, list.children.length - 1)];
+  const wanted = next && ($$("button, input, [tabindex]", next)[at] ?? $("button, input", next));
+  (wanted ?? list.closest("[tabindex], section, form")?.querySelector("button, input, textarea"))?.focus();
+}
+
 const ICONS = {
   up: "M8 13V3M3.5 7.5 8 3l4.5 4.5",
   down: "M8 3v10M3.5 8.5 8 13l4.5-4.5",

@@ -1,6 +1,8 @@
 // The request that is being written: the document that the service takes, read and changed by paths such as
 // "shape.num_frames". It outlives a reload; pictures in it are ids of uploads.
 
+import { aboutUpload } from "./api.js";
+
 const KEPT = "muybridge.draft";
 const changed = new EventTarget();
 
@@ -75,7 +77,22 @@ export function useRequest(request, { keepSeed = true } = {}) {
   draft.starts = [];
   draft.seedLocked = keepSeed && copy.sampling?.seed !== undefined;
   touch();
+  learnUploads();
 }
+
+/** What the files of the draft are that were sent from elsewhere: their sizes and lengths. */
+async function learnUploads() {
+  const unknown = uploadsIn(draft.document).filter((id) => !draft.uploads[id]);
+  const found = await Promise.allSettled(unknown.map(aboutUpload));
+  for (const { value } of found) {
+    if (!value) continue; // gone: sending the request says so, at its field
+    const { id, object, ...facts } = value;
+    draft.uploads[id] = facts;
+  }
+  if (unknown.length) touch();
+}
+
+const uploadsIn = (document) => [...new Set(JSON.stringify(document.conditions ?? []).match(/upload_[0-9a-f]{32}/g) ?? [])];
 
 export function clear() {
   const { model } = draft.document;

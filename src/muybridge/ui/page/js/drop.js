@@ -1,14 +1,14 @@
 // Files dropped anywhere: a video of ours gives its settings, pictures are what to start from.
 
 import * as api from "./api.js";
-import { $, toast } from "./dom.js";
-import { useRequest } from "./draft.js";
+import { $, icon, toast } from "./dom.js";
+import { draft, useRequest } from "./draft.js";
 import { reason } from "./errors.js";
 import { t } from "./i18n.js";
 import { takeSource, takeStarts } from "./slots.js";
-import { pickFiles, VIDEOS } from "./upload.js";
+import { pickFiles, send, VIDEOS } from "./upload.js";
 
-const isPicture = (file) => /^image\/(png|jpeg)$/.test(file.type);
+const isPicture = (file) => /^image\/(png|jpeg|webp)$/.test(file.type);
 
 /** Use what a file says of itself; one that says nothing is what to start from. */
 export async function takeFile(file) {
@@ -21,12 +21,22 @@ export async function takeFile(file) {
   } catch (error) {
     if (!(error instanceof api.Refusal)) throw error;
     if (error.status !== 400 && error.status !== 404) toast(reason(error), "error");
-    else if (isPicture(file)) await takeStarts([file]);
-    else {
-      await takeSource([file]);
-      toast(t("drop.no-settings"));
-    }
+    else await takeUnknown(file);
   }
+}
+
+/** A still is what to start from, and what moves is what to change, whatever its name says. */
+async function takeUnknown(file) {
+  let id;
+  try {
+    id = await send(file);
+  } catch (error) {
+    if (!(error instanceof api.Refusal)) throw error;
+    toast(reason(error), "error");
+    return;
+  }
+  if (draft.uploads[id].kind === "picture") await takeStarts([id]);
+  else if (await takeSource([id])) toast(t("drop.no-settings"));
 }
 
 async function takeFiles(files) {
@@ -61,6 +71,7 @@ export function acceptDrops() {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length) takeFiles(files);
   });
+  $("#open-file").prepend(icon("video"));
   $("#open-file").addEventListener("click", async () => {
     const [file] = await pickFiles(`${VIDEOS},image/png`);
     if (file) await takeFile(file);

@@ -5,7 +5,12 @@ import * as api from "./api.js";
 export const jobs = new Map(); // id -> video, as the service shows it, and `preview`, the address of its last preview
 const changed = new EventTarget();
 const link = { isUp: null };
+const REFRESH_MS = 300;
+const STALE_MS = 10_000;
 let isScheduled = false;
+let refreshing = null;
+let numWaiting = 0;
+let lastEvent = "";
 
 /** Be told when any video changed, at most once a frame. */
 export function whenJobsChange(listener) {
@@ -33,6 +38,7 @@ export function learn(list) {
   for (const job of list) {
     const known = jobs.get(job.id);
     if (known && (job.revision ?? 0) < (known.revision ?? 0)) continue;
+    if (job.status === "queued" || known?.status === "queued") refreshQueue();
     jobs.set(job.id, { ...known, ...job, preview: previewOf(job) });
     if (known && !isOver(known) && isOver(job)) changed.dispatchEvent(new CustomEvent("finished", { detail: jobs.get(job.id) }));
   }
@@ -43,9 +49,31 @@ export function learn(list) {
 const previewOf = ({ id, status, preview_step: step }) => (status === "in_progress" && step ? `${api.contentUrl(id, "preview")}&step=${step}` : null);
 
 export function forget(id) {
+  if (jobs.get(id)?.status === "queued") refreshQueue();
   jobs.delete(id);
   tell();
 }
+
+/** Ask soon how many wait and which are next: who leaves the queue moves all behind. */
+function refreshQueue(delay = REFRESH_MS) {
+  refreshing ??= setTimeout(async () => {
+    try {
+      const { waiting, videos } = await api.queue();
+      numWaiting = waiting;
+      const places = new Map(videos.map((job) => [job.id, job.queue_position]));
+      for (const job of queued()) jobs.set(job.id, { ...job, queue_position: places.get(job.id) ?? null });
+      for (const job of videos) if ((jobs.get(job.id)?.revision ?? -1) < job.revision) jobs.set(job.id, { ...job, preview: null });
+      tell();
+    } catch (error) {
+      if (!(error instanceof api.Refusal)) throw error;
+    } finally {
+      refreshing = null;
+    }
+  }, delay);
+}
+
+/** How many wait, those that are not known here included. */
+export const countWaiting = () => Math.max(numWaiting, queued().length);
 
 export const running = () => [...jobs.values()].filter((job) => job.status === "in_progress").sort((a, b) => (a.started_at ?? 0) - (b.started_at ?? 0));
 export const queued = () => [...jobs.values()].filter((job) => job.status === "queued").sort((a, b) => (a.queue_position ?? 1e9) - (b.queue_position ?? 1e9) || a.created_at - b.created_at);
@@ -66,7 +94,7 @@ export const modelsSeen = () => [...new Set([...jobs.values()].map((job) => job.
 
 /** Fetch a page of videos; gives where the next one begins, null at the end. */
 export async function fetchPage(filters, after = null) {
-  const page = await api.videos({ limit: 40, after, ...filters });
+  const page = await api.videos({ limit: 40, after, ...filters, status: filters.status || "over" });
   learn(page.data);
   return page.has_more ? page.last_id : null;
 }
@@ -103,9 +131,15 @@ const HANDLERS = {
 
 /** Follow the service; the browser connects again by itself, and the first thing told is how everything stands. */
 export function follow() {
-  const source = new EventSource(api.eventsUrl);
+  // Of other people's videos nothing is told, but they go before ours.
+  if (!lastEvent) setInterval(() => !document.hidden && queued().length && refreshQueue(0), STALE_MS);
+  // A browser that connects again by itself says what it was told last; one that gave up does not.
+  const source = new EventSource(lastEvent ? `${api.eventsUrl}?after=${lastEvent}` : api.eventsUrl);
   for (const [name, handle] of Object.entries(HANDLERS)) {
-    source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
+    source.addEventListener(name, (event) => {
+      lastEvent = event.lastEventId;
+      handle(JSON.parse(event.data));
+    });
   }
   const say = (isUp) => {
     if (link.isUp === isUp) return;

@@ -104,7 +104,8 @@ class Painting {
 /** Let people paint over the first frame of a video. */
 export function openMask(video, facts) {
   const dialog = $("#mask");
-  const painting = new Painting(facts?.width ?? 512, facts?.height ?? 512);
+  const { width = 512, height = 512 } = facts ?? {};
+  const painting = new Painting(width, height);
   const size = h("input", { type: "range", id: "brush-size", min: 2, max: Math.max(16, Math.round(painting.canvas.width / 3)), ".value": painting.size, oninput: (event) => (painting.size = Number(event.target.value)) });
   const toggle = () => {
     painting.erases = !painting.erases;
@@ -115,9 +116,11 @@ export function openMask(video, facts) {
     const kept = await attempt(async () => setCondition("mask", { mask: await send(await painting.file()) }) ?? true);
     if (kept) dialog.close();
   };
+  const stage = h("div", { class: "mask-stage" }, h("img", { src: uploadUrl(video), alt: "" }), painting.canvas);
+  stage.style.setProperty("--aspect", width / height);
   dialog.replaceChildren(
     h("div", { class: "dialog-head" }, h("h2", { id: "mask-title" }, t("mask.title")), iconButton("close", t("close"), () => dialog.close())),
-    h("div", { class: "mask-stage" }, h("img", { src: uploadUrl(video), alt: "" }), painting.canvas),
+    stage,
     h("div", { class: "row" }, h("label", { for: "brush-size" }, t("mask.size")), size, erase, h("button", { type: "button", class: "chip", onclick: () => painting.undo() }, icon("undo"), t("mask.undo"))),
     h("div", { class: "actions" }, h("button", { type: "button", class: "primary", onclick: use }, icon("brush"), t("mask.use"))),
   );

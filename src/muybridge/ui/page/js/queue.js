@@ -1,12 +1,13 @@
 // What is being made and what waits: moved, edited, copied, taken away.
 
 import * as api from "./api.js";
-import { $, h, icon, iconButton, toast } from "./dom.js";
+import { $, h, icon, iconButton, keepingFocus, toast } from "./dom.js";
 import { useRequest } from "./draft.js";
 import { attempt } from "./errors.js";
 import { duration, memory, number, t } from "./i18n.js";
-import { forget, learn, queued, running, whenJobsChange } from "./jobs.js";
+import { countWaiting, forget, learn, queued, running, whenJobsChange } from "./jobs.js";
 
+const SHOWN = 100;
 const rows = new Map(); // id -> {element, update}
 
 /** The first picture that a request starts from. */
@@ -54,7 +55,7 @@ async function move(id, before) {
     learn([await api.move(id, before)]);
     return true;
   });
-  if (done) await attempt(async () => learn((await api.videos({ status: "queued", limit: 100, order: "asc" })).data));
+  if (done) await attempt(async () => learn((await api.queue()).videos));
 }
 
 function stepUp(job) {
@@ -155,17 +156,20 @@ function fill(list, all, make, kind) {
     row.update(job);
     return row.element;
   });
-  for (const each of [...list.children]) if (!wanted.includes(each)) each.remove();
-  wanted.forEach((element, index) => list.children[index] !== element && list.insertBefore(element, list.children[index] ?? null));
+  keepingFocus(list, () => {
+    for (const each of [...list.children]) if (!wanted.includes(each)) each.remove();
+    wanted.forEach((element, index) => list.children[index] !== element && list.insertBefore(element, list.children[index] ?? null));
+  });
 }
 
 function show() {
   const now = running();
-  const waiting = queued();
+  const waiting = queued().slice(0, SHOWN);
   fill($("#running"), now, runningRow, "running");
   fill($("#queued"), waiting, queuedRow, "queued");
   $("#queue-section").hidden = now.length + waiting.length === 0;
-  $("#queue-said").textContent = waiting.length ? t("queue.waiting", { count: waiting.length }) : "";
+  const count = countWaiting();
+  $("#queue-said").textContent = count > waiting.length ? t("queue.waiting.some", { count: number(count, 0), shown: waiting.length }) : count ? t("queue.waiting", { count }) : "";
   for (const id of rows.keys()) if (!now.some((job) => job.id === id) && !waiting.some((job) => job.id === id)) rows.delete(id);
 }
 

@@ -4,7 +4,7 @@ import { modelFacts, usedModel } from "./catalog.js";
 import { $, h, icon, iconButton, toast } from "./dom.js";
 import { condition, draft, read, setCondition, touch, whenChanged } from "./draft.js";
 import { showAtField } from "./errors.js";
-import { uploadUrl } from "./api.js";
+import { Refusal, uploadUrl } from "./api.js";
 import { t } from "./i18n.js";
 import { openMask } from "./mask.js";
 import { pickFiles, PICTURES, send, VIDEOS } from "./upload.js";
@@ -20,23 +20,31 @@ export function pin(frame, id) {
   setCondition("keyframes", Object.keys(next).length ? { ...rest, pictures: next } : null);
 }
 
+/** The id of a file that is sent, or was; one of another kind than the place is for is refused. */
+export async function sent(file, kind) {
+  const id = typeof file === "string" ? file : await send(file);
+  if (draft.uploads[id].kind !== kind) throw new Refusal(400, { message: t(`slot.no-${kind}`), code: "input_unreadable" });
+  return id;
+}
+
 /** Take pictures to start from: the first into the draft, the others each for a video of its own. */
 export async function takeStarts(files) {
   await taking("start", async () => {
     const ids = [];
-    for (const file of files) ids.push(await send(file));
+    for (const file of files) ids.push(await sent(file, "picture"));
     if (ids.length > 1) draft.starts = ids.slice(1);
     if (ids.length) pin("0", ids[0]);
   });
 }
 
 export async function takeEnd(files) {
-  await taking("end", async () => pin("-1", await send(files[0])));
+  await taking("end", async () => pin("-1", await sent(files[0], "picture")));
 }
 
+/** Take a video to start from; gives whether it could be. */
 export async function takeSource(files) {
-  await taking("video", async () => {
-    const id = await send(files[0]);
+  return taking("video", async () => {
+    const id = await sent(files[0], "video");
     setCondition("mask", null);
     setCondition("source", { video: id });
   });
@@ -45,14 +53,17 @@ export async function takeSource(files) {
 async function taking(name, action) {
   if (!SLOTS[name].isOf()) {
     toast(whyNoPictures(), "error");
-    return;
+    return false;
   }
   const slot = $(`#slot-${name}`);
   slot?.classList.add("busy");
   try {
     await action();
+    return true;
   } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
     showAtField(Object.assign(error, { param: name === "video" ? "init_video" : "keyframes" }));
+    return false;
   } finally {
     slot?.classList.remove("busy");
   }
@@ -66,11 +77,18 @@ function takesPictures() {
 }
 
 const SLOTS = {
-  start: { accept: PICTURES, multiple: true, take: takeStarts, id: () => pictures()["0"], drop: () => pin("0", null), isOf: takesPictures },
+  start: { accept: PICTURES, multiple: true, take: takeStarts, id: () => pictures()["0"], drop: dropStart, isOf: takesPictures },
   end: { accept: PICTURES, take: takeEnd, id: () => pictures()["-1"], drop: () => pin("-1", null), isOf: takesPictures },
   frame: { accept: PICTURES, take: (files) => takeBetween(files[0]), id: () => null, isOf: takesPictures },
   video: { accept: VIDEOS, take: takeSource, id: () => condition("source")?.video, drop: dropSource, sign: "video", isOf: () => true },
 };
+
+/** Of several the next one comes in its place. */
+function dropStart() {
+  const [next = null, ...rest] = draft.starts;
+  draft.starts = rest;
+  pin("0", next);
+}
 
 function dropSource() {
   setCondition("mask", null);
@@ -80,7 +98,7 @@ function dropSource() {
 /** Into the largest gap between pictures that are there. */
 async function takeBetween(file, length = Number($("#frames").value || $("#frames").placeholder) || 16) {
   await taking("frame", async () => {
-    const id = await send(file);
+    const id = await sent(file, "picture");
     const taken = Object.keys(pictures()).map(Number).map((frame) => (frame < 0 ? length + frame : frame));
     const ends = [...new Set([0, length - 1, ...taken])].sort((a, b) => a - b);
     const gaps = ends.slice(1).map((end, index) => ({ size: end - ends[index], middle: Math.round((end + ends[index]) / 2) }));
@@ -128,7 +146,10 @@ function slotOf(name) {
     }
     add.setAttribute("aria-label", t("slot.replace", { name: label }));
     add.replaceChildren(h("img", { src: uploadUrl(now), alt: "" }));
-    slot.append(h("span", { class: "slot-name", "aria-hidden": "true" }, label), iconButton("close", t("slot.remove", { name: label }), drop));
+    slot.append(h("span", { class: "slot-name", "aria-hidden": "true" }, label), iconButton("close", t("slot.remove", { name: label }), () => {
+      drop();
+      add.focus();
+    }));
   });
   return slot;
 }
@@ -162,7 +183,8 @@ let sourceShown;
 function showSource() {
   const source = condition("source");
   const mask = condition("mask");
-  const key = JSON.stringify([source?.video, mask?.mask]);
+  const facts = draft.uploads[source?.video];
+  const key = JSON.stringify([source?.video, mask?.mask, facts]);
   $("#source").hidden = !source;
   if (key === sourceShown || !source) return;
   sourceShown = key;
@@ -175,7 +197,6 @@ function showSource() {
     said();
   });
   said();
-  const facts = draft.uploads[source.video];
   $("#source").replaceChildren(
     ...(facts ? [h("p", { class: "said" }, t("source.facts", facts))] : []),
     h("div", { class: "field" }, h("label", { for: "source-strength" }, t("source.strength")), h("div", { class: "row" }, slider, output)),

@@ -4,8 +4,8 @@ import { uploadUrl } from "./api.js";
 import { $, h } from "./dom.js";
 import { condition, whenChanged } from "./draft.js";
 import { t } from "./i18n.js";
-import { pin } from "./slots.js";
-import { pickFiles, PICTURES, send } from "./upload.js";
+import { pin, sent } from "./slots.js";
+import { pickFiles, PICTURES } from "./upload.js";
 import { attempt } from "./errors.js";
 
 let framesNow = () => 16;
@@ -66,15 +66,15 @@ function onKey(event, key, frame) {
 
 function drag(event, key) {
   event.preventDefault();
-  const track = $(".track");
   let now = key;
-  const onMove = (moved) => (now = move(now, frameAt(track, moved.clientX)));
-  const onUp = () => {
-    removeEventListener("pointermove", onMove);
+  // Every move draws the line anew, so it is looked up each time.
+  const onMove = (moved) => (now = move(now, frameAt($("#timeline .track"), moved.clientX)));
+  const onEnd = () => {
+    for (const [name, listener] of Object.entries(listeners)) removeEventListener(name, listener);
     $(`#timeline [data-frame="${now}"]`)?.focus();
   };
-  addEventListener("pointermove", onMove);
-  addEventListener("pointerup", onUp, { once: true });
+  const listeners = { pointermove: onMove, pointerup: onEnd, pointercancel: onEnd };
+  for (const [name, listener] of Object.entries(listeners)) addEventListener(name, listener);
 }
 
 function frameAt(track, x) {
@@ -86,7 +86,7 @@ async function addAt(event, track) {
   if (event.target.closest(".handle")) return;
   const frame = frameAt(track, event.clientX);
   const [file] = await pickFiles(PICTURES);
-  if (file) await attempt(async () => pin(String(frame), await send(file)));
+  if (file) await attempt(async () => pin(String(frame), await sent(file, "picture")));
 }
 
 function show() {
