@@ -28,7 +28,7 @@ class ModelChoice(BaseModel):
     """A folder or hub id with what `model` lacks, where that is a single file."""
     vae: str | None = None
     """A VAE to use instead of the model's own: a file or folder, here or on the hub."""
-    prediction: str | None = None
+    prediction: str | None = Field(default=None, examples=["epsilon", "v", "sample"])
     """What the model predicts, where it is not said beside it: epsilon, v or sample."""
     loras: dict[str, float] = Field(default_factory=dict)
     """LoRA files and the weight of each."""
@@ -36,7 +36,7 @@ class ModelChoice(BaseModel):
     """Embedding files and the name of each in prompts."""
     networks: dict[str, str] = Field(default_factory=dict)
     """Networks beside the model by what they are for: keyframes, sketches, image_prompt, image_encoder."""
-    dtype: str | None = None
+    dtype: str | None = Field(default=None, examples=["auto", "float32", "bfloat16", "float16"])
     """Precision: float32, bfloat16, float16, or auto for what the device does well."""
     device: str | None = None
     memory: int | str | None = None

@@ -1,7 +1,10 @@
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from muybridge.api.schema import request_schema
 from muybridge.ui import page_folder
 
 PAGE = page_folder()
@@ -17,6 +20,50 @@ def test_every_language_has_the_same_words() -> None:
     assert of["en"] == of["zh-CN"]
     for words in WORDS.values():
         assert all(text.strip() for text in words.values())
+
+
+def names_in(constant: str) -> set[str]:
+    """What a set of names in the script of the form holds."""
+    return set(
+        re.findall(r'"([\w.-]+)"', SCRIPTS["schema_form.js"].partition(f"{constant} = new Set(")[2].partition(")")[0])
+    )
+
+
+def described(path: str, field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fields below a place, with what the schema says of them."""
+    kinds = [each for each in field.get("anyOf", ()) if each.get("type") != "null"]
+    found = {**(kinds[0] if kinds else {}), **field}
+    found = {**definitions.get(found.get("$ref", "").rpartition("/")[2], {}), **found}
+    yield path, found.get("description", "")
+    for name, each in found.get("properties", {}).items():
+        yield from described(f"{path}.{name}", each, definitions)
+
+
+def sentences_of_the_form() -> dict[str, str]:
+    """What the schema says of every field that the page makes from it."""
+    schema, elsewhere = request_schema(), names_in("SHOWN_ELSEWHERE") | names_in("OF_THE_SERVICE")
+    found: dict[str, str] = {}
+    for name, field in schema["request"]["properties"].items():
+        if name in elsewhere:
+            continue
+        (top, said), *inner = described(name, field, schema["request"]["$defs"])
+        found |= dict(inner) if inner else {top: said}
+    for kind, own in schema["conditions"].items():
+        if kind not in names_in("CONDITIONS_ELSEWHERE") and kind != "known-latents":  # in memory only
+            found |= dict(described(f"conditions.{kind}", own, {}))
+    return {path: said for path, said in found.items() if said and path not in elsewhere}
+
+
+def test_what_is_said_of_every_field_is_there_in_every_language() -> None:
+    found = sentences_of_the_form()
+    assert "sampling.windows.fusing" in found
+    assert "conditions.control.strength" in found
+    assert {path for path in found if f"hint.{path}" not in WORDS["zh-CN"]} == set()
+
+
+def test_nothing_is_said_of_paths_and_objects_that_a_service_does_not_take() -> None:
+    for path, said in sentences_of_the_form().items():
+        assert not re.search(r"on the hub|folder|[Pp]illow|uint8|a file", WORDS["en"].get(f"hint.{path}", said)), path
 
 
 def test_words_of_every_language_have_the_same_places_to_fill() -> None:

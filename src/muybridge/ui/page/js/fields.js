@@ -30,10 +30,14 @@ export function bind(input, path, { parse = (text) => text, show = (value) => va
   follow(input, refresh, change);
 }
 
-/** What people type is sent as it is where it is no number, so that the service says what is wrong with it. */
+/**
+ * What people type is sent as it is where it is no number, so that the service says what is wrong with it, and where it
+ * is a whole number of more digits than numbers have here.
+ */
 export function parseNumber(text) {
   const found = Number(text);
-  return Number.isFinite(found) ? found : text;
+  const isExact = Number.isFinite(found) && (Number.isSafeInteger(found) || !/^\s*-?\d+\s*$/.test(text));
+  return isExact ? found : text;
 }
 
 export const bindNumber = (input, path, usual) => bind(input, path, { parse: parseNumber, usual });

@@ -48,7 +48,9 @@ function labelled(place, name, field, control) {
   control.id = id;
   control.dataset.path = place.path;
   if (hint) control.setAttribute("aria-describedby", `${id}-hint`);
-  return h("div", { class: "field" }, h("label", { for: id }, titleOf(place.path, name)), control, hint && h("p", { class: "hint", id: `${id}-hint` }, hint));
+  const made = h("div", { class: "field" }, h("label", { for: id }, titleOf(place.path, name)), control, hint && h("p", { class: "hint", id: `${id}-hint` }, hint));
+  if (field.examples) offer(control, field.examples);
+  return made;
 }
 
 function choice(place, field) {
@@ -63,14 +65,14 @@ function amount(place, field) {
   return input;
 }
 
-function line(place, field, { parse = (text) => text, show = (value) => value, list = null } = {}) {
-  const input = h("input", { type: "text", placeholder: typeof field.default === "string" ? field.default : "", list });
+function line(place, field, { parse = (text) => text, show = (value) => value } = {}) {
+  const input = h("input", { type: "text", placeholder: typeof field.default === "string" ? field.default : "" });
   const refresh = () => (input.value = place.get() === undefined ? "" : show(place.get()));
   follow(input, refresh, () => place.set(input.value.trim() === "" ? undefined : parse(input.value)));
   return input;
 }
 
-const LISTED = { type: "list", parse: (text) => text.split(/[,，]\s*/).filter(Boolean), show: (value) => [value].flat().join(", ") };
+const LISTED = { parse: (text) => text.split(/[,，]\s*/).filter(Boolean), show: (value) => [value].flat().join(", ") };
 const NUMBERS = { parse: (text) => text.split(/[,，\s]+/).filter(Boolean).map(parseNumber), show: (value) => [value].flat().join(", ") };
 const PAIRS = {
   parse: (text) => Object.fromEntries(text.split(/[,，]\s*/).filter(Boolean).map((each) => each.split("=").map((part) => part.trim()).concat("").slice(0, 2))),
@@ -189,9 +191,12 @@ export function showSchemaForm(place) {
 /** Offer the names that the service knows where a name is asked for. */
 function suggest(selector, kind) {
   const input = $(selector);
-  if (!input || !catalog[kind].length) return;
-  const id = `known-${kind}`;
-  input.after(h("datalist", { id }, catalog[kind].map((each) => h("option", { value: each.id }))));
-  input.setAttribute("list", id);
+  if (input && catalog[kind].length) offer(input, catalog[kind].map((each) => each.id));
 }
 
+/** Values to choose from, of an input that takes others too. */
+function offer(input, values) {
+  const id = `${input.id}-known`;
+  input.after(h("datalist", { id }, values.map((value) => h("option", { value }))));
+  input.setAttribute("list", id);
+}
