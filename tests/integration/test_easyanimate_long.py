@@ -278,7 +278,7 @@ def test_the_machine_is_no_setting_of_a_long_video(pipeline: EasyAnimatePipeline
 
 def test_redo_needs_segments(pipeline: EasyAnimatePipeline) -> None:
     short = request_of(num_frames=8)
-    assert not is_long(short, pipeline)
+    assert not is_long(short, pipeline.can.is_continued, pipeline.frames_at_once)
     for redo, following in (({0}, False), (set(), True)):
         with pytest.raises(ConfigError, match="made at once"):
             check_redo(short, pipeline, redo, following)

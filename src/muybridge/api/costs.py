@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from muybridge.types import SettingsDict, SettingsView
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 2.0
+_SECONDS = 10.0
 
 
 class Planner(Protocol):
@@ -18,6 +19,10 @@ class Planner(Protocol):
 
     def cost(self, document: SettingsView) -> SettingsDict | None:
         """What a request takes; None where that is not known. Raises MuybridgeError where it cannot be carried out."""
+        ...
+
+    def known(self, document: SettingsView) -> SettingsDict | None:
+        """The same without asking anybody; None where it has to be asked."""
         ...
 
 
@@ -28,13 +33,14 @@ class Costs:
         """None of a planner knows nothing; `seconds` is how long an answer is waited for."""
         self._planner = planner
         self._seconds = seconds
-        self._warming: Future[SettingsDict | None] | None = None
+        self._asked: Future[SettingsDict | None] | None = None
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cost")
 
     def begin(self) -> None:
         """Let the planner start before the first request comes."""
         if self._planner is not None:
-            self._warming = self._pool.submit(self._planner.cost, {"prompt": ""})
+            self._asked = self._pool.submit(self._planner.cost, {"prompt": ""})
 
     def of(self, document: SettingsView) -> SettingsDict | None:
         """What a request takes; None where that is not known in time.
@@ -44,13 +50,15 @@ class Costs:
         """
         if self._planner is None:
             return None
-        if self._warming is not None and not self._warming.done():
-            return None  # to wait would only hold up a thread that others need
-        answer: Future[SettingsDict | None] = self._pool.submit(self._planner.cost, document)
+        if (found := self._planner.known(document)) is not None:
+            return found
+        with self._lock:
+            if self._asked is not None and not self._asked.done():
+                return None  # to wait for what another asked would only hold up a thread; a worker will tell
+            answer = self._asked = self._pool.submit(self._planner.cost, document)
         try:
             return answer.result(self._seconds)
         except TimeoutError:
-            answer.cancel()
             logger.info("a request is accepted before its cost is known")
             return None
 

@@ -174,6 +174,10 @@ async def redo(
             400, "This video has no segments to make anew: only a finished long one has, while they are kept."
         )
 
+    if (last := max(body.segments)) >= job.segments > 1:
+        there = f"This video has the segments 0 to {job.segments - 1}"
+        raise ApiError(400, f"segments: there is no segment {last}. {there}.", param="segments")
+
     async def fields(kept: Kept) -> SettingsDict:
         del kept
         return {"request": repeated(job)}

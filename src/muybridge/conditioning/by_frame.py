@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 from PIL.Image import Image
 
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Asked, Condition, Shown
+from muybridge.request.condition import Asked, Condition, Fitted, Shown
 from muybridge.request.inputs import Inputs
-from muybridge.types import SettingsDict, SettingsView
+from muybridge.types import SettingsDict, SettingsView, VideoShape
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
+    from muybridge.request.capabilities import Capabilities
 
 INFLUENCE = {"control_strength": 1.0, "control_start": 0.0, "control_end": 1.0}
 """Arguments of a call that all kinds of pictures by frame share, and what they are by default."""
@@ -66,6 +67,16 @@ class PicturesByFrame(Condition):
         """The pictures by frame, opened."""
         return {frame: inputs.picture(each, f"{self.title} {frame}") for frame, each in self.pictures.items()}
 
+    def check_shape(self, shape: VideoShape, can: Capabilities, inputs: Inputs, fitted: Fitted = None) -> None:
+        """Frames that there are, and, as a SparseCtrl is shown the pictures, the aspect ratio of the video."""
+        del can
+        from muybridge.conditioning.sparse import check_aspect, cropped_as_fitted, placed_frames
+
+        placed_frames(self.pictures, shape.num_frames)
+        size = (shape.height, shape.width)
+        for index, picture in self.opened(inputs).items():
+            check_aspect(picture if fitted is None else cropped_as_fitted(picture, fitted, size), index, *size)
+
     def through_sparse_control(self, parts: Parts, task: Task) -> Prepared:
         """A SparseCtrl of the pipeline that is shown them.
 
@@ -75,6 +86,7 @@ class PicturesByFrame(Condition):
         """
         from muybridge.conditioning.prepared import Prepared
         from muybridge.conditioning.residuals import Influence
+        from muybridge.conditioning.sparse import cropped_as_fitted
         from muybridge.conditioning.sparse_control import sparse_control_of
 
         influence = Influence.during(self.strength, self.start, self.end, task.timesteps)
@@ -83,4 +95,10 @@ class PicturesByFrame(Condition):
                 f"This pipeline has no SparseCtrl for {self.kind}; give it one with pipe.set_sparse_control(model), or "
                 "name its file."
             )
-        return Prepared(controls=(sparse_control_of(model, self.opened(task.inputs), influence, parts, task),))
+        pictures = self.opened(task.inputs)
+        if task.fitted is not None:
+            pictures = {
+                index: cropped_as_fitted(picture, task.fitted, (task.shape.height, task.shape.width))
+                for index, picture in pictures.items()
+            }
+        return Prepared(controls=(sparse_control_of(model, pictures, influence, parts, task),))

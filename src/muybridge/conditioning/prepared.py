@@ -75,6 +75,8 @@ class Task:
         frame_positions: from the frames that a motion module was trained on to places in time `[f]`; None for 0, 1, 2
             and so on.
         known_frames: for how many frames a picture at either end is held, by models that take pictures as channels.
+        fitted: (height, width) of the picture or source video that the size of the video was fitted to, where it was:
+            sizes come in steps, so that its aspect ratio is met only about.
     """
 
     shape: VideoShape
@@ -86,6 +88,7 @@ class Task:
     conditions: Sequence[Condition]
     frame_positions: Callable[[int], Tensor | None]
     known_frames: int = 1
+    fitted: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)

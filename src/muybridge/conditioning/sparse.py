@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from PIL import Image
@@ -30,11 +30,25 @@ def place_pictures(pictures: Mapping[int, Picture], num_frames: int, height: int
         ShapeError: a frame outside the video, or a picture of another aspect ratio (more than 2 % off).
         InputFileError: a picture that is missing, damaged, or none.
     """
-    if not pictures:
-        raise ConfigError("There are no pictures; leave them out, or give one, as in {0: picture}.")
     placed: dict[int, Image.Image] = {}
+    given = placed_frames(pictures, num_frames)
+    for frame, index in sorted(given.items()):
+        placed[frame] = open_picture(pictures[index], f"The picture of frame {index}")
+        check_aspect(placed[frame], index, height, width)
+    return placed
+
+
+def placed_frames(indexes: Collection[int], num_frames: int) -> dict[int, int]:
+    """From each frame, from 0, to the index that means it.
+
+    Raises:
+        ConfigError: no indexes, or two for one frame.
+        ShapeError: a frame outside the video.
+    """
+    if not indexes:
+        raise ConfigError("There are no pictures; leave them out, or give one, as in {0: picture}.")
     given: dict[int, int] = {}
-    for index in pictures:
+    for index in indexes:
         frame = index + num_frames if index < 0 else index
         if not 0 <= frame < num_frames:
             raise ShapeError(
@@ -44,10 +58,24 @@ def place_pictures(pictures: Mapping[int, Picture], num_frames: int, height: int
         if frame in given:
             raise ConfigError(f"Indexes {given[frame]} and {index} both mean frame {frame}; give one picture for it.")
         given[frame] = index
-    for frame, index in sorted(given.items()):
-        placed[frame] = open_picture(pictures[index], f"The picture of frame {index}")
-        _check_aspect(placed[frame], index, height, width)
-    return placed
+    return given
+
+
+def cropped_as_fitted(picture: Image.Image, fitted: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+    """The middle of a picture, in the aspect ratio of a video whose size was fitted to it.
+
+    Args:
+        picture: one of a request.
+        fitted: (height, width) of the picture that the size was fitted to; a picture of another aspect ratio stays as
+            it is, for nobody asked for it to be cropped.
+        size: (height, width) of the video.
+    """
+    if stretch_of((picture.height, picture.width), fitted) > MAX_STRETCH:
+        return picture
+    width = min(picture.width, round(picture.height * size[1] / size[0]))
+    height = min(picture.height, round(picture.width * size[0] / size[1]))
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def keyframe_condition(
@@ -103,7 +131,8 @@ def _pixels(picture: Image.Image, height: int, width: int) -> Tensor:
     return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def _check_aspect(picture: Image.Image, index: int, height: int, width: int) -> None:
+def check_aspect(picture: Image.Image, index: int, height: int, width: int) -> None:
+    """Raises ShapeError for a picture whose aspect ratio is not the video's; says what would do."""
     if stretch_of((picture.height, picture.width), (height, width)) <= MAX_STRETCH:
         return
     crop_width = min(picture.width, round(picture.height * width / height))

@@ -54,6 +54,10 @@ class Planner:
                 self._known.keep(document, cost)
             return cost
 
+    def known(self, document: SettingsView) -> SettingsDict | None:
+        """What was told before of such a request; never waits."""
+        return self._known.of(document)
+
     def close(self) -> None:
         """End the process, also while it is asked something; nothing is known any more."""
         self._is_closed = True

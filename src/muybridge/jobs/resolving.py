@@ -30,8 +30,11 @@ class _Names:
     uploads: list[str] = field(default_factory=list)
     public: dict[str, str] = field(default_factory=dict)
 
-    def network(self, kind: str, name: str) -> str:
-        place = self.catalog.place(kind, name)
+    def network(self, kind: str, name: str, where: str) -> str:
+        try:
+            place = self.catalog.place(kind, name)
+        except NotFoundError as error:
+            raise NotFoundError(f"{where}: {error}") from error
         self.public[place] = name
         return place
 
@@ -110,15 +113,18 @@ def _model(choice: ModelChoice, names: _Names) -> ModelChoice:
     for name in _OPERATORS:
         if getattr(choice, name) is not None:
             raise ConfigError(f"model.{name}: is not for requests to choose; leave it out.")
-    changed: SettingsDict = {"model": names.network("models", choice.model)}
+    changed: SettingsDict = {"model": names.network("models", choice.model, "model.model")}
     single = {"motion_adapter": "motion_adapters", "parts_from": "models", "vae": "vaes"}
     for name, kind in single.items():
         if (given := getattr(choice, name)) is not None:
-            changed[name] = names.network(kind, given)
-    changed["loras"] = {names.network("loras", name): weight for name, weight in choice.loras.items()}
-    changed["embeddings"] = {names.network("embeddings", name): said for name, said in choice.embeddings.items()}
+            changed[name] = names.network(kind, given, f"model.{name}")
+    changed["loras"] = {names.network("loras", name, "model.loras"): weight for name, weight in choice.loras.items()}
+    changed["embeddings"] = {
+        names.network("embeddings", name, "model.embeddings"): said for name, said in choice.embeddings.items()
+    }
     changed["networks"] = {
-        role: names.network(_NETWORK_KINDS.get(role, "controls"), name) for role, name in choice.networks.items()
+        role: names.network(_NETWORK_KINDS.get(role, "controls"), name, "model.networks")
+        for role, name in choice.networks.items()
     }
     return choice.model_copy(update=changed)
 
@@ -132,7 +138,7 @@ def _condition(condition: Condition, index: int, names: _Names) -> Condition:
         where = f"conditions.{index}.{name}"
 
         def of_text(text: str, where: str = where) -> str:
-            return names.network("controls", text) if text in networks else names.upload(text, where)
+            return names.network("controls", text, where) if text in networks else names.upload(text, where)
 
         changed[name] = _with_texts(getattr(condition, name), of_text)
     return condition.model_copy(update=changed)

@@ -14,7 +14,7 @@ from muybridge.longvideo.drift import Drift, DriftReport, SegmentStatistics, mea
 from muybridge.longvideo.joining import Join, crossfade, join_frames
 from muybridge.longvideo.plan import Policy, Segment, plan_segments
 from muybridge.longvideo.seeds import segment_seed
-from muybridge.longvideo.segments import PipelineSegments, Strategy, takes_pictures
+from muybridge.longvideo.segments import PipelineSegments, Strategy, check_long, takes_pictures
 from muybridge.longvideo.work_folder import ContinuationSettings, WorkFolder, recorded_seed
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "SegmentStatistics",
     "Strategy",
     "WorkFolder",
+    "check_long",
     "continue_video",
     "crossfade",
     "join_frames",

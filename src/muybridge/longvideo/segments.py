@@ -76,11 +76,7 @@ class PipelineSegments:
                 "'crossfade'."
             )
         _check_request(request)
-        keyframes = next((each for each in request.conditions if each.kind == "keyframes"), None)
-        pictures = dict(getattr(keyframes, "pictures", {}))
-        self._first, self._last = pictures.pop(0, None), pictures.pop(-1, None)
-        if pictures:
-            raise ConfigError(f"A long video can have keyframes 0 and -1; given {', '.join(map(str, pictures))} too.")
+        keyframes, self._first, self._last = _ends(request)
         self._pipeline = pipeline
         self._request = request.model_copy(update={"segments": None})
         self._keyframes = keyframes
@@ -88,10 +84,9 @@ class PipelineSegments:
         self._batched_guidance = batched_guidance
         self._on_progress = on_progress
         self.strategy: Strategy = strategy
-        self.segment_frames = asked.frames or pipeline.frames_at_once
         self._piece_frames: int = pipeline.codec.frame_multiple
-        usual = max(_OVERLAP_FRAMES, self._piece_frames) if strategy == "latent" else _OVERLAP_FRAMES
-        self.overlap_frames = usual if asked.overlap is None else asked.overlap
+        self.segment_frames = asked.frames or pipeline.frames_at_once
+        self.overlap_frames = _overlap(asked, self._piece_frames)
         held = pipeline.known_frames
         if strategy == "crossfade" and self.overlap_frames == 1 and held > 1:
             raise ShapeError(
@@ -208,6 +203,48 @@ def _check_pictures(pipeline: VideoPipeline) -> None:
         return
     reason = pipeline.can.refusals.get("keyframes", "This model takes no pictures.").format(name="keyframes")
     raise ConfigError(f"{reason} To continue its videos, use the strategy 'latent'.")
+
+
+def check_long(request: Request, at_once: int, piece_frames: int) -> None:
+    """Whether a video can be made in segments, as far as its request tells.
+
+    Args:
+        request: with the number of frames.
+        at_once: frames that its model makes at once by default.
+        piece_frames: frames that its VAE decodes together.
+
+    Raises:
+        ConfigError: conditions that a long video cannot have.
+        ShapeError: as `plan_segments`.
+    """
+    asked = request.segments or Segments()
+    _check_request(request)
+    _, first, last = _ends(request)
+    plan_segments(
+        request.shape.num_frames,
+        asked.frames or at_once,
+        _overlap(asked, piece_frames),
+        piece_frames,
+        known_multiple=piece_frames if asked.strategy == "latent" else 1,
+        has_first_keyframe=first is not None,
+        has_last_keyframe=last is not None,
+        held_frames=1,
+    )
+
+
+def _ends(request: Request) -> tuple[Condition | None, Any, Any]:
+    """The condition that pins pictures, and those for the first and the last frame."""
+    keyframes = next((each for each in request.conditions if each.kind == "keyframes"), None)
+    pictures = dict(getattr(keyframes, "pictures", {}))
+    first, last = pictures.pop(0, None), pictures.pop(-1, None)
+    if pictures:
+        raise ConfigError(f"A long video can have keyframes 0 and -1; given {', '.join(map(str, pictures))} too.")
+    return keyframes, first, last
+
+
+def _overlap(asked: Segments, piece_frames: int) -> int:
+    usual = max(_OVERLAP_FRAMES, piece_frames) if asked.strategy == "latent" else _OVERLAP_FRAMES
+    return usual if asked.overlap is None else asked.overlap
 
 
 def _check_request(request: Request) -> None:

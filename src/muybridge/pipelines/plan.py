@@ -29,7 +29,7 @@ from muybridge.pipelines.base import (
 )
 from muybridge.pipelines.prompts import Texts, read_texts
 from muybridge.request import Call, Condition, Inputs, Positions, Request, WindowSettings
-from muybridge.request.following import Followed, follow
+from muybridge.request.following import Followed, Usual, follow
 from muybridge.request.sizes import fit_size
 from muybridge.sampling import Scheduler, check_levels, plan_windows
 from muybridge.types import SettingsDict, VideoShape
@@ -117,6 +117,20 @@ def batch_of(
     )
 
 
+def asked_shape(request: Request, inputs: Inputs, usual: Usual) -> tuple[VideoShape, float]:
+    """Length, size and rate of the video that a request asks for, of a model with these usual ones.
+
+    Raises:
+        ConfigError: as `follow`.
+    """
+    asked = request.shape
+    followed = [found for each in request.conditions for found in each.followed(inputs)]
+    size = (asked.height, asked.width)
+    if asked.fit is not None and (source := request.size_to_fit(inputs)) is not None:
+        size = fit_size(*source, asked.fit, usual.multiple)
+    return follow((asked.num_frames, size[0], size[1]), asked.fps, _numbered(followed), usual)
+
+
 class Planner:
     """From a request to a plan."""
 
@@ -147,7 +161,7 @@ class Planner:
             raise ConfigError("A request with segments makes a long video; see muybridge.longvideo.PipelineSegments.")
         self._check_settings()
         self.request.open(self.inputs)
-        shape, fps = self._shape()
+        shape, fps = asked_shape(self.request, self.inputs, self.pipeline._usual(self.request.sampling.windows))
         request = _filled(pipeline, self.request, shape, fps)
         _check_ranges(request, batch.per_prompt, output_type)
         guided = request.sampling.guidance_scale != 1.0
@@ -172,6 +186,7 @@ class Planner:
             conditions,
             lambda trained: _positions(request.motion.positions, latent_shape.num_latent_frames, trained),
             pipeline.known_frames,
+            None if self.request.shape.fit is None else self.request.size_to_fit(self.inputs),
         )
         windows = self._windows(request, shape.num_frames)
         step_options(solver, request.sampling.eta, [])
@@ -205,15 +220,6 @@ class Planner:
             self.can.require({"prompt travel"}, "prompts by frame")
         if sampling.windows is not None or sampling.free_noise:
             self.can.require({"windows"}, "windows")
-
-    def _shape(self) -> tuple[VideoShape, float]:
-        asked = self.request.shape
-        followed = [found for each in self.request.conditions for found in each.followed(self.inputs)]
-        usual = self.pipeline._usual(self.request.sampling.windows)
-        size = (asked.height, asked.width)
-        if asked.fit is not None and (source := self.request.size_to_fit(self.inputs)) is not None:
-            size = fit_size(*source, asked.fit, usual.multiple)
-        return follow((asked.num_frames, size[0], size[1]), asked.fps, _numbered(followed), usual)
 
     def _check_sampling(self, request: Request) -> None:
         sampling, positions = request.sampling, request.motion.positions

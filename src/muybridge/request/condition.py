@@ -25,7 +25,7 @@ from pydantic import (
 from muybridge.errors import ConfigError
 from muybridge.files.validation import describe_validation
 from muybridge.request.names import nearest_name
-from muybridge.types import SettingsDict, SettingsView
+from muybridge.types import SettingsDict, SettingsView, VideoShape
 
 if TYPE_CHECKING:
     from muybridge.request.capabilities import Capabilities
@@ -55,6 +55,8 @@ def _is_in_memory(value: object) -> object:
 
 Shown = Annotated[Any, BeforeValidator(_is_shown), WithJsonSchema({"type": "string"})]
 """A picture, a video, a network: a path, or an object in memory."""
+Fitted = tuple[int, int] | None
+"""(height, width) of what the size of a video was fitted to, where it was."""
 InMemory = Annotated[Any, BeforeValidator(_is_in_memory), WithJsonSchema({})]
 """A tensor; it lives in memory only, so no file can hold it."""
 
@@ -163,6 +165,21 @@ class Condition(BaseModel):
             ConfigError: otherwise; says what to do.
         """
         call.can.require(self.needs, self.keywords[0] if self.keywords else self.kind)
+
+    def check_shape(self, shape: VideoShape, can: Capabilities, inputs: Inputs, fitted: Fitted = None) -> None:
+        """Whether it can be met in a video of a shape; `prepare` says so too, but only when everything is loaded.
+
+        Args:
+            shape: of the video.
+            can: what the model can do.
+            inputs: files of the request, opened.
+            fitted: (height, width) of what the size of the video was fitted to, where it was.
+
+        Raises:
+            ConfigError: several values for one frame.
+            ShapeError: frames or pictures that do not fit.
+        """
+        del shape, can, inputs, fitted
 
     def networks(self) -> Sequence[str]:
         """Files and folders of networks that it brings, here or on the hub, which take memory beside the model."""

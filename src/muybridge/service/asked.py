@@ -13,7 +13,6 @@ from muybridge.pipelines.placing import Wish
 from muybridge.pipelines.planning import PartialShape
 from muybridge.request import GenerateRequest, Inputs
 from muybridge.request.sizes import fit_size
-from muybridge.sampling import scheduler_names
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -48,13 +47,6 @@ def open_inputs(request: GenerateRequest) -> Inputs:
     return inputs
 
 
-def check_scheduler(request: GenerateRequest) -> None:
-    """Raises ConfigError for a scheduler that is not known."""
-    name = request.sampling.scheduler
-    if name is not None and name not in scheduler_names():
-        raise ConfigError(f"Unknown scheduler {name!r}. Known: {', '.join(scheduler_names())}.")
-
-
 def wish_of(request: GenerateRequest, device: torch.device, inputs: Inputs) -> Wish:
     """Precision and memory that were asked for; on a card, where nobody says, what it does well and what is free."""
     choice, on_cpu = request.model, device.type == "cpu"
@@ -74,13 +66,13 @@ def wish_of(request: GenerateRequest, device: torch.device, inputs: Inputs) -> W
     )
 
 
-def shape_of(request: GenerateRequest, inputs: Inputs) -> PartialShape:
-    """What is made at once of a request, as far as it says."""
+def shape_of(request: GenerateRequest, inputs: Inputs, multiple: int = 16) -> PartialShape:
+    """What is made at once of a request, as far as it says; `multiple` is what sides that follow are multiples of."""
     asked, windows, segments = request.shape, request.sampling.windows, request.segments
     at_once = windows.size if windows is not None else None if segments is None else segments.frames
     size = (asked.height, asked.width)
     if asked.fit is not None and (source := request.size_to_fit(inputs)) is not None:
-        size = fit_size(*source, asked.fit)
+        size = fit_size(*source, asked.fit, multiple)
     return PartialShape(at_once or asked.num_frames, *size, is_whole=at_once is not None)
 
 

@@ -15,6 +15,7 @@ from muybridge.pipelines.wishes import wishes_of
 from muybridge.request import GenerateRequest, Inputs
 from muybridge.runtime.plan import PlannedRun, choose_run
 from muybridge.service.asked import controls_of, shape_of, wish_of
+from muybridge.service.checking import check_request
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,18 @@ def cost_of(request: GenerateRequest, device: torch.device, inputs: Inputs) -> C
     room, and a CPU has the memory of the machine, and is planned like a card, which takes at least as much.
 
     Raises:
-        MuybridgeError: as `plan_video`, and of a device that does not say how much memory it has.
+        MuybridgeError: as `check_request` and `plan_video`, and of a device that does not say how much memory it has.
     """
     wish, asked = wish_of(request, device, inputs), request.model.memory
     wishes = wishes_of(request.model, controls_of(request), request.sampling.profile)
+    multiple = 16
+    if wishes.family.planning.facts is not None:
+        facts = wishes.family.planning.facts(wishes)
+        check_request(request, inputs, facts)
+        multiple = facts.usual.multiple
     budget = bytes_allowed("max" if asked in (None, "auto") else asked, device)
     guided, ways = request.sampling.guidance_scale != 1.0, "cuda" if wish.memory is None else device.type
-    choices, shape = choices_for(wish, device), shape_of(request, inputs)
+    choices, shape = choices_for(wish, device), shape_of(request, inputs, multiple)
     found = Cost(0, budget, fits=True)
     for each in (*smaller_shapes(shape), shape):
         with warnings.catch_warnings(action="ignore"):  # making the video gives them

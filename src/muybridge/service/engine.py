@@ -16,12 +16,12 @@ from muybridge.runtime.peak import peak_memory, start_measuring
 from muybridge.runtime.placement import describe
 from muybridge.service.asked import (
     check_idle_segments,
-    check_scheduler,
     open_inputs,
     pick_device,
     warn_of_idle_embeddings,
     wish_of,
 )
+from muybridge.service.checking import check_scheduler
 from muybridge.service.costing import Cost, cost_of
 from muybridge.service.describing import describe_model
 from muybridge.service.long_generation import Redo, Written, check_redo, continue_to_file, is_long
@@ -214,7 +214,7 @@ class Engine:
         if preview_map is not None:
             reporter.show(Previewer(preview_map, request.shape.fps or pipeline.frames_per_second))
         try:
-            if is_long(request, pipeline):
+            if is_long(request, pipeline.can.is_continued, pipeline.frames_at_once):
                 return continue_to_file(
                     pipeline,
                     request,

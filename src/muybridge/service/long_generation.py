@@ -77,15 +77,15 @@ class Listener:
         """It is made, and is stored and written now."""
 
 
-def is_long(request: GenerateRequest, pipeline: VideoPipeline) -> bool:
-    """Whether a request is carried out in segments: it asks for more frames than are made at once.
+def is_long(request: GenerateRequest, is_continued: bool, frames_at_once: int) -> bool:
+    """Whether a request is carried out in segments: it asks for more frames than its model makes at once.
 
     Where it says nothing of segments, models that are continued are; others make all frames at once, or in windows.
     """
     asked = request.segments
-    if asked is None and (not pipeline.can.is_continued or request.sampling.windows is not None):
+    if asked is None and (not is_continued or request.sampling.windows is not None):
         return False
-    at_once = pipeline.frames_at_once if asked is None or asked.frames is None else asked.frames
+    at_once = frames_at_once if asked is None or asked.frames is None else asked.frames
     return request.shape.num_frames is not None and request.shape.num_frames > at_once
 
 
@@ -164,7 +164,7 @@ def check_redo(
     Raises:
         ConfigError: the video is made at once.
     """
-    if (redo or is_following_redone) and not is_long(request, pipeline):
+    if (redo or is_following_redone) and not is_long(request, pipeline.can.is_continued, pipeline.frames_at_once):
         raise ConfigError("This video is made at once and has no segments to make anew. Give another seed instead.")
 
 

@@ -197,8 +197,15 @@ def test_a_full_queue(make_service):
     assert int(answer.headers["retry-after"]) > 0
 
 
+class Planner:
+    """Knows nothing until it is asked."""
+
+    def known(self, document) -> dict[str, bool] | None:
+        return None
+
+
 def test_what_costs_too_much_is_refused(service):
-    class Small:
+    class Small(Planner):
         def cost(self, document):
             return {"fits": False, "least": "Ask for 16 frames of 256x256."}
 
@@ -211,7 +218,7 @@ def test_what_costs_too_much_is_refused(service):
 def test_a_planner_that_takes_long_holds_nobody_up(service):
     release = threading.Event()
 
-    class Slow:
+    class Slow(Planner):
         def cost(self, document):
             release.wait(5)
 
@@ -222,10 +229,30 @@ def test_a_planner_that_takes_long_holds_nobody_up(service):
     costs.close()
 
 
+def test_what_is_known_is_told_while_the_planner_is_at_something_else():
+    release = threading.Event()
+
+    class Busy(Planner):
+        def known(self, document):
+            return {"fits": True} if document["prompt"] == "small" else None
+
+        def cost(self, document):
+            release.wait(20)
+
+    costs = Costs(Busy(), 0.05)
+    assert costs.of({"prompt": "giant"}) is None
+    began = time.monotonic()
+    assert costs.of({"prompt": "another"}) is None  # a worker will tell
+    assert costs.of({"prompt": "small"}) == {"fits": True}
+    assert time.monotonic() - began < 2
+    release.set()
+    costs.close()
+
+
 def test_a_planner_that_only_just_starts_is_not_waited_for():
     release = threading.Event()
 
-    class Starting:
+    class Starting(Planner):
         def cost(self, document):
             release.wait(5)
             return {"fits": True}

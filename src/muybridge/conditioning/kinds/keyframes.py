@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from muybridge.conditioning.by_frame import INFLUENCE, PicturesByFrame
 from muybridge.errors import ConfigError
-from muybridge.request.condition import Call, Condition, register_condition
+from muybridge.request.condition import Call, Condition, Fitted, register_condition
 from muybridge.request.inputs import Inputs
-from muybridge.types import SettingsView
+from muybridge.types import SettingsView, VideoShape
 
 if TYPE_CHECKING:
     from muybridge.conditioning.prepared import Parts, Prepared, Task
+    from muybridge.request.capabilities import Capabilities
 
 
 @register_condition("keyframes")
@@ -43,6 +44,15 @@ class Keyframes(PicturesByFrame):
             return None
         first = self.opened(inputs)[min(self.pictures, key=lambda frame: (frame < 0, frame))]
         return first.height, first.width
+
+    def check_shape(self, shape: VideoShape, can: Capabilities, inputs: Inputs, fitted: Fitted = None) -> None:
+        """As of pictures by frame; where the model takes them in its channels they are stretched, as in training."""
+        if "picture channels" not in can.takes:
+            super().check_shape(shape, can, inputs, fitted)
+            return
+        from muybridge.conditioning.sparse import placed_frames
+
+        placed_frames(self.pictures, shape.num_frames)
 
     def check(self, call: Call) -> None:
         """A model takes them in its channels or through a SparseCtrl; not beside a source video in its channels."""
