@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from muybridge.api import easyanimate, events, health, models, session, settings_files, uploads, videos
 from muybridge.api.access import Access
 from muybridge.api.costs import Costs, Planner
+from muybridge.api.decoding import Decoder, DecoderHere
 from muybridge.api.errors import handle_errors
 from muybridge.api.feed import Feed
 from muybridge.api.guard import Guard
@@ -34,6 +35,7 @@ def create_app(
     catalog: Catalog,
     planner: Planner | None = None,
     page: Path | None = None,
+    decoder: Decoder | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -44,8 +46,9 @@ def create_app(
         catalog: of models.
         planner: says what a request costs, so that one that cannot fit is refused.
         page: folder of the page that is served at `/`.
+        decoder: reads files of others; by default in this process.
     """
-    feed, costs = Feed(store), Costs(planner)
+    feed, costs, reader = Feed(store), Costs(planner), decoder or DecoderHere()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -54,13 +57,14 @@ def create_app(
         yield
         feed.close()
         costs.close()
+        reader.close()
 
     # No pages of documentation: theirs load from other hosts.
     app = FastAPI(
         title="Muybridge", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, lifespan=lifespan
     )
     answered: Counter[tuple[str, int]] = Counter()
-    app.state.service = Service(settings, store, files, catalog, costs, Access(settings.tokens), feed)
+    app.state.service = Service(settings, store, files, catalog, costs, Access(settings.tokens), feed, decoder=reader)
     app.state.collector = StoreCollector(store, answered)
     app.add_middleware(Guard, hosts=settings.hosts, limits=settings.limits, answered=answered)
     handle_errors(app)

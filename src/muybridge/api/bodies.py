@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from muybridge.api.documents import UPLOAD, Usual
 from muybridge.api.errors import ApiError
 from muybridge.api.fields import parse_json, tree
-from muybridge.api.media import examine
 from muybridge.api.service import Service
 from muybridge.jobs.files import About, Upload
 from muybridge.request.model_choice import DEFAULT_MODEL
@@ -130,7 +129,7 @@ def keep_upload(service: Service, owner: str, source: IO[bytes], name: str) -> U
     with tempfile.TemporaryDirectory(prefix="muybridge-") as folder:
         path = Path(folder, "upload")  # the client's own name for it is never used
         copy(source, path)
-        media = examine(path, name, service.settings.limits)
+        media = service.decoder.examine(path, name, service.settings.limits)
         about = About(media.kind, media.suffix, owner, media.width, media.height, media.num_frames)
         with path.open("rb") as file:
             return service.files.put_upload(file, about, time.time())
@@ -153,7 +152,9 @@ async def fields_of(request: Request, kept: Kept) -> SettingsDict:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in _FORMS:
         async with _form(request, kept.service) as form:
-            return await run_in_threadpool(_of_form, form, kept)
+            if any(isinstance(value, UploadFile) for _, value in form.multi_items()):
+                return await to_thread.run_sync(_of_form, form, kept, limiter=kept.service.decoding)
+            return _of_form(form, kept)
     if kind == "application/json":
         found = parse_json(await request.body(), "the body")
         if not isinstance(found, dict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO
 
 from starlette.requests import Request
@@ -13,7 +12,6 @@ from starlette.responses import Response, StreamingResponse
 
 from muybridge.api.errors import ApiError
 from muybridge.jobs.record import Job
-from muybridge.video import Video, read_video
 
 TYPES = {
     "video": ("video/mp4", "mp4"),
@@ -28,14 +26,8 @@ _CHUNK = 1 << 18
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-def _animation(source: Path, target: Path) -> None:
-    video = read_video(source)
-    rate = min(video.fps, 50.0)  # browsers slow down what is faster
-    Video(video.frames, rate, video.request).save(target)
-
-
-MADE: dict[str, Callable[[Path, Path], None]] = {"gif": _animation, "webp": _animation}
-"""What is made of the file of a video when it is first asked for, from its path at another."""
+MADE = ("gif", "webp")
+"""Variants that are made of the file of a video when they are first asked for."""
 MOST_PIXELS = 60_000_000
 """Of all frames of a video that something is made of, as they are in memory at once."""
 

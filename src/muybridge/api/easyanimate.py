@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
-from pathlib import PurePosixPath
+import tempfile
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -20,7 +20,6 @@ from muybridge.errors import ConfigError, MuybridgeError
 from muybridge.files.validation import describe_validation
 from muybridge.jobs.record import Job
 from muybridge.types import SettingsDict
-from muybridge.video.reading import read_frames
 
 router = APIRouter(prefix="/easyanimate", tags=["easyanimate"])
 
@@ -203,9 +202,7 @@ def _encoded(service: Service, job: Job, is_picture: bool) -> str:
     if not is_picture:
         with service.files.open_result(key) as file:
             return base64.b64encode(file.read()).decode("ascii")
-    from PIL import Image
-
-    frames = next(read_frames(service.files.local_result(key), piece_frames=1))
-    buffer = io.BytesIO()
-    Image.fromarray(frames[0]).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    with tempfile.TemporaryDirectory(prefix="muybridge-") as folder:
+        frame = Path(folder, "frame.png")
+        service.decoder.first_frame(service.files.local_result(key), frame)
+        return base64.b64encode(frame.read_bytes()).decode("ascii")

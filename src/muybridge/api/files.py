@@ -86,5 +86,5 @@ def _made(service: Service, job: Job, variant: str) -> str:
     above = source.parent if service.files.is_local else None
     with tempfile.TemporaryDirectory(prefix=".making-", dir=above) as folder:
         path = Path(folder, f"{variant}.{TYPES[variant][1]}")
-        MADE[variant](source, path)
+        service.decoder.animate(source, path)
         return service.files.put_result(job, variant, path)

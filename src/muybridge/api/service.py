@@ -6,10 +6,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from muybridge.api.access import Access
 from muybridge.api.costs import Costs
+from muybridge.api.decoding import Decoder, DecoderHere
 from muybridge.api.feed import Feed
 from muybridge.api.settings import ApiSettings
 
@@ -32,6 +34,8 @@ class Service:
         access: knows callers.
         feed: tells of changes of jobs.
         making: held while a file is made of another, which takes memory.
+        decoder: reads files of others.
+        decoding: how many calls wait for it in threads, which others need too.
     """
 
     settings: ApiSettings
@@ -42,6 +46,8 @@ class Service:
     access: Access
     feed: Feed
     making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    decoder: Decoder = field(default_factory=DecoderHere)
+    decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
 
 
 def service_of(request: Request) -> Service:

@@ -6,19 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from muybridge.api.bodies import FILE_BODY, copy, single_file, uploads_in
 from muybridge.api.documents import public_request
 from muybridge.api.errors import ApiError
-from muybridge.api.media import known_kind
 from muybridge.api.service import Owner, Service, Shared
 from muybridge.api.shown import FAILS
-from muybridge.errors import MuybridgeError
 from muybridge.types import SettingsDict
-from muybridge.video.reading import read_request
 
 router = APIRouter(prefix="/v1/settings", tags=["settings"], responses=FAILS)
 
@@ -35,20 +32,14 @@ class Settings(BaseModel):
 async def settings_of(request: Request, service: Shared, owner: Owner) -> Settings:
     """The settings in an mp4, webp, gif or png that this program made."""
     async with single_file(request, service) as file:
-        return await run_in_threadpool(_read, file.file, service, owner)
+        return await to_thread.run_sync(_read, file.file, service, owner, limiter=service.decoding)
 
 
 def _read(source: Any, service: Service, owner: str) -> Settings:
     with tempfile.TemporaryDirectory(prefix="muybridge-") as folder:
         path = Path(folder, "file")
         copy(source, path)
-        if known_kind(path) is None:
-            raise ApiError(400, "file: is no mp4, webp, gif or png.", "input_unreadable", "file")
-        try:
-            found = read_request(path)
-        except MuybridgeError as error:
-            said = str(error).replace(str(path), "file")
-            raise ApiError(400, said, "input_unreadable", "file") from error
+        found = service.decoder.settings_in(path)
     if found is None:
         raise ApiError(400, "file: carries no settings; it was made elsewhere, or without them.", param="file")
     document = public_request(found)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import warnings
+import tempfile
+from pathlib import Path as FilePath
 from typing import IO, Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from muybridge.api.bodies import FILE_BODY, keep_upload, single_file
 from muybridge.api.errors import not_found
 from muybridge.api.service import Owner, Service, Shared
 from muybridge.api.shown import FAILS, UploadObject
 from muybridge.jobs.files import Upload
-from muybridge.video.reading import read_frames
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=FAILS)
 
@@ -28,7 +27,7 @@ _PICTURES: dict[int | str, dict[str, Any]] = {
 async def upload(request: Request, service: Shared, owner: Owner) -> UploadObject:
     """Keep a picture or a video; its `id` stands for it in requests."""
     async with single_file(request, service) as file:
-        return _shown(await run_in_threadpool(_kept, service, owner, file.file))
+        return _shown(await to_thread.run_sync(_kept, service, owner, file.file, limiter=service.decoding))
 
 
 def _shown(found: Upload) -> UploadObject:
@@ -66,11 +65,7 @@ def picture(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_le
     headers = {"cache-control": "private, max-age=86400, immutable"}
     if found.kind == "picture" and found.suffix in _TYPES:
         return Response(path.read_bytes(), media_type=_TYPES[found.suffix], headers=headers)
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        frames = next(read_frames(path, piece_frames=1))
-    buffer = io.BytesIO()
-    Image.fromarray(frames[0]).save(buffer, "PNG", compress_level=1)
-    return Response(buffer.getvalue(), media_type="image/png", headers=headers)
+    with tempfile.TemporaryDirectory(prefix="muybridge-") as folder:
+        frame = FilePath(folder, "frame.png")
+        service.decoder.first_frame(path, frame)
+        return Response(frame.read_bytes(), media_type="image/png", headers=headers)

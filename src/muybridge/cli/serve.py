@@ -150,13 +150,14 @@ def _listening(host: str, port: int) -> socket.socket:
 
 def _run(api: ApiSettings, settings: ServiceSettings, opened: socket.socket, devices: list[str]) -> None:
     from muybridge.api.app import create_app
+    from muybridge.api.decoding import DecodingProcess
     from muybridge.api.server import Server, address_of
     from muybridge.jobs.planner import Planner
     from muybridge.ui import page_folder
 
     store, files, catalog = settings.open_store(), settings.open_files(), settings.open_catalog()
     planner = Planner(settings, devices[0]) if devices else None
-    app = create_app(api, store, files, catalog, planner, page_folder())
+    app = create_app(api, store, files, catalog, planner, page_folder(), DecodingProcess())
     try:
         Server(app, lambda: output.print(f"Muybridge is at {address_of(opened)}  (Ctrl+C ends it)")).run([opened])
     finally:

@@ -232,7 +232,7 @@ def check_long(request: Request, at_once: int, piece_frames: int) -> None:
     )
 
 
-def _ends(request: Request) -> tuple[Condition | None, Any, Any]:
+def _ends(request: Request) -> tuple[Condition | None, object, object]:
     """The condition that pins pictures, and those for the first and the last frame."""
     keyframes = next((each for each in request.conditions if each.kind == "keyframes"), None)
     pictures = dict(getattr(keyframes, "pictures", {}))

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 
 from muybridge.api.content import MADE, ranged
+from muybridge.api.decoding import DecoderHere
 from muybridge.api.errors import handle_errors
 from muybridge.video import Video, read_video
 from muybridge.video.reading import read_request
@@ -77,10 +78,10 @@ def made(tmp_path_factory):
     return Video(frames, 8.0, {"prompt": "a"}).save(path)
 
 
-@pytest.mark.parametrize("variant", ["gif", "webp"])
+@pytest.mark.parametrize("variant", MADE)
 def test_animations_keep_frames_rate_and_request(made, tmp_path, variant):
     path = tmp_path / f"a.{variant}"
-    MADE[variant](made, path)
+    DecoderHere().animate(made, path)
     video = read_video(path)
     assert video.frames.shape == (6, 32, 48, 3)
     assert video.fps == pytest.approx(8.0, rel=0.05)

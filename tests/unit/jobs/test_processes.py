@@ -15,8 +15,7 @@ import pytest
 from tests.unit.jobs.engines import wait_for
 
 from muybridge.errors import ConfigError, StoreError
-from muybridge.jobs import planner as planner_module
-from muybridge.jobs import planner_process, ray_workers, worker_process
+from muybridge.jobs import line_process, planner_process, ray_workers, worker_process
 from muybridge.jobs import supervisor as supervisor_module
 from muybridge.jobs.cleaning import Cleaner
 from muybridge.jobs.planner import Planner
@@ -162,7 +161,7 @@ class Answering(subprocess.Popen[str]):
 
 def answering(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(Answering, "code", code)
-    monkeypatch.setattr(planner_module.subprocess, "Popen", Answering)
+    monkeypatch.setattr(line_process.subprocess, "Popen", Answering)
 
 
 def test_a_planner_that_dies_is_not_waited_for(settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +178,7 @@ def test_a_planner_is_closed_while_it_is_asked(settings: ServiceSettings, monkey
     planner = Planner(settings, "cpu")
     asking = threading.Thread(target=planner.cost, args=(REQUEST,), daemon=True)
     asking.start()
-    wait_for(lambda: planner._process is not None)
+    wait_for(lambda: planner._asked.process is not None)
     began = time.monotonic()
     planner.close()
     asking.join(10)
@@ -219,12 +218,12 @@ def test_costs_are_told_by_a_process(settings: ServiceSettings) -> None:
         assert cost["fits"]
         assert cost["peak_bytes"] > 0
         assert planner.cost({**REQUEST, "prompt": "another"}) is cost
-        process = planner._process
+        process = planner._asked.process
         assert process is not None
         process.send_signal(signal.SIGINT)  # as Ctrl+C does to all of a terminal
-        with pytest.raises(ConfigError, match="multiples of 4"):
+        with pytest.raises(ConfigError, match="multiple of 4"):
             planner.cost({**REQUEST, "shape": {"width": 33, "height": 33}})
-        assert planner._process is process
+        assert planner._asked.process is process
     finally:
         planner.close()
 
