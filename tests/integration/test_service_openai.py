@@ -170,6 +170,33 @@ def test_the_stream_of_all_begins_with_how_it_is(running: Running) -> None:
         assert "job" in kinds
 
 
+def test_who_comes_back_to_the_stream_hears_what_was_removed(running: Running) -> None:
+    with httpx2.Client(base_url=running.url, timeout=60) as http:
+
+        def begin(path: str, **headers: str) -> list[tuple[str, str, dict]]:
+            """The events up to the first that says how everything is."""
+            found, told = [], {}
+            with http.stream("GET", path, headers=headers) as stream:
+                for line in stream.iter_lines():
+                    name, _, value = line.partition(": ")
+                    told[name] = value
+                    if not line and "event" in told:
+                        found.append((told["event"], told["id"], json.loads(told["data"])))
+                        if told["event"] == "snapshot":
+                            return found
+                        told = {}
+            return found
+
+        video = http.post("/v1/videos", json={"prompt": "a", **SMALL}).json()["id"]
+        ((_, revision, _),) = begin("/v1/events")
+        http.delete(f"/v1/videos/{video}")
+        for path, headers in (("/v1/events", {"Last-Event-ID": revision}), (f"/v1/events?after={revision}", {})):
+            first, last = begin(path, **headers)
+            assert (first[0], first[2]) == ("removed", {"id": video})
+            assert video not in {each["id"] for each in last[2]["videos"]}
+        assert [each[0] for each in begin("/v1/events?after=nonsense")] == ["snapshot"]
+
+
 def test_the_command_line_and_the_service_make_the_same_frames(running: Running, tmp_path: Path) -> None:
     with httpx2.Client(base_url=running.url, timeout=120) as http:
         answer = http.post("/v1/videos/sync", data={"prompt": "a red circle moving left", **SMALL})

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from muybridge.api.costs import Costs
 from muybridge.jobs.record import Limits, New
@@ -73,6 +74,8 @@ def test_uploads(service, picture):
     client = service.client
     found = client.post("/v1/uploads", files={"file": ("../../etc/passwd", picture, "text/html")}).json()
     assert (found["kind"], found["width"], found["height"], found["num_frames"]) == ("picture", 32, 32, 1)
+    assert client.get(f"/v1/uploads/{found['id']}/about").json() == found
+    assert client.get("/v1/uploads/upload_0/about").status_code == 404
     answer = client.get(f"/v1/uploads/{found['id']}")
     assert (answer.content, answer.headers["content-type"]) == (picture, "image/png")
     video = client.post("/v1/videos", json={"prompt": "a", "keyframes": {"0": found["id"], "-1": found["id"]}})
@@ -195,6 +198,33 @@ def test_a_full_queue(make_service):
     answer = service.client.post("/v1/videos", json={"prompt": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_the_queue_has_its_own_order(service):
+    client = service.client
+    ids = [client.post("/v1/videos", json={"prompt": str(number)}).json()["id"] for number in range(5)]
+    service.finish()
+    client.post(f"/v1/videos/{ids[1]}/cancel")
+    client.patch(f"/v1/videos/{ids[4]}", json={"before": ids[2]})
+    queue = client.get("/v1/queue").json()
+    assert queue["waiting"] == 3
+    assert [(each["id"], each["queue_position"]) for each in queue["videos"]] == [(ids[4], 1), (ids[2], 2), (ids[3], 3)]
+    over = client.get("/v1/videos?status=over&order=asc").json()["data"]
+    assert [(each["id"], each["status"]) for each in over] == [(ids[0], "completed"), (ids[1], "failed")]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": "nothing"}, "model.model"),
+        ({"lora": {"nothing": 1.0}}, "model.loras"),
+        ({"request": {"prompt": "a", "model": {"vae": "nothing"}}}, "model.vae"),
+        ({"request": {"prompt": "a", "model": {"networks": {"keyframes": "nothing"}}}}, "model.networks"),
+    ],
+)
+def test_names_that_there_are_not_are_said_at_their_field(service, body, param):
+    answer = service.client.post("/v1/videos", json={"prompt": "a", **body} if "request" not in body else body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 class Planner:
