@@ -11,6 +11,7 @@ import yaml
 
 from muybridge.cli import main as cli
 from muybridge.pipelines import load_pipeline
+from muybridge.training.damaged_files import damaged_files
 from muybridge.training.newcomer import ClipsRun, write_run_file
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clips" / "make_clips.py"
@@ -65,6 +66,36 @@ def test_a_finished_run_is_not_of_other_clips(clips: Path, tmp_path: Path, capsy
     assert run(*asked) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "is finished, and was trained on other clips, captions or settings" in said
+
+
+def damage(path: Path) -> None:
+    """In the middle of the packets, which a look at the first frame does not see."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    middle = (start + len(content)) // 2
+    content[middle - 200 : middle + 200] = bytes(400)
+    path.write_bytes(content)
+
+
+def test_a_file_that_turns_out_damaged_is_said_and_listed(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "clips"
+    own.mkdir()
+    for path in sorted(clips.iterdir())[:8]:
+        shutil.copy(path, own)
+    damage(own / "jumping-01.mp4")
+    small = ("batch_size=4", "rank=2", "num_frames=2", "evaluation.every=null", "data.max_damaged=0.25")
+    settings = [part for each in small for part in ("--set", each)]
+    folder = tmp_path / "run"
+    assert run("--clips", own, "--steps", 2, "--prior", "off", "-o", folder, *settings) == 0
+
+    said = [record.getMessage() for record in caplog.records if "jumping-01.mp4" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("left out, another clip takes its place: ")
+    assert "4 clips to train on" in (folder / "lora" / "data.txt").read_text()
+    assert list(damaged_files(folder / "lora")) == [str(own / "jumping-01.mp4")]
+    assert "1 file turned out to be damaged and left out" in (folder / "report.html").read_text()
 
 
 def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

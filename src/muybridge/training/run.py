@@ -22,6 +22,7 @@ from muybridge.files.new_folder import replaced_folder
 from muybridge.training.checkpoints import Checkpoints, has_checkpoint
 from muybridge.training.clip_sets import ClipSets, content_of, report_on_data
 from muybridge.training.config import CHANGEABLE_SETTINGS, changed_settings, settled_precision, with_schedule
+from muybridge.training.damaged_files import DAMAGED_FILE
 from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.prior import folder_of_prior, prior_of
 from muybridge.training.run_file import TrainingRun, load_run
@@ -161,6 +162,7 @@ def train_stage(
     data = training_data(run.data, folder_of_prior(run.data, stage))
     if isinstance(data, ClipSets):
         data.on_file = _told_of_files(progress, LOOKING)
+        data.found_damaged.folder = output / stage.method
     work = stage.prepare(output, data)
     digest = data.digest() if isinstance(data, ClipSets) else work.data_digest
     origin = Origin(digest_of_models(stage.built_on(output)), digest)
@@ -336,5 +338,6 @@ def _record_settings(stage: Stage, output: Path, trained_on: str) -> None:
     if not has_checkpoint(folder):  # one that goes on says itself what it began with
         with new_file(folder / TRAINED_ON_FILE) as temporary:
             temporary.write_text(f"{trained_on}\n", encoding="utf-8")
+        (folder / DAMAGED_FILE).unlink(missing_ok=True)  # what was found in another beginning
     with new_file(folder / SETTINGS_FILE) as temporary:
         temporary.write_text(stage.model_dump_json(indent=2) + "\n")

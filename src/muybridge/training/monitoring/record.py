@@ -10,6 +10,7 @@ from pathlib import Path
 
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.training.damaged_files import damaged_files
 from muybridge.training.monitoring.curves import Curve
 from muybridge.types import SettingsDict
 
@@ -49,6 +50,7 @@ class StageRecord:
         sheets: of samples, in the order of their steps.
         data_report: the text of the report on its data; None where there is none.
         unread_lines: of the log, damaged ones.
+        damaged: files that could not be read while training, with the reason.
     """
 
     name: str
@@ -58,6 +60,7 @@ class StageRecord:
     sheets: tuple[Sheet, ...] = ()
     data_report: str | None = None
     unread_lines: int = 0
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -141,6 +144,7 @@ def read_stage(folder: Path) -> StageRecord:
         sheets=tuple(_sheets(folder / SHEETS_FOLDER)),
         data_report=_data_report(folder),
         unread_lines=unread,
+        damaged=damaged_files(folder),
     )
 
 
