@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class DatasetBatches:
 
     `input_ids [b, n]` and `attention_mask [b, n]` are padded to the tokenizer's full length; `frame_positions [f]`
     counts the frames of the clip, and `unknown [b, f]` is true everywhere. Numbers of frames and sizes differ from
-    batch to batch, as the buckets do.
+    batch to batch, as the buckets do. `files` names the files of the clips, for messages.
 
     Where some clips show what the model can do already, `loss_weights [b]` are those of the clips' losses, and
     `prior [b]` is true for these clips, if the model's own word is to be learned of them.
@@ -123,6 +123,7 @@ class DatasetBatches:
         """A batch of what stands in `slots`: `pixels [b, f, 3, h, w]`, and captions."""
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         count, num_frames = pixels.shape[:2]
+        files: Any = [slot.clip.record.name for slot in slots]
         return {
             "pixels": pixels,
             "input_ids": tokens.input_ids,
@@ -130,6 +131,7 @@ class DatasetBatches:
             "frame_positions": torch.arange(num_frames, dtype=torch.float32),
             "unknown": torch.ones(count, num_frames, dtype=torch.bool),
             **self._prior(slots),
+            "files": files,
         }
 
     def _prior(self, slots: Sequence[Slot]) -> Batch:

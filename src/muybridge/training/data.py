@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from muybridge.types import VideoShape
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 Batch = dict[str, "Tensor"]
-"""Tensors by name; a method says which it takes."""
+"""Tensors by name; a method says which it takes. `files`, where it is there, is a list of names for messages."""
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch with its tensors on a device, and what is no tensor as it was."""
+    values: dict[str, Any] = dict(batch)
+    return {name: value.to(device) if hasattr(value, "to") else value for name, value in values.items()}
 
 
 class BatchSource(Protocol):
