@@ -32,7 +32,8 @@ CHANGEABLE_SETTINGS = frozenset(
 """What an interrupted run may be continued with other values of."""
 SHARES = ("processes", "accumulate")
 """Settings that may change as long as their product, the batches of a step, stays."""
-_OF_SCHEDULE = ("warmup_steps", "decay_from")
+SCHEDULE_SHORT_FORMS = ("warmup_steps", "decay_from")
+"""Settings of a schedule that may stand beside it."""
 _HALF_WAY = 0.5
 _OPTIMIZER, _SCHEDULE = OptimizerSettings(), ScheduleSettings()
 
@@ -130,8 +131,8 @@ def with_schedule(values: Mapping[str, Any]) -> SettingsDict:
     Raises:
         ConfigError: one of them is given in both places.
     """
-    short = {name: values[name] for name in _OF_SCHEDULE if name in values}
-    rest = {name: value for name, value in values.items() if name not in _OF_SCHEDULE}
+    short = {name: values[name] for name in SCHEDULE_SHORT_FORMS if name in values}
+    rest = {name: value for name, value in values.items() if name not in SCHEDULE_SHORT_FORMS}
     for name in ("optimizer", "schedule"):
         if isinstance(rest.get(name), str):
             rest[name] = {"name": rest[name]}

@@ -128,6 +128,46 @@ def test_wrong_run_files_are_refused(tmp_path, values, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"sources": "clips", "fsp": 8}}, "data.fsp: there is no such setting; did you mean 'fps'? (given 8)"),
+        (
+            {"data": {"sources": "clips", "sizes": [64, 64], "crop": "center"}},
+            "data.crop: must be 'centre' or 'random' (given 'center'); data.sizes: there is no such setting; did you "
+            "mean 'size'? (given [64, 64])",
+        ),
+        (
+            {"data": [{"path": "clips", "wieght": 2}]},
+            "data.sources.0.wieght: there is no such setting; did you mean 'weight'? (given 2)",
+        ),
+        ({"data": {"sources": "clips", "prior": {"share": 2}}}, "data.prior.share: must be below 1 (given 2)"),
+        (
+            {"stages": [stage("vae", bacth_size=2)]},
+            "stages.0.vae.bacth_size: there is no such setting; did you mean 'batch_size'? (given 2)",
+        ),
+        (
+            {"stages": [stage("lora", warmup_step=2, optimizer={"weigth_decay": 0})]},
+            "stages.0.lora.optimizer.weigth_decay: there is no such setting; did you mean 'weight_decay'? (given 0); "
+            "stages.0.lora.warmup_step: there is no such setting; did you mean 'warmup_steps'? (given 2)",
+        ),
+        ({"default_step": 3}, "default_step: there is no such setting; did you mean 'default_steps'? (given 3)"),
+    ],
+)
+def test_unknown_settings_are_named_with_the_nearest_that_there_is(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = written(tmp_path, run_values(**changes))
+    with pytest.raises(ConfigError) as caught:
+        load_run(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_a_method_that_is_not_known_is_named_with_the_nearest_that_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stages\.0\.method: must be .*; did you mean 'lora'\? \(given 'lroa'"):
+        load_run(written(tmp_path, run_values(stages=[stage("lroa")])))
+
+
 @pytest.mark.parametrize("stages", [None, 3, [3], [stage(["vae"])]])
 def test_overrides_on_a_wrong_run_file_are_refused(tmp_path, stages):
     with pytest.raises(ConfigError):

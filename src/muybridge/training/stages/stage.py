@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 from pydantic import BeforeValidator, Field, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.config import EMADevice, Recomputation, Sharding, with_schedule
+from muybridge.training.config import SCHEDULE_SHORT_FORMS, EMADevice, Recomputation, Sharding, with_schedule
 from muybridge.training.optimizers import OptimizerSettings
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.settings import Settings
@@ -128,6 +128,8 @@ class Stage(Settings, ABC):
     """Methods of the stages it builds on."""
     parts: ClassVar[tuple[str, ...]]
     """Parts of the pipeline it hands out."""
+    short_forms: ClassVar[tuple[str, ...]] = SCHEDULE_SHORT_FORMS
+    """Settings that are read as part of a block."""
     knows_what_was: ClassVar[bool] = False
     """Whether its method can still say what the model said before."""
 
