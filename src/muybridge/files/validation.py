@@ -6,7 +6,7 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,28 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from muybridge.files.names import nearest_name
+
+
+class RepeatedKeyError(yaml.MarkedYAMLError):
+    """A name stands twice beside itself, of which YAML allows one; pyyaml would take the last."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses names that stand twice. It looks at what is written, before `<<` brings in what is written elsewhere."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                problem = f"line {line} gives {key.value!r} again, which line {seen[key.value]} gives already"
+                raise RepeatedKeyError(problem=problem, problem_mark=key.start_mark)
+            seen[key.value] = line
+        return node
+
 
 YAML_ERRORS = (yaml.YAMLError, OSError, ValueError, RecursionError)
 """What reading and parsing YAML raises; ValueError for dates and numbers that there are not, and for broken text."""
@@ -93,6 +115,11 @@ class _Finding:
         return None if template is None else template.format(**_plain(self.fault.get("ctx", {})))
 
 
+def read_yaml(text: str) -> Any:
+    """The value of a text in YAML in which no name stands twice; raises `YAML_ERRORS`."""
+    return yaml.load(text, _StrictLoader)  # it is a SafeLoader
+
+
 def describe_validation(error: ValidationError, schema: type[BaseModel]) -> str:
     """What is wrong with values given for a schema, in one line: where each fault is, and what may stand there.
 
@@ -126,6 +153,8 @@ def _meant(finding: _Finding, findings: Sequence[_Finding]) -> list[_Finding]:
 
 def yaml_problem(error: Exception) -> str:
     """Why a file or a text is no YAML, one of `YAML_ERRORS`."""
+    if isinstance(error, RepeatedKeyError):
+        return str(error.problem)
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1} breaks its rules"

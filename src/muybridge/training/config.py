@@ -142,9 +142,17 @@ def with_schedule(values: Mapping[str, Any]) -> SettingsDict:
     given = given.model_dump(exclude_unset=True) if isinstance(given, ScheduleSettings) else given
     if not isinstance(given, Mapping):
         return {**rest, **short}  # wrong anyway, and said by whoever reads it
-    if twice := [name for name in short if name in given]:
-        raise ConfigError(f"{twice[0]} is given twice, also in schedule; leave one of the two out.")
+    if twice := given_twice(values):
+        raise ConfigError(f"{twice} is given twice, also in schedule; leave one of the two out.")
     return {**rest, "schedule": {**given, **short}}
+
+
+def given_twice(values: Mapping[str, Any]) -> str | None:
+    """The first short form of a schedule that the schedule itself has too."""
+    given = values.get("schedule")
+    given = given.model_dump(exclude_unset=True) if isinstance(given, ScheduleSettings) else given
+    inside = given if isinstance(given, Mapping) else {}
+    return next((name for name in SCHEDULE_SHORT_FORMS if name in values and name in inside), None)
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str]) -> list[str]:

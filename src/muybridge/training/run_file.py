@@ -7,13 +7,12 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticKnownError
 
 from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError
-from muybridge.files.validation import YAML_ERRORS, ReadAs, describe_validation, yaml_problem
+from muybridge.files.validation import YAML_ERRORS, ReadAs, describe_validation, read_yaml, yaml_problem
 from muybridge.training.stages.registry import data_names, method_of, stage_classes
 from muybridge.training.stages.stage import LastStage, RunSettings, Stage
 from muybridge.types import SettingsDict
@@ -74,7 +73,7 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
     if not path.is_file():
         raise ConfigError(f"There is no run file {path}.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except YAML_ERRORS as error:
         raise ConfigError(f"{path} is not a YAML file: {yaml_problem(error)}.") from error
     if not isinstance(values, dict):
@@ -142,7 +141,7 @@ def _apply_override(values: SettingsDict, override: str) -> None:
     if not separator or not all((*path, last)):
         raise ConfigError(f"--set takes NAME=VALUE, as in motion.steps=10; given {override!r}.")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except YAML_ERRORS as error:
         raise ConfigError(f"--set {override!r}: {text!r} is not a value that YAML knows.") from error
     found = values.get("stages")
