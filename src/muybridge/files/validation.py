@@ -6,7 +6,7 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,23 +18,6 @@ from muybridge.files.names import nearest_name
 
 class RepeatedKeyError(yaml.MarkedYAMLError):
     """A name stands twice beside itself, of which YAML allows one; pyyaml would take the last."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses names that stand twice. It looks at what is written, before `<<` brings in what is written elsewhere."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                problem = f"line {line} gives {key.value!r} again, which line {seen[key.value]} gives already"
-                raise RepeatedKeyError(problem=problem, problem_mark=key.start_mark)
-            seen[key.value] = line
-        return node
 
 
 YAML_ERRORS = (yaml.YAMLError, OSError, ValueError, RecursionError)
@@ -115,9 +98,37 @@ class _Finding:
         return None if template is None else template.format(**_plain(self.fault.get("ctx", {})))
 
 
-def read_yaml(text: str) -> Any:
-    """The value of a text in YAML in which no name stands twice; raises `YAML_ERRORS`."""
-    return yaml.load(text, _StrictLoader)  # it is a SafeLoader
+def read_yaml(text: str) -> object:
+    """The value of a text in YAML in which no name stands twice beside itself; raises `YAML_ERRORS`."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_names(node, set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_names(node: yaml.Node, seen: set[int]) -> None:
+    """Of what is written, before `<<` brings in names from elsewhere; a part that is meant again is looked at once."""
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for name, _ in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                continue
+            line = name.start_mark.line + 1
+            if name.value in lines:
+                problem = f"line {line} gives {name.value!r} again, which line {lines[name.value]} gives already"
+                raise RepeatedKeyError(problem=problem, problem_mark=name.start_mark)
+            lines[name.value] = line
+    for inner in node.value:
+        for each in inner if isinstance(inner, tuple) else (inner,):
+            _check_names(each, seen)
 
 
 def describe_validation(error: ValidationError, schema: type[BaseModel]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from muybridge.types import VideoShape
 
@@ -18,8 +18,7 @@ Batch = dict[str, "Tensor"]
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """A batch with its tensors on a device, and what is no tensor as it was."""
-    values: dict[str, Any] = dict(batch)
-    return {name: value.to(device) if hasattr(value, "to") else value for name, value in values.items()}
+    return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
 
 
 class BatchSource(Protocol):
