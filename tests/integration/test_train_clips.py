@@ -10,9 +10,14 @@ import pytest
 import yaml
 
 from muybridge.cli import main as cli
+from muybridge.data.settings import DataSettings
+from muybridge.errors import ConfigError
 from muybridge.pipelines import load_pipeline
+from muybridge.training.checkpoints import STATE_FILE
 from muybridge.training.damaged_files import damaged_files
 from muybridge.training.newcomer import ClipsRun, write_run_file
+from muybridge.training.run import check_run
+from muybridge.training.run_file import load_run
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clips" / "make_clips.py"
 
@@ -118,6 +123,42 @@ def test_a_run_file_that_somebody_has_changed_is_kept(
     assert run("--clips", clips, "-o", tmp_path) == 2
     assert "is there and says something else" in " ".join(capsys.readouterr().err.split())
     assert "rank: 4" in path.read_text()
+
+
+def test_a_refused_try_leaves_nothing_in_the_way(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    for wrong in (("--base", "nosuchfolder"), ("--prior", "nosuchfile.txt")):
+        assert run("--clips", clips, *wrong, "-o", folder) == 2
+        assert wrong[1] in capsys.readouterr().err
+        assert not folder.exists()
+
+    first = write_run_file(ClipsRun(clips, steps=100), folder)[0].read_text()
+    path, _ = write_run_file(ClipsRun(clips, steps=200), folder)  # as nobody changed it and nothing was trained
+    assert "steps: 100" in first
+    assert "steps: 200" in path.read_text()
+    (folder / "lora").mkdir()
+    (folder / "lora" / STATE_FILE).touch()
+    assert write_run_file(ClipsRun(clips, steps=200), folder)[0] == path
+    with pytest.raises(ConfigError, match=r"is there and says something else. Go on with it: .*run\.yaml.* --output"):
+        write_run_file(ClipsRun(clips, steps=300), folder)
+
+
+def test_the_run_file_means_the_same_from_anywhere(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips.parent)
+    (clips.parent / "prompts.txt").write_text("a red circle\n")
+    asked = ClipsRun(Path(clips.name), prior="prompts.txt")
+    path, _ = write_run_file(asked, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    found = load_run(path)
+    check_run(found)
+    assert isinstance(found.data, DataSettings)
+    assert found.data.sources[0].path == str(clips)
+    assert found.data.prior is not None
+    assert found.data.prior.prompts == str(clips.parent / "prompts.txt")
 
 
 @pytest.mark.parametrize(

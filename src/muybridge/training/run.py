@@ -90,11 +90,7 @@ def run_training(
     run = load_run(run_file, overrides)
     run = run.model_copy(update={"stages": [_with_precision(stage, output / stage.method) for stage in run.stages]})
     try:
-        data = training_data(run.data)
-        for stage in run.stages:
-            stage.check(data)
-            folder_of_prior(run.data, stage)
-            _check_trainer(trainer_config(stage))
+        check_run(run)
     except ConfigError as error:
         raise ConfigError(f"{run_file}: {error}") from error
     for stage in run.stages:
@@ -116,6 +112,26 @@ def run_training(
             if until is not None and until < stage.steps:
                 return None
         return run.last.publish(run, output)
+
+
+def check_run(run: TrainingRun) -> None:
+    """Find what is wrong with clips, models and settings together, before anything is trained or written.
+
+    Raises:
+        ConfigError: clips or prompts that are not there, or settings that these, the networks or this machine refuse.
+        CheckpointError: a model that is not there.
+    """
+    data = training_data(run.data)
+    for stage in run.stages:
+        stage.check(data)
+        folder_of_prior(run.data, stage)
+        _check_trainer(trainer_config(stage))
+
+
+def has_begun(output: Path) -> bool:
+    """Whether any stage in the folder of a run has something to go on from."""
+    folders = [each for each in output.iterdir() if each.is_dir()] if output.is_dir() else []
+    return any(has_checkpoint(each) or exported_part(output, each.name).is_dir() for each in folders)
 
 
 def paused_at(run: TrainingRun, output: Path) -> tuple[str, int] | None:
