@@ -17,13 +17,13 @@ from muybridge.data.settings import PriorSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import new_file, output_error
 from muybridge.training.everyday import EVERYDAY_PROMPTS
+from muybridge.training.monitoring.record import RUN_FILE
 from muybridge.types import SettingsDict
 
 ClipMethod = Literal["lora", "motion", "motion-lora"]
 CLIP_METHODS: tuple[ClipMethod, ...] = get_args(ClipMethod)
 MODEL = "model"
 """As a prior: what the model can do."""
-RUN_FILE = "run.yaml"
 _SIGNATURE = "# Written by muybridge, digest {}.\n"
 _LOOKS = 2
 _SAMPLES = 2

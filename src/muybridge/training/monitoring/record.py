@@ -16,6 +16,8 @@ from muybridge.types import SettingsDict
 
 LOG_FILE = "log.jsonl"
 SETTINGS_FILE = "settings.json"
+RUN_FILE = "run.yaml"
+"""In the folder of a run on a folder of clips: what does the same."""
 DATA_REPORT_FILE = "data.txt"
 SHEETS_FOLDER = "sheets"
 REPORT_FILE = "report.html"
@@ -124,6 +126,14 @@ def read_run(folder: Path) -> list[StageRecord]:
             "that the run was told with --output."
         )
     return [read_stage(path.parent) for path in sorted(logs, key=lambda path: (path.stat().st_mtime, path))]
+
+
+def is_starting(folder: Path) -> bool:
+    """Whether a run was made ready in a folder, and neither it nor a folder in it has a log yet."""
+    if not folder.is_dir() or (folder / LOG_FILE).is_file() or any(folder.glob(f"*/{LOG_FILE}")):
+        return False
+    ready = (folder / RUN_FILE, folder / SETTINGS_FILE, *folder.glob(f"*/{SETTINGS_FILE}"))
+    return any(path.is_file() for path in ready)
 
 
 def read_stage(folder: Path) -> StageRecord:
