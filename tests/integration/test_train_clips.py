@@ -112,6 +112,31 @@ def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys:
     assert {path.name for path in tmp_path.iterdir()} == {"run.yaml", "data.txt", "data.json", "data.png"}
 
 
+def test_a_look_at_the_clips_is_of_all_stages(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    usual = {"steps": 3, "batch_size": 1}
+    stages = [
+        {"method": "domain-adapter", "rank": 2, **usual},
+        {"method": "motion-adapter", "domain_adapter": "domain-adapter", **usual},
+    ]
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump({"name": "two", "data": str(clips), "stages": stages}))
+    assert run(path, "--dry-run", "-o", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("stage domain-adapter\n\n")
+    assert "for 3 steps" in said
+    assert "motion-adapter is not looked at: it builds on domain-adapter, which is not trained yet" in said
+
+    first = tmp_path / "one.yaml"
+    first.write_text(yaml.safe_dump({"name": "one", "data": str(clips), "stages": stages[:1]}))
+    assert run(first, "-o", tmp_path / "out") == 0
+    assert run(path, "--dry-run", "-o", tmp_path / "out", "--set", "motion-adapter.num_frames=2") == 0
+    said = capsys.readouterr().out
+    assert "stage motion-adapter\n\n" in said
+    assert "64x64x16" in said
+    assert "is not looked at" not in said
+    assert (tmp_path / "out" / "motion-adapter" / "data.txt").is_file()
+
+
 def test_a_run_file_that_somebody_has_changed_is_kept(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
