@@ -160,6 +160,11 @@ class DataSettings(_Strict):
         """
         if self.size is not None and any(side % multiple for side in self.size):
             raise ConfigError(f"data.size must be multiples of {multiple} for this model; given {list(self.size)}.")
+        if self.area is not None and self.area < multiple**2:
+            raise ConfigError(
+                f"data.area must be at least {multiple**2} for this model, one multiple of {multiple} a side; given "
+                f"{self.area}."
+            )
         usual: dict[str, Any] = {
             "fps": fps,
             "num_frames": tuple(range(_STEP, shape.num_frames + 1, _STEP)) or (shape.num_frames,),

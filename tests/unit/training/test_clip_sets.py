@@ -98,6 +98,9 @@ def test_settings_that_say_nothing_are_the_models(clips: Path) -> None:
     wrong = DataSettings.model_validate({"sources": [{"path": str(clips)}], "size": [16, 16]})
     with pytest.raises(ConfigError, match="multiples of 64"):
         wrong.for_model(VideoShape(24, 64, 64), 8.0, 64)
+    small = DataSettings.model_validate({"sources": [{"path": str(clips)}], "area": 1024})
+    with pytest.raises(ConfigError, match=r"data\.area must be at least 4096 for this model.*given 1024"):
+        small.for_model(VideoShape(24, 64, 64), 8.0, 64)
 
 
 @pytest.mark.parametrize("form", ["path", "list", "sources", "mapping"])
