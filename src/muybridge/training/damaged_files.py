@@ -35,7 +35,8 @@ class DamagedFiles:
             if found.where in self._known:
                 return
             self._known.add(found.where)
-            logger.warning("left out, another clip takes its place: %s", found)
+            said = found.reason if found.where in found.reason else found
+            logger.warning("left out, another clip takes its place: %s", said)
             if self.folder is not None:
                 _add_line(self.folder / DAMAGED_FILE, found)
 
