@@ -10,8 +10,14 @@ import pytest
 import yaml
 
 from muybridge.cli import main as cli
+from muybridge.data.settings import DataSettings
+from muybridge.errors import ConfigError
 from muybridge.pipelines import load_pipeline
+from muybridge.training.checkpoints import STATE_FILE
+from muybridge.training.damaged_files import damaged_files
 from muybridge.training.newcomer import ClipsRun, write_run_file
+from muybridge.training.run import check_run
+from muybridge.training.run_file import load_run
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clips" / "make_clips.py"
 
@@ -67,6 +73,36 @@ def test_a_finished_run_is_not_of_other_clips(clips: Path, tmp_path: Path, capsy
     assert "is finished, and was trained on other clips, captions or settings" in said
 
 
+def damage(path: Path) -> None:
+    """In the middle of the packets, which a look at the first frame does not see."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    middle = (start + len(content)) // 2
+    content[middle - 200 : middle + 200] = bytes(400)
+    path.write_bytes(content)
+
+
+def test_a_file_that_turns_out_damaged_is_said_and_listed(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "clips"
+    own.mkdir()
+    for path in sorted(clips.iterdir())[:8]:
+        shutil.copy(path, own)
+    damage(own / "jumping-01.mp4")
+    small = ("batch_size=4", "rank=2", "num_frames=2", "evaluation.every=null", "data.max_damaged=0.25")
+    settings = [part for each in small for part in ("--set", each)]
+    folder = tmp_path / "run"
+    assert run("--clips", own, "--steps", 2, "--prior", "off", "-o", folder, *settings) == 0
+
+    said = [record.getMessage() for record in caplog.records if "jumping-01.mp4" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("left out, another clip takes its place: ")
+    assert "4 clips to train on" in (folder / "lora" / "data.txt").read_text()
+    assert list(damaged_files(folder / "lora")) == [str(own / "jumping-01.mp4")]
+    assert "1 file turned out to be damaged and left out" in (folder / "report.html").read_text()
+
+
 def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ("--set", "batch_size=1", "--set", "num_frames=2", "--set", "rank=2")
     assert run("--clips", clips, "--dry-run", "-o", tmp_path, "--prior", "off", *small) == 0
@@ -74,6 +110,31 @@ def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys:
     assert "14 clips to train on" in said
     assert "s a step here" in said
     assert {path.name for path in tmp_path.iterdir()} == {"run.yaml", "data.txt", "data.json", "data.png"}
+
+
+def test_a_look_at_the_clips_is_of_all_stages(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    usual = {"steps": 3, "batch_size": 1}
+    stages = [
+        {"method": "domain-adapter", "rank": 2, **usual},
+        {"method": "motion-adapter", "domain_adapter": "domain-adapter", **usual},
+    ]
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump({"name": "two", "data": str(clips), "stages": stages}))
+    assert run(path, "--dry-run", "-o", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("stage domain-adapter\n\n")
+    assert "for 3 steps" in said
+    assert "motion-adapter is not looked at: it builds on domain-adapter, which is not trained yet" in said
+
+    first = tmp_path / "one.yaml"
+    first.write_text(yaml.safe_dump({"name": "one", "data": str(clips), "stages": stages[:1]}))
+    assert run(first, "-o", tmp_path / "out") == 0
+    assert run(path, "--dry-run", "-o", tmp_path / "out", "--set", "motion-adapter.num_frames=2") == 0
+    said = capsys.readouterr().out
+    assert "stage motion-adapter\n\n" in said
+    assert "64x64x16" in said
+    assert "is not looked at" not in said
+    assert (tmp_path / "out" / "motion-adapter" / "data.txt").is_file()
 
 
 def test_a_run_file_that_somebody_has_changed_is_kept(
@@ -87,6 +148,42 @@ def test_a_run_file_that_somebody_has_changed_is_kept(
     assert run("--clips", clips, "-o", tmp_path) == 2
     assert "is there and says something else" in " ".join(capsys.readouterr().err.split())
     assert "rank: 4" in path.read_text()
+
+
+def test_a_refused_try_leaves_nothing_in_the_way(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    for wrong in (("--base", "nosuchfolder"), ("--prior", "nosuchfile.txt")):
+        assert run("--clips", clips, *wrong, "-o", folder) == 2
+        assert wrong[1] in capsys.readouterr().err
+        assert not folder.exists()
+
+    first = write_run_file(ClipsRun(clips, steps=100), folder)[0].read_text()
+    path, _ = write_run_file(ClipsRun(clips, steps=200), folder)  # as nobody changed it and nothing was trained
+    assert "steps: 100" in first
+    assert "steps: 200" in path.read_text()
+    (folder / "lora").mkdir()
+    (folder / "lora" / STATE_FILE).touch()
+    assert write_run_file(ClipsRun(clips, steps=200), folder)[0] == path
+    with pytest.raises(ConfigError, match=r"is there and says something else. Go on with it: .*run\.yaml.* --output"):
+        write_run_file(ClipsRun(clips, steps=300), folder)
+
+
+def test_the_run_file_means_the_same_from_anywhere(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips.parent)
+    (clips.parent / "prompts.txt").write_text("a red circle\n")
+    asked = ClipsRun(Path(clips.name), prior="prompts.txt")
+    path, _ = write_run_file(asked, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    found = load_run(path)
+    check_run(found)
+    assert isinstance(found.data, DataSettings)
+    assert found.data.sources[0].path == str(clips)
+    assert found.data.prior is not None
+    assert found.data.prior.prompts == str(clips.parent / "prompts.txt")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rich.text import Text
 from muybridge.errors import ConfigError
 from muybridge.training.monitoring.comparison import StageComparison
 from muybridge.training.monitoring.curves import short
-from muybridge.training.monitoring.record import read_run
+from muybridge.training.monitoring.record import is_starting, read_run
 from muybridge.training.monitoring.terminal import screen
 
 _SECONDS = 2.0
@@ -23,16 +23,17 @@ _SECONDS = 2.0
 def watch(folder: Path, console: Console) -> None:
     """Show the newest stage of a run, again and again until Ctrl-C; once where `console` is no terminal.
 
+    A run that is starting is waited for.
+
     Raises:
         ConfigError: there is no run.
     """
+    first = _screen(folder, console.width, console.height if console.is_terminal else None)
     if not console.is_terminal:
-        console.print(_screen(folder, console.width))
+        console.print(first)
         return
     try:
-        with Live(
-            _screen(folder, console.width, console.height), console=console, auto_refresh=False, screen=True
-        ) as live:
+        with Live(first, console=console, auto_refresh=False, screen=True) as live:
             while True:
                 time.sleep(_SECONDS)
                 live.update(_seen(folder, console), refresh=True)
@@ -41,6 +42,8 @@ def watch(folder: Path, console: Console) -> None:
 
 
 def _screen(folder: Path, width: int, height: int | None = None) -> RenderableType:
+    if is_starting(folder):
+        return Text(f"The run in {folder} is starting, or was only made ready: nothing is logged yet.")
     return Text("\n".join(screen(read_run(folder)[-1], width, height)))
 
 

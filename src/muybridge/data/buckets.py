@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -74,7 +74,7 @@ class BucketPlan:
     Attributes:
         buckets: of each number of frames, height and width; each has at least one clip.
         refusals: records that fit none.
-        notes: buckets that were merged, and those that stay small, in words.
+        notes: numbers of frames that no clip lasts for, buckets that were merged, and those that stay small, in words.
     """
 
     buckets: dict[VideoShape, tuple[Clip, ...]]
@@ -125,7 +125,7 @@ def plan_buckets(sets: Sequence[Iterable[Record]], settings: BucketSettings) -> 
     for clip in placed:
         if isinstance(clip, Clip):
             buckets.setdefault(clip.shape, []).append(clip)
-    notes = _merge(buckets, settings)
+    notes = [*_never_filled(buckets, settings), *_merge(buckets, settings)]
     ordered = {shape: tuple(buckets[shape]) for shape in sorted(buckets, key=_order)}
     return BucketPlan(ordered, tuple(clip for clip in placed if isinstance(clip, Refusal)), tuple(notes))
 
@@ -163,8 +163,31 @@ def _timing(record: Record, settings: BucketSettings) -> tuple[int, float] | Ref
     if settings.short == "slow" and (record.frames or 0) >= least:
         return least, duration / least
     has = f"{duration:.4g} s, {record.frames} frames" if settings.short == "slow" else f"{duration:.4g} s"
-    needed = f"{least} frames at {settings.fps:g} a second take {(least - 1) * spacing_s + _EDGE_S:.4g} s"
+    needed = f"{least} frames at {settings.fps:g} a second take {_lasts(least, settings):.4g} s"
     return Refusal(record.name, f"it lasts {has}; {needed}", "too-short")
+
+
+def _never_filled(buckets: Mapping[VideoShape, Sequence[Clip]], settings: BucketSettings) -> list[str]:
+    """What is asked for and no clip lasts for; where there are no videos, or too short ones, that is said of these."""
+    videos = [clip.record for clips in buckets.values() for clip in clips if clip.record.kind == "video"]
+    longest = max((video.duration_s or 0.0 for video in videos), default=None)
+    if longest is None:
+        return []
+    there = {shape.num_frames for shape in buckets}
+    needed = {count: _lasts(count, settings) for count in sorted(set(settings.num_frames) - there)}
+    if not (lacking := [count for count, seconds in needed.items() if seconds > longest]):
+        return []
+    *others, last = map(str, lacking)
+    counts, more = (f"{', '.join(others)} and {last}", " and more") if others else (last, "")
+    return [
+        f"no clip is trained with {counts} frames: at {settings.fps:g} a second they need "
+        f"{needed[lacking[0]]:.4g} s{more}, and the longest clip lasts {longest:.4g} s"
+    ]
+
+
+def _lasts(num_frames: int, settings: BucketSettings) -> float:
+    """Seconds that a clip must last for so many frames."""
+    return (num_frames - 1) / settings.fps + _EDGE_S
 
 
 def shown_size(size: Size) -> str:

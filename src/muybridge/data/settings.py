@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from muybridge.data.buckets import BucketSettings, Short, Size, size_table
 from muybridge.data.probe import ProbeSettings
@@ -88,12 +88,12 @@ class DataSettings(_Strict):
     num_frames: tuple[int, ...] = Field(default=(16,), min_length=1)
     """Numbers of frames; a video goes to the largest that it lasts for. By default multiples of 8 up to what the model
     makes."""
+    multiple: int = Field(default=16, ge=1)
+    """Of which sides are multiples; by default what the model asks for."""
     area: int | None = Field(default=None, ge=1)
     """Pixels of a frame: each clip goes to the nearest aspect ratio of this area. By default what the model makes."""
     size: tuple[int, int] | None = None
     """(height, width) instead, the same for all."""
-    multiple: int = Field(default=16, ge=1)
-    """Of which sides are multiples; by default what the model asks for."""
     short: Short = "drop"
     """What becomes of videos too short for the least number of frames: drop, slow, or image."""
     upscale: float = Field(default=1.2, ge=1)
@@ -120,18 +120,32 @@ class DataSettings(_Strict):
     def _prior_by_path(cls, value: object) -> object:
         return {"path": value} if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _check_sizes(self) -> DataSettings:
-        if any(count < 1 for count in self.num_frames):
+    @field_validator("num_frames")
+    @classmethod
+    def _check_num_frames(cls, counts: tuple[int, ...]) -> tuple[int, ...]:
+        if any(count < 1 for count in counts):
             raise ValueError("num_frames are from 1 on")
-        if self.size is not None:
-            if self.area is not None:
-                raise ValueError("give area or size, not both")
-            if any(side < 1 or side % self.multiple for side in self.size):
-                raise ValueError(f"sides of size must be positive multiples of {self.multiple}")
-        elif (self.area or self.multiple**2) < self.multiple**2:
-            raise ValueError(f"area must be at least {self.multiple**2}, one multiple a side")
-        return self
+        return counts
+
+    @field_validator("area")
+    @classmethod
+    def _check_area(cls, area: int | None, info: ValidationInfo) -> int | None:
+        multiple = info.data.get("multiple", 1)
+        if area is not None and area < multiple**2:
+            raise ValueError(f"area must be at least {multiple**2}, one multiple a side")
+        return area
+
+    @field_validator("size")
+    @classmethod
+    def _check_size(cls, size: Size | None, info: ValidationInfo) -> Size | None:
+        if size is None:
+            return None
+        if info.data.get("area") is not None:
+            raise ValueError("give area or size, not both")
+        multiple = info.data.get("multiple", 1)
+        if any(side < 1 or side % multiple for side in size):
+            raise ValueError(f"sides of size must be positive multiples of {multiple}")
+        return size
 
     def for_model(self, shape: VideoShape, fps: float, multiple: int) -> DataSettings:
         """These settings, with what a model is made for where they say nothing.
@@ -146,6 +160,11 @@ class DataSettings(_Strict):
         """
         if self.size is not None and any(side % multiple for side in self.size):
             raise ConfigError(f"data.size must be multiples of {multiple} for this model; given {list(self.size)}.")
+        if self.area is not None and self.area < multiple**2:
+            raise ConfigError(
+                f"data.area must be at least {multiple**2} for this model, one multiple of {multiple} a side; given "
+                f"{self.area}."
+            )
         usual: dict[str, Any] = {
             "fps": fps,
             "num_frames": tuple(range(_STEP, shape.num_frames + 1, _STEP)) or (shape.num_frames,),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+
+from muybridge.files.names import nearest_name
+
+
+class RepeatedKeyError(yaml.MarkedYAMLError):
+    """A name stands twice beside itself, of which YAML allows one; pyyaml would take the last."""
+
 
 YAML_ERRORS = (yaml.YAMLError, OSError, ValueError, RecursionError)
 """What reading and parsing YAML raises; ValueError for dates and numbers that there are not, and for broken text."""
@@ -41,6 +49,8 @@ _MUST_BE = {
     "union_tag_invalid": "{expected_tags}",
 }
 """What a value must be, by the name that pydantic has for its fault; in braces, what pydantic says with it."""
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
+_QUOTED = re.compile(r"'([^']+)'")
 _OTHERWISE = {
     "missing": "is missing; give it",
     "extra_forbidden": "there is no such setting",
@@ -53,6 +63,13 @@ _OTHERWISE = {
 
 
 @dataclass(frozen=True)
+class ReadAs:
+    """In the annotation of what a function of its own reads: the type that this function checks values against."""
+
+    schema: Callable[[], object]
+
+
+@dataclass(frozen=True)
 class _Finding:
     """A fault, where it is, and whether it is that of one of several types that the value might have had.
 
@@ -60,11 +77,13 @@ class _Finding:
         path: of the value.
         of_union: of the value that may have several types, or None.
         fault: as pydantic gives it.
+        known: names that may stand beside the last of the path.
     """
 
     path: tuple[int | str, ...]
     of_union: tuple[int | str, ...] | None
     fault: ErrorDetails
+    known: tuple[str, ...] = ()
 
     @property
     def nearness(self) -> int:
@@ -79,6 +98,39 @@ class _Finding:
         return None if template is None else template.format(**_plain(self.fault.get("ctx", {})))
 
 
+def read_yaml(text: str) -> object:
+    """The value of a text in YAML in which no name stands twice beside itself; raises `YAML_ERRORS`."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_names(node, set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_names(node: yaml.Node, seen: set[int]) -> None:
+    """Of what is written, before `<<` brings in names from elsewhere; a part that is meant again is looked at once."""
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for name, _ in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                continue
+            line = name.start_mark.line + 1
+            if name.value in lines:
+                problem = f"line {line} gives {name.value!r} again, which line {lines[name.value]} gives already"
+                raise RepeatedKeyError(problem=problem, problem_mark=name.start_mark)
+            lines[name.value] = line
+    for inner in node.value:
+        for each in inner if isinstance(inner, tuple) else (inner,):
+            _check_names(each, seen)
+
+
 def describe_validation(error: ValidationError, schema: type[BaseModel]) -> str:
     """What is wrong with values given for a schema, in one line: where each fault is, and what may stand there.
 
@@ -86,16 +138,19 @@ def describe_validation(error: ValidationError, schema: type[BaseModel]) -> str:
         error: as pydantic raised it.
         schema: that the values were checked against.
     """
-    findings: list[_Finding] = []
-    for fault in error.errors():
-        path, of_union = _path(schema, fault["loc"])
-        findings.append(_Finding(path, of_union, fault))
+    return "; ".join(described_faults(error, schema))
+
+
+def described_faults(error: ValidationError, schema: type[BaseModel]) -> list[str]:
+    """The parts of what `describe_validation` says, one for each fault."""
+    faults = error.errors()
+    findings = [_finding(schema, fault) for fault in faults if not _is_short_of_sound_ones(fault, faults)]
     sentences = {
         _sentence(finding, alternatives): None
         for finding in findings
         if finding in (alternatives := _meant(finding, findings))
     }
-    return "; ".join(sentences)
+    return list(sentences)
 
 
 def _meant(finding: _Finding, findings: Sequence[_Finding]) -> list[_Finding]:
@@ -109,6 +164,8 @@ def _meant(finding: _Finding, findings: Sequence[_Finding]) -> list[_Finding]:
 
 def yaml_problem(error: Exception) -> str:
     """Why a file or a text is no YAML, one of `YAML_ERRORS`."""
+    if isinstance(error, RepeatedKeyError):
+        return str(error.problem)
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"line {mark.line + 1}, column {mark.column + 1} breaks its rules"
@@ -133,9 +190,13 @@ def _sentence(finding: _Finding, alternatives: Sequence[_Finding]) -> str:
         what = str(finding.fault.get("ctx", {})["error"])
     elif finding.must_be is None:
         what = _OTHERWISE.get(kind, "is not possible here").format(**_plain(finding.fault.get("ctx", {})))
+        if kind in _UNKNOWN:
+            what += nearest_name(str(path[-1]), finding.known, "")
     else:
         options = dict.fromkeys(each.must_be or "" for each in alternatives if each.path == path)
         what = f"{'each name ' if key else ''}must be {' or '.join(filter(None, options))}"
+        if kind == "union_tag_invalid":
+            what += nearest_name(str(given), _QUOTED.findall(what), "")
     shown = "" if isinstance(given, dict) or kind == "missing" else f" (given {_short(given)})"
     return f"{where}: {what}{shown}"
 
@@ -158,18 +219,34 @@ def _short(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _path(schema: object, location: Sequence[int | str]) -> tuple[tuple[int | str, ...], tuple[int | str, ...] | None]:
-    """A location without pydantic's names for types that were tried; and up to where such a name stood, if any."""
+def _finding(schema: object, fault: ErrorDetails) -> _Finding:
+    """A fault where people see it: without pydantic's names for types that were tried."""
     path: list[int | str] = []
-    of_union = None
-    for part in location:
+    of_union = around = None
+    for part in fault["loc"]:
+        schema = _as_read(schema)
         members = _members(schema)
-        if len(members) > 1 and not _is_tagged(schema):
-            of_union, schema = tuple(path), None
+        tag = _tag(schema)
+        if len(members) > 1 and tag is None:
+            of_union, schema, around = tuple(path), None, None
             continue
-        schema = _inside(members[0], part) if len(members) == 1 else None
+        around = members[0] if tag is None else None
+        schema = _inside(members[0], part) if tag is None else _tagged(members, tag, part)
         path.append(part)
-    return tuple(path), of_union
+    return _Finding(tuple(path), of_union, fault, _names(around))
+
+
+def _is_short_of_sound_ones(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is called too short only because what is in it is wrong, which is said already."""
+    place = fault["loc"]
+    return fault["type"] == "too_short" and any(each["loc"][:-1][: len(place)] == place for each in faults)
+
+
+def _as_read(schema: object) -> object:
+    for each in getattr(schema, "__metadata__", ()):
+        if isinstance(each, ReadAs):
+            return each.schema()
+    return schema
 
 
 def _members(schema: object) -> list[object]:
@@ -181,8 +258,23 @@ def _members(schema: object) -> list[object]:
     return [schema]
 
 
-def _is_tagged(schema: object) -> bool:
-    return any(isinstance(each, FieldInfo) and each.discriminator for each in getattr(schema, "__metadata__", ()))
+def _tag(schema: object) -> str | None:
+    """The name of the field that tells the members of a union apart."""
+    for each in getattr(schema, "__metadata__", ()):
+        if isinstance(each, FieldInfo) and isinstance(each.discriminator, str):
+            return each.discriminator
+    return None
+
+
+def _tagged(members: Sequence[object], tag: str, name: int | str) -> object:
+    return next((each for each in members if name in get_args(_inside(each, tag))), None)
+
+
+def _names(schema: object) -> tuple[str, ...]:
+    """Of the settings of a type, and of what else may be said in their place."""
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return (*schema.model_fields, *getattr(schema, "short_forms", ()))
+    return tuple(field.name for field in fields(schema)) if isinstance(schema, type) and is_dataclass(schema) else ()
 
 
 def _inside(schema: object, part: int | str) -> object:
@@ -191,7 +283,10 @@ def _inside(schema: object, part: int | str) -> object:
         schema = get_args(schema)[0]
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         found = schema.model_fields.get(str(part))
-        return None if found is None else found.annotation
+        if found is None:
+            return None
+        read = [each for each in found.metadata if isinstance(each, ReadAs)]
+        return Annotated[found.annotation, read[0]] if read else found.annotation
     if is_dataclass(schema):
         return get_type_hints(schema).get(str(part))
     arguments = get_args(schema)

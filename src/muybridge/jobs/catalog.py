@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from muybridge.errors import ConfigError, NotFoundError
-from muybridge.request.names import nearest_name
+from muybridge.files.names import nearest_name
 
 KINDS = ("models", "motion_adapters", "loras", "vaes", "controls", "embeddings", "image_prompts")
 """Folders of a folder of models, and what lies in them."""

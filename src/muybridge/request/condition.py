@@ -23,8 +23,8 @@ from pydantic import (
 )
 
 from muybridge.errors import ConfigError
+from muybridge.files.names import nearest_name
 from muybridge.files.validation import describe_validation
-from muybridge.request.names import nearest_name
 from muybridge.types import SettingsDict, SettingsView, VideoShape
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from muybridge.data.dataset import Dataset, check_damage
 from muybridge.data.order import BatchPlan, Slot
 from muybridge.data.record import Refusal
 from muybridge.errors import ConfigError, InputFileError, TrainingError
+from muybridge.training.damaged_files import DamagedFiles
 from muybridge.training.data import Batch
 from muybridge.video.encoding import Frames
 
@@ -62,17 +63,29 @@ class DatasetBatches:
 
     `input_ids [b, n]` and `attention_mask [b, n]` are padded to the tokenizer's full length; `frame_positions [f]`
     counts the frames of the clip, and `unknown [b, f]` is true everywhere. Numbers of frames and sizes differ from
-    batch to batch, as the buckets do.
+    batch to batch, as the buckets do. `files` names the files of the clips, for messages.
 
     Where some clips show what the model can do already, `loss_weights [b]` are those of the clips' losses, and
     `prior [b]` is true for these clips, if the model's own word is to be learned of them.
 
     A clip that cannot be read is left out: the next one of the bucket that can be takes its place, the same one in
-    every run. Their files are listed in `damaged`.
+    every run. Their files are listed in `damaged`, and each is said when it is first found.
     """
 
-    def __init__(self, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, settings: BatchSettings) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: BatchSettings,
+        found_damaged: DamagedFiles | None = None,
+    ) -> None:
         """Prepare the order; nothing is decoded yet.
+
+        Args:
+            dataset: the clips.
+            tokenizer: for their captions.
+            settings: how clips become batches.
+            found_damaged: is told of damaged files; shared by batches of one run, so that each file is said once.
 
         Raises:
             ConfigError: settings out of range.
@@ -90,6 +103,7 @@ class DatasetBatches:
         self.order = dataset.order(settings.batch_size, settings.seed)
         self._files = {clip.record.name for clip in dataset.plan.clips}
         self._damaged: dict[str, Refusal] = {}
+        self._found_damaged = found_damaged or DamagedFiles()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(settings.workers, "clips") if settings.workers else None
         self._coming: dict[int, Future[_Decoded]] = {}
@@ -109,6 +123,7 @@ class DatasetBatches:
         """A batch of what stands in `slots`: `pixels [b, f, 3, h, w]`, and captions."""
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         count, num_frames = pixels.shape[:2]
+        files: Any = [slot.clip.record.name for slot in slots]
         return {
             "pixels": pixels,
             "input_ids": tokens.input_ids,
@@ -116,6 +131,7 @@ class DatasetBatches:
             "frame_positions": torch.arange(num_frames, dtype=torch.float32),
             "unknown": torch.ones(count, num_frames, dtype=torch.bool),
             **self._prior(slots),
+            "files": files,
         }
 
     def _prior(self, slots: Sequence[Slot]) -> Batch:
@@ -190,8 +206,10 @@ class DatasetBatches:
             return self.dataset.frames(slot, self.settings.seed)
         except InputFileError as error:
             name = slot.clip.record.name
+            found = Refusal(name, str(error), error.fault)
+            self._found_damaged(found)
             with self._lock:
-                self._damaged[name] = Refusal(name, str(error), error.fault)
+                self._damaged[name] = found
                 damaged = [str(refusal) for _, refusal in sorted(self._damaged.items())]
             check_damage(damaged, len(self._files) - len(damaged), self.dataset.settings.max_damaged)
             return None

@@ -18,6 +18,7 @@ from muybridge.data.settings import DataSettings, PriorSettings, SourceSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import output_error
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
+from muybridge.training.damaged_files import DamagedFiles
 from muybridge.training.data import Batch, BatchSource, ClipsWanted
 from muybridge.training.latent_cache import CachedClips
 from muybridge.types import SettingsDict
@@ -53,6 +54,8 @@ class ClipSets:
         """Called with (files looked through, files in all) while sets are opened."""
         self.report: DatasetReport | None = None
         """Of the batches that were asked for last."""
+        self.found_damaged = DamagedFiles()
+        """What is told of files that cannot be read while batches are made."""
         self._opened: list[DatasetBatches] = []
         self.looks: Looks | None = None
         """Batches to measure on, of those that were asked for last."""
@@ -115,14 +118,17 @@ class ClipSets:
             raise ConfigError(f"The clips to train on cannot be read: {error}") from error
         trained, held_out = dataset.split(settings.held_out)
         batches = DatasetBatches(
-            trained, wanted.tokenizer, BatchSettings(wanted.batch_size, wanted.seed, wanted.caption_dropout)
+            trained,
+            wanted.tokenizer,
+            BatchSettings(wanted.batch_size, wanted.seed, wanted.caption_dropout),
+            self.found_damaged,
         )
         self._opened.append(batches)
         self.report = DatasetReport(trained, batches.order, 1)
         whole = BatchSettings(wanted.batch_size, wanted.seed, caption_dropout=0.0, workers=0)
         self.looks = Looks(
             *(
-                None if each is None else DatasetBatches(each, wanted.tokenizer, whole)
+                None if each is None else DatasetBatches(each, wanted.tokenizer, whole, self.found_damaged)
                 for each in (trained.without_prior(), held_out)
             )
         )

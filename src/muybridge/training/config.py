@@ -32,7 +32,8 @@ CHANGEABLE_SETTINGS = frozenset(
 """What an interrupted run may be continued with other values of."""
 SHARES = ("processes", "accumulate")
 """Settings that may change as long as their product, the batches of a step, stays."""
-_OF_SCHEDULE = ("warmup_steps", "decay_from")
+SCHEDULE_SHORT_FORMS = ("warmup_steps", "decay_from")
+"""Settings of a schedule that may stand beside it."""
 _HALF_WAY = 0.5
 _OPTIMIZER, _SCHEDULE = OptimizerSettings(), ScheduleSettings()
 
@@ -130,8 +131,8 @@ def with_schedule(values: Mapping[str, Any]) -> SettingsDict:
     Raises:
         ConfigError: one of them is given in both places.
     """
-    short = {name: values[name] for name in _OF_SCHEDULE if name in values}
-    rest = {name: value for name, value in values.items() if name not in _OF_SCHEDULE}
+    short = {name: values[name] for name in SCHEDULE_SHORT_FORMS if name in values}
+    rest = {name: value for name, value in values.items() if name not in SCHEDULE_SHORT_FORMS}
     for name in ("optimizer", "schedule"):
         if isinstance(rest.get(name), str):
             rest[name] = {"name": rest[name]}
@@ -141,9 +142,17 @@ def with_schedule(values: Mapping[str, Any]) -> SettingsDict:
     given = given.model_dump(exclude_unset=True) if isinstance(given, ScheduleSettings) else given
     if not isinstance(given, Mapping):
         return {**rest, **short}  # wrong anyway, and said by whoever reads it
-    if twice := [name for name in short if name in given]:
-        raise ConfigError(f"{twice[0]} is given twice, also in schedule; leave one of the two out.")
+    if twice := given_twice(values):
+        raise ConfigError(f"{twice} is given twice, also in schedule; leave one of the two out.")
     return {**rest, "schedule": {**given, **short}}
+
+
+def given_twice(values: Mapping[str, Any]) -> str | None:
+    """The first short form of a schedule that the schedule itself has too."""
+    given = values.get("schedule")
+    given = given.model_dump(exclude_unset=True) if isinstance(given, ScheduleSettings) else given
+    inside = given if isinstance(given, Mapping) else {}
+    return next((name for name in SCHEDULE_SHORT_FORMS if name in values and name in inside), None)
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], free: frozenset[str]) -> list[str]:

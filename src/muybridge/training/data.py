@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 from muybridge.types import VideoShape
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 Batch = dict[str, "Tensor"]
-"""Tensors by name; a method says which it takes."""
+"""Tensors by name; a method says which it takes. `files`, where it is there, is a list of names for messages."""
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch with its tensors on a device, and what is no tensor as it was."""
+    return {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
 
 
 class BatchSource(Protocol):

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 from muybridge.checkpoints.quiet_loading import quiet_loading
+from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError
 from muybridge.runtime.peak import peak_memory
 from muybridge.training.clip_sets import ClipSets, report_on_data
 from muybridge.training.monitoring.overfitting import OverfitSettings, OverfitVerdict, overfit
 from muybridge.training.prior import folder_of_prior, prior_of
-from muybridge.training.run import trainer_config
+from muybridge.training.run import is_finished, trainer_config
 from muybridge.training.run_file import TrainingRun, load_run
 from muybridge.training.stages.registry import training_data
 from muybridge.training.stages.stage import Stage, StageWork
@@ -29,30 +30,53 @@ _OVERFIT_STEPS = 150
 
 
 def look_at_data(run_file: Path, overrides: list[str], output: Path) -> str:
-    """The report on the clips of a run, and what its first stage will take; three steps are trained, and thrown away.
+    """The report on the clips of a run, and what its stages will take; three steps of each are trained and thrown away.
 
-    The report is written to the folder of the run as `data.txt`, `data.json` and `data.png`.
+    What builds on a stage that is not trained yet cannot be looked at, and is named. The report is written as
+    `data.txt`, `data.json` and `data.png`: to the folder of the run, or for several stages to the folder of each.
 
     Raises:
-        ConfigError: a wrong run file, or a run on the toy world, of which there is nothing to report.
+        ConfigError: a wrong run file, a run on the toy world, of which there is nothing to report, or no stage that
+            can be looked at.
         TrainingError: no clip that can be used, or too many that are damaged.
         OutputError: the report cannot be written.
     """
     run = load_run(run_file, overrides)
-    stage = run.stages[0]
+    if not isinstance(run.data, DataSettings):
+        raise ConfigError(f"{run_file} trains on {run.data}, which is drawn as it goes; there are no clips to look at.")
+    finished = {stage.method for stage in run.stages if is_finished(output, stage)}
+    looks: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for stage in run.stages:
+        if missing := [need for need in stage.needs if need not in finished]:
+            others[stage.method] = f"it builds on {' and '.join(missing)}, which is not trained yet"
+            continue
+        report = _look(run, stage, output, output if len(run.stages) == 1 else output / stage.method)
+        if report is None:
+            others[stage.method] = "it takes no clips"
+        else:
+            looks[stage.method] = report
+    unseen = [f"{method} is not looked at: {reason}" for method, reason in others.items()]
+    if not looks:
+        raise ConfigError(f"{run_file}: {'; '.join(unseen)}.")
+    if len(run.stages) == 1:
+        return looks.popitem()[1]
+    return "\n\n".join([*(f"stage {method}\n\n{report}" for method, report in looks.items()), *unseen])
+
+
+def _look(run: TrainingRun, stage: Stage, output: Path, folder: Path) -> str | None:
+    """The report on the clips of a stage, also written to `folder`, and what it will take; None if it takes none."""
     prior, told = _prior(run, stage)
     data = training_data(run.data, prior)
-    if not isinstance(data, ClipSets):
-        raise ConfigError(f"{run_file} trains on {run.data}, which is drawn as it goes; there are no clips to look at.")
     stage.check(data)
     with quiet_loading():
         torch.manual_seed(stage.seed)
         work = stage.prepare(output, data)
-        if data.report is None:
-            raise ConfigError(f"The stage {stage.method!r} takes no clips.")
-        report = report_on_data(data.report, stage.steps * stage.batches_a_step, output)
+        if not isinstance(data, ClipSets) or data.report is None:
+            return None
+        report = report_on_data(data.report, stage.steps * stage.batches_a_step, folder)
         try:
-            return f"{report}\n\n{told}{_estimate(stage, work)}\nsamples: {output / 'data.png'}"
+            return f"{report}\n\n{told}{_estimate(stage, work)}\nsamples: {folder / 'data.png'}"
         finally:
             data.close()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,12 +17,14 @@ from muybridge.data.settings import PriorSettings
 from muybridge.errors import ConfigError, InputFileError
 from muybridge.files.atomic import new_file, output_error
 from muybridge.training.everyday import EVERYDAY_PROMPTS
+from muybridge.training.monitoring.record import RUN_FILE
 from muybridge.types import SettingsDict
 
 ClipMethod = Literal["lora", "motion", "motion-lora"]
 CLIP_METHODS: tuple[ClipMethod, ...] = get_args(ClipMethod)
 MODEL = "model"
 """As a prior: what the model can do."""
+_SIGNATURE = "# Written by muybridge, digest {}.\n"
 _LOOKS = 2
 _SAMPLES = 2
 _ENOUGH, _HELD_OUT = 10, 0.1
@@ -153,7 +158,10 @@ def run_document(asked: ClipsRun) -> tuple[SettingsDict, list[str]]:
 
 
 def write_run_file(asked: ClipsRun, folder: Path) -> tuple[Path, list[str]]:
-    """Write the run file that does what was asked for, and say what was chosen.
+    """Write the run file that does what was asked for, and say what was chosen. It does so from any working directory.
+
+    Clips and models are looked for first, so that nothing is written of what cannot be trained. A file that this
+    program wrote, nobody has changed and nothing was trained by yet is replaced.
 
     Args:
         asked: what to train.
@@ -164,28 +172,83 @@ def write_run_file(asked: ClipsRun, folder: Path) -> tuple[Path, list[str]]:
 
     Raises:
         ConfigError: as of `run_document`, or there is another run file, which is not replaced.
+        CheckpointError: there is no such model.
         OutputError: it cannot be written.
     """
-    import yaml
+    from muybridge.training.run import check_run, has_begun
+    from muybridge.training.run_file import TrainingRun
 
     document, picked = run_document(asked)
-    path = folder / "run.yaml"
-    comments = "".join(f"# {shown(line)}.\n" for line in (*picked, f"The same again: muybridge train {path}"))
-    text = comments + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    document = _placed(document)
+    check_run(TrainingRun.model_validate(document))
+    path = folder / RUN_FILE
+    again = shlex.join(["muybridge", "train", str(path.absolute()), "--output", str(folder.absolute())])
     if path.exists():
-        if path.read_text(encoding="utf-8", errors="replace") == text:
+        found = path.read_text(encoding="utf-8", errors="replace")
+        if _says(found) == document:
             return path, picked
-        raise ConfigError(
-            f"{path} is there and says something else. Go on with it: muybridge train {shown(str(path))}; or choose "
-            "another folder with --output."
-        )
+        if has_begun(folder) or not _is_as_written(found):
+            raise ConfigError(
+                f"{path} is there and says something else. Go on with it: {shown(again)}; or choose another folder "
+                "with --output."
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
     with new_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(_signed(picked, again, document), encoding="utf-8")
     return path, picked
+
+
+def _placed(document: SettingsDict) -> SettingsDict:
+    """With paths that mean the same in every working directory."""
+    data = dict(document["data"])
+    data["sources"] = [{**source, "path": _absolute(source["path"])} for source in data["sources"]]
+    if "prior" in data:
+        named = {name: data["prior"][name] for name in ("path", "prompts") if name in data["prior"]}
+        data["prior"] = {**data["prior"], **{name: _absolute_if_there(value) for name, value in named.items()}}
+    stages = [{**stage, "base": _absolute_if_there(stage["base"])} for stage in document["stages"]]
+    return {**document, "data": data, "stages": stages}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _absolute_if_there(value: object) -> object:
+    """A path; what is none, as the name of a model or of a set, stays as it is."""
+    return _absolute(value) if isinstance(value, str) and Path(value).expanduser().exists() else value
+
+
+def _says(text: str) -> SettingsDict | None:
+    """What a run file says, with its paths as `_placed` has them; None where it is no such file."""
+    import yaml
+
+    from muybridge.files.validation import YAML_ERRORS
+
+    try:
+        return _placed(yaml.safe_load(text))
+    except (*YAML_ERRORS, TypeError, KeyError):
+        return None
+
+
+def _signed(picked: Sequence[str], again: str, document: SettingsDict) -> str:
+    """The text of a run file, with a digest by which it is known again."""
+    import yaml
+
+    said = "".join(f"# {shown(line)}.\n" for line in picked) + f"# The same again: {shown(again)}\n"
+    body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return f"{said}{_SIGNATURE.format(_digest(said + body))}{body}"
+
+
+def _is_as_written(text: str) -> bool:
+    found = re.search(_SIGNATURE.format("([0-9a-f]+)"), text)
+    return found is not None and found[1] == _digest(text.replace(found[0], "", 1))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def default_folder(clips: Path) -> Path:

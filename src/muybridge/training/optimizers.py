@@ -87,9 +87,9 @@ class OptimizerSettings(Settings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas must be at least 0 and below 1; given {list(self.betas)}.")
+            raise ValueError(f"betas must be at least 0 and below 1; given {list(self.betas)}")
         if self.momentum is not None and self.name != "muon":
-            raise ConfigError(f"momentum is muon's; {self.name} has betas. Leave it out.")
+            raise ValueError(f"momentum is muon's; {self.name} has betas. Leave it out")
         return self
 
     @property

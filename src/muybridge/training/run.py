@@ -22,6 +22,7 @@ from muybridge.files.new_folder import replaced_folder
 from muybridge.training.checkpoints import Checkpoints, has_checkpoint
 from muybridge.training.clip_sets import ClipSets, content_of, report_on_data
 from muybridge.training.config import CHANGEABLE_SETTINGS, changed_settings, settled_precision, with_schedule
+from muybridge.training.damaged_files import DAMAGED_FILE
 from muybridge.training.origin import Origin, digest_of_models
 from muybridge.training.prior import folder_of_prior, prior_of
 from muybridge.training.run_file import TrainingRun, load_run
@@ -89,11 +90,7 @@ def run_training(
     run = load_run(run_file, overrides)
     run = run.model_copy(update={"stages": [_with_precision(stage, output / stage.method) for stage in run.stages]})
     try:
-        data = training_data(run.data)
-        for stage in run.stages:
-            stage.check(data)
-            folder_of_prior(run.data, stage)
-            _check_trainer(trainer_config(stage))
+        check_run(run)
     except ConfigError as error:
         raise ConfigError(f"{run_file}: {error}") from error
     for stage in run.stages:
@@ -115,6 +112,26 @@ def run_training(
             if until is not None and until < stage.steps:
                 return None
         return run.last.publish(run, output)
+
+
+def check_run(run: TrainingRun) -> None:
+    """Find what is wrong with clips, models and settings together, before anything is trained or written.
+
+    Raises:
+        ConfigError: clips or prompts that are not there, or settings that these, the networks or this machine refuse.
+        CheckpointError: a model that is not there.
+    """
+    data = training_data(run.data)
+    for stage in run.stages:
+        stage.check(data)
+        folder_of_prior(run.data, stage)
+        _check_trainer(trainer_config(stage))
+
+
+def has_begun(output: Path) -> bool:
+    """Whether any stage in the folder of a run has something to go on from."""
+    folders = [each for each in output.iterdir() if each.is_dir()] if output.is_dir() else []
+    return any(has_checkpoint(each) or exported_part(output, each.name).is_dir() for each in folders)
 
 
 def paused_at(run: TrainingRun, output: Path) -> tuple[str, int] | None:
@@ -161,6 +178,7 @@ def train_stage(
     data = training_data(run.data, folder_of_prior(run.data, stage))
     if isinstance(data, ClipSets):
         data.on_file = _told_of_files(progress, LOOKING)
+        data.found_damaged.folder = output / stage.method
     work = stage.prepare(output, data)
     digest = data.digest() if isinstance(data, ClipSets) else work.data_digest
     origin = Origin(digest_of_models(stage.built_on(output)), digest)
@@ -336,5 +354,6 @@ def _record_settings(stage: Stage, output: Path, trained_on: str) -> None:
     if not has_checkpoint(folder):  # one that goes on says itself what it began with
         with new_file(folder / TRAINED_ON_FILE) as temporary:
             temporary.write_text(f"{trained_on}\n", encoding="utf-8")
+        (folder / DAMAGED_FILE).unlink(missing_ok=True)  # what was found in another beginning
     with new_file(folder / SETTINGS_FILE) as temporary:
         temporary.write_text(stage.model_dump_json(indent=2) + "\n")

@@ -7,23 +7,26 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticKnownError
 
 from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError
-from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
+from muybridge.files.validation import YAML_ERRORS, ReadAs, describe_validation, read_yaml, yaml_problem
 from muybridge.training.stages.registry import data_names, method_of, stage_classes
 from muybridge.training.stages.stage import LastStage, RunSettings, Stage
 from muybridge.types import SettingsDict
 
 
-def _stage(values: object) -> Stage:
-    """Values as the stage that their method names, of those that are registered now."""
+def _any_stage() -> Any:
+    """The stages that are registered now, told apart by their method."""
     kinds: Any = reduce(operator.or_, stage_classes())
-    told_apart: Any = Annotated[kinds, Field(discriminator="method")]
-    return TypeAdapter(told_apart).validate_python(values)
+    return Annotated[kinds, Field(discriminator="method")]
+
+
+def _stage(values: object) -> Stage:
+    """Values as the stage that their method names."""
+    return TypeAdapter(_any_stage()).validate_python(values)
 
 
 def _data(value: object) -> str | DataSettings:
@@ -46,8 +49,8 @@ def _data(value: object) -> str | DataSettings:
 class TrainingRun(RunSettings):
     """A run file: stages trained one after the other, on which clips, and the defaults of the model they make."""
 
-    data: Annotated[str | DataSettings, PlainValidator(_data)]
-    stages: list[Annotated[Stage, PlainValidator(_stage)]] = Field(min_length=1)
+    data: Annotated[str | DataSettings, PlainValidator(_data), ReadAs(lambda: DataSettings)]
+    stages: list[Annotated[Stage, PlainValidator(_stage), ReadAs(_any_stage)]] = Field(min_length=1)
 
     @property
     def last(self) -> LastStage:
@@ -70,7 +73,7 @@ def load_run(path: Path, overrides: list[str] | None = None) -> TrainingRun:
     if not path.is_file():
         raise ConfigError(f"There is no run file {path}.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except YAML_ERRORS as error:
         raise ConfigError(f"{path} is not a YAML file: {yaml_problem(error)}.") from error
     if not isinstance(values, dict):
@@ -138,7 +141,7 @@ def _apply_override(values: SettingsDict, override: str) -> None:
     if not separator or not all((*path, last)):
         raise ConfigError(f"--set takes NAME=VALUE, as in motion.steps=10; given {override!r}.")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except YAML_ERRORS as error:
         raise ConfigError(f"--set {override!r}: {text!r} is not a value that YAML knows.") from error
     found = values.get("stages")

@@ -7,7 +7,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from muybridge.errors import ConfigError
 from muybridge.training.settings import Settings
 
 ScheduleName = Literal["plateau", "constant", "linear", "cosine"]
@@ -26,7 +25,7 @@ class ScheduleSettings(Settings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.decay_from is not None and self.name != "plateau":
-            raise ConfigError(f"decay_from is where a plateau ends; given for the schedule {self.name}. Leave it out.")
+            raise ValueError(f"decay_from is where a plateau ends; given for the schedule {self.name}. Leave it out")
         return self
 
     @property

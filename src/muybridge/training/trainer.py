@@ -24,7 +24,7 @@ from muybridge.errors import CheckpointError, ConfigError, NonFiniteError, Outpu
 from muybridge.files.folder_lock import locked_folder
 from muybridge.training.checkpoints import STATE_FILE, BrokenCheckpointError, Checkpoint, Checkpoints
 from muybridge.training.config import CHANGEABLE_SETTINGS, TrainerConfig, changed_settings, settled_precision
-from muybridge.training.data import Batch, BatchSource
+from muybridge.training.data import Batch, BatchSource, on_device
 from muybridge.training.ema import ExponentialMovingAverage
 from muybridge.training.optimizers import make_optimizer
 from muybridge.training.origin import Origin
@@ -246,10 +246,13 @@ class Trainer:
         batch, generator = self._batch(index), self._generator(index)
         count = self.config.accumulate
         is_last = part == count - 1
-        with self._placement.backward_of(is_last):
-            output = self._forward(self._placement.model, batch, generator)
-            loss = output["loss"] if count == 1 else output["loss"] / count
-            self._placement.backward(self._scaler.scale(loss), is_last)
+        try:
+            with self._placement.backward_of(is_last):
+                output = self._forward(self._placement.model, batch, generator)
+                loss = output["loss"] if count == 1 else output["loss"] / count
+                self._placement.backward(self._scaler.scale(loss), is_last)
+        except NonFiniteError as error:  # the guard of `config.debug` knows the layer, and no batch
+            raise NonFiniteError(f"{error}\n  It was in {_named(index, batch)}.") from error
         device = output["loss"].device
         values = {name: value.detach().to(device, torch.float32).reshape(()) for name, value in output.items()}
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
@@ -266,12 +269,7 @@ class Trainer:
         return (self.step * self.config.accumulate + part) * processes + self.accelerator.process_index
 
     def _batch(self, index: int) -> Batch:
-        device = self.accelerator.device
-        moved: Any = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in self._batches(index).items()
-        }
-        return moved
+        return on_device(self._batches(index), self.accelerator.device)
 
     def _generator(self, index: int) -> torch.Generator:
         seed = self.config.seed * 1_000_003 + index
@@ -301,20 +299,15 @@ class Trainer:
         state = f"The checkpoint of step {kept[0]} is kept in {self.folder}. " if kept else ""
         norm_said = "" if norm is None else f", gradient norm {norm}"
         raise TrainingError(
-            f"Step {self.step}: loss {loss}{norm_said}{self._where()}. {state}If the clips are in order, "
+            f"Step {self.step}: loss {loss}{norm_said}{self._where()} {state}If the clips are in order, "
             "lower the learning rate, in another folder."
         )
 
     def _where(self) -> str:
-        """Which batches went into the step that went wrong, and the layer, if looking again finds it."""
-        told = []
-        for part in range(self.config.accumulate):
-            index = self._index(part)
-            batch = self._batches(index)
-            named = [f"{name} {', '.join(map(str, batch[name]))}" for name in ("ids", "files") if name in batch]
-            told.append(f"batch {index} ({'; '.join(named)})" if named else f"batch {index}")
+        """Which batches went into the step that went wrong, and the layer, if looking again finds it; sentences end."""
+        told = [_named(index, self._batches(index)) for index in map(self._index, range(self.config.accumulate))]
         found = "" if self._placement.is_sharded else self._layer()
-        return f", in {' and '.join(told)}{found}"
+        return f", in {' and '.join(told)}.{found}"
 
     def _layer(self) -> str:
         for parameter in self._optimizer.parameters:
@@ -328,7 +321,7 @@ class Trainer:
                     if self.accelerator.num_processes == 1:  # gradients of several would wait for each other
                         loss.backward()
         except NonFiniteError as error:
-            return f". {str(error).splitlines()[0]}"
+            return f" {str(error).splitlines()[0]}"
         return ""
 
     def _rates(self) -> dict[str, float]:
@@ -445,6 +438,11 @@ def _begun_before(path: Path) -> _Begun:
         raise CheckpointError(f"{path} is not the state of a training run (parts are missing). {advice}")
     facts = {"step": state["step"], "seconds": state["seconds"]}
     return _Begun(state["config"], facts, lambda target: target.take(state, path))
+
+
+def _named(index: int, batch: Batch) -> str:
+    named = [f"{name} {', '.join(map(str, batch[name]))}" for name in ("ids", "files") if name in batch]
+    return f"batch {index} ({'; '.join(named)})" if named else f"batch {index}"
 
 
 def _is_due(observer: Observer, step: int) -> bool:

@@ -65,6 +65,33 @@ def test_watch_goes_on_until_it_is_interrupted(folder: Path, monkeypatch: pytest
     assert text.getvalue().count("step 20/20") >= 3
 
 
+@pytest.mark.parametrize("ready", ["run.yaml", "lora/settings.json"])
+def test_watch_waits_for_a_run_that_is_starting(
+    folder: Path, ready: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = folder / "c"
+    (started / ready).parent.mkdir(parents=True)
+    (started / ready).write_text("{}")
+    run("--watch", started)
+    assert "is starting" in capsys.readouterr().out
+
+    looks = 0
+
+    def sleep(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            (folder / "a" / "lora").rename(started / "begun")
+        if looks == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_looks.time, "sleep", sleep)
+    text = io.StringIO()
+    training_looks.watch(started, Console(file=text, force_terminal=True, color_system=None, width=300))
+    assert "is starting" in text.getvalue()
+    assert "step 20/20" in text.getvalue()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

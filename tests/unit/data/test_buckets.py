@@ -111,6 +111,20 @@ def test_small_buckets_of_another_number_of_frames_do_not_join() -> None:
     assert [clip.source for clip in plan.clips] == [1, 1, 0, 0, 0, 0]
 
 
+def test_numbers_of_frames_that_no_clip_lasts_for_are_told() -> None:
+    two_seconds = [[video(seconds=2.0)] * 4 + [image()] * 4]
+    (note,) = plan_buckets(two_seconds, replace(SETTINGS, num_frames=(8, 200))).notes
+    assert note == (
+        "no clip is trained with 200 frames: at 8 a second they need 24.88 s, and the longest clip lasts 2 s"
+    )
+    (note,) = plan_buckets(two_seconds, replace(SETTINGS, num_frames=(8, 16, 24, 32))).notes
+    assert note.startswith("no clip is trained with 24 and 32 frames: at 8 a second they need 2.876 s and more, and")
+    assert plan_buckets(two_seconds, SETTINGS).notes == ()
+    assert plan_buckets([[image()] * 4], SETTINGS).notes == ()
+    slowed = plan_buckets([[video(seconds=0.5)] * 4], replace(SETTINGS, num_frames=(8,), short="slow"))
+    assert slowed.notes == ()
+
+
 def test_clips_are_not_enlarged_to_join() -> None:
     few = [video(f"s{n}", 280, 200, seconds=2.5) for n in range(2)]
     many = [video(f"w{n}") for n in range(4)]

@@ -41,7 +41,10 @@ def described(schema: type[BaseModel], values: Any) -> str:
             {"sampling": {"windows": {"schedule": "x"}}},
             "sampling.windows.schedule: must be 'standard', 'uniform' or 'looped' (given 'x')",
         ),
-        ({"sampling": {"windows": {"sizes": 4}}}, "sampling.windows.sizes: there is no such setting (given 4)"),
+        (
+            {"sampling": {"windows": {"sizes": 4}}},
+            "sampling.windows.sizes: there is no such setting; did you mean 'size'? (given 4)",
+        ),
         ({"sampling": {"free_noise": "x"}}, "sampling.free_noise: must be true or false (given 'x')"),
         ({"conditions": "x"}, "conditions: must be a list (given 'x')"),
         ({"sampling": {"guidance_scale": 1000}}, "sampling.guidance_scale: must be below 1000 (given 1000)"),

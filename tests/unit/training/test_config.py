@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from muybridge.errors import ConfigError
 from muybridge.training.config import (
@@ -31,9 +32,9 @@ def test_a_schedule_may_be_said_in_short() -> None:
     assert stage(schedule={"name": "linear", "warmup_steps": 1}).schedule.falls
     assert stage(optimizer="adamw").optimizer == OptimizerSettings(name="adamw")
     assert stage(optimizer={"name": "adamw", "weight_decay": 0.1}).optimizer.weight_decay == 0.1
-    with pytest.raises(ConfigError, match="warmup_steps is given twice"):
+    with pytest.raises(ValidationError, match="warmup_steps is given twice"):
         stage(schedule={"warmup_steps": 5}, warmup_steps=5)
-    with pytest.raises(ConfigError, match="decay_from"):
+    with pytest.raises(ValidationError, match="decay_from"):
         stage(schedule="cosine", decay_from=0.5)
 
 

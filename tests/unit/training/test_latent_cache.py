@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from muybridge.data.dataset import open_dataset
 from muybridge.data.settings import DataSettings
+from muybridge.errors import TrainingError
 from muybridge.pipelines.animatediff.family import TRAINING
 from muybridge.pipelines.animatediff.learning import text
 from muybridge.pipelines.easyanimate.learning import text as transformer_text
 from muybridge.training.clip_data import BatchSettings, DatasetBatches
 from muybridge.training.clip_sets import ClipSets
+from muybridge.training.config import TrainerConfig
 from muybridge.training.data import ClipsWanted
 from muybridge.training.latent_cache import CachedClips, CaptionEncoder, ClipEncoder
 from muybridge.training.stages.base_model import networks_of, wanted_clips
+from muybridge.training.trainer import Trainer
 from muybridge.video import Video
 
 
@@ -60,6 +64,39 @@ def test_latents_are_those_of_the_pixels(pipeline: Any, folder: Path, tmp_path: 
             assert torch.equal(first[name], expected[name])
         assert first["pixels"].shape == expected["pixels"].shape
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 3
+
+
+class Broken(nn.Module):
+    """What is trained on clips or their latents, and breaks at its second batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.calls = 0
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        values = batch.get("latents", batch["pixels"]).mean().reshape(1)
+        return {"loss": self.layer(values if self.calls < 2 else values * float("nan")).square().mean()}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_loss_that_is_no_number_names_the_files(pipeline: Any, folder: Path, tmp_path: Path, cached: bool) -> None:
+    data = ClipSets(settings(folder, **({"cache": str(tmp_path / "cache")} if cached else {})))
+    encoder = ClipEncoder(networks_of(pipeline), TRAINING)
+    source = data.clips(ClipsWanted(2, 0, pipeline.tokenizer, 0.0, num_frames=2, encoder=encoder))
+    config = TrainerConfig(3, mixed_precision="no", trackers=())
+    with pytest.raises(TrainingError, match="Step 1: loss nan") as stopped:
+        Trainer(Broken(), source, config, tmp_path / "run").fit()
+    data.close()
+
+    said = str(stopped.value)
+    files = source(1)["files"]
+    assert len(files) == 2
+    assert (
+        f", in batch 1 (files {', '.join(map(str, files))}). Values became NaN before layer (Linear), forward" in said
+    )
+    assert ".. " not in said
 
 
 def test_what_is_there_is_not_encoded_again(pipeline: Any, folder: Path, tmp_path: Path) -> None:

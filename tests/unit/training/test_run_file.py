@@ -128,6 +128,89 @@ def test_wrong_run_files_are_refused(tmp_path, values, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"sources": "clips", "fsp": 8}}, "data.fsp: there is no such setting; did you mean 'fps'? (given 8)"),
+        (
+            {"data": {"sources": "clips", "sizes": [64, 64], "crop": "center"}},
+            "data.crop: must be 'centre' or 'random' (given 'center'); data.sizes: there is no such setting; did you "
+            "mean 'size'? (given [64, 64])",
+        ),
+        (
+            {"data": [{"path": "clips", "wieght": 2}]},
+            "data.sources.0.wieght: there is no such setting; did you mean 'weight'? (given 2)",
+        ),
+        ({"data": {"sources": "clips", "prior": {"share": 2}}}, "data.prior.share: must be below 1 (given 2)"),
+        (
+            {"stages": [stage("vae", bacth_size=2)]},
+            "stages.0.vae.bacth_size: there is no such setting; did you mean 'batch_size'? (given 2)",
+        ),
+        (
+            {"stages": [stage("lora", warmup_step=2, optimizer={"weigth_decay": 0})]},
+            "stages.0.lora.optimizer.weigth_decay: there is no such setting; did you mean 'weight_decay'? (given 0); "
+            "stages.0.lora.warmup_step: there is no such setting; did you mean 'warmup_steps'? (given 2)",
+        ),
+        ({"default_step": 3}, "default_step: there is no such setting; did you mean 'default_steps'? (given 3)"),
+    ],
+)
+def test_unknown_settings_are_named_with_the_nearest_that_there_is(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = written(tmp_path, run_values(**changes))
+    with pytest.raises(ConfigError) as caught:
+        load_run(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_contradictions_are_said_together_with_everything_else_that_is_wrong(tmp_path: Path) -> None:
+    stages = [
+        stage("lora", sharding="fsdp2", timestep_shift=2.0, objective={}, bacth_size=2),
+        stage("motion-adapter", start="own", motion={"kind": "temporal"}, warmup_steps=2, schedule={"warmup_steps": 3}),
+        stage("distil", guidance=[0.5, 2.0], timestep_shift=2.0, objective={}),
+        stage("motion-lora", camera_extent=[0.1, 0.2], optimizer={"name": "adamw", "momentum": 0.5}),
+        stage("autoencoder", loss={"adversarial": {"start": 5}}),
+    ]
+    data = {"sources": "clips", "area": 4096, "size": [64, 64], "num_frames": [0], "fsp": 3}
+    with pytest.raises(ConfigError) as caught:
+        load_run(written(tmp_path, run_values(stages=stages, data=data, colour="red")))
+    for said in (
+        "data.size: give area or size, not both",
+        "data.num_frames: num_frames are from 1 on",
+        "data.fsp: there is no such setting",
+        "stages.0.lora.sharding: sharding: fsdp2 shares out between processes",
+        "stages.0.lora.timestep_shift: timestep_shift and objective both say",
+        "stages.0.lora.bacth_size: there is no such setting",
+        "stages.1.motion-adapter.motion: motion is of fresh modules, and these begin as 'own'",
+        "stages.1.motion-adapter.schedule: warmup_steps is given twice",
+        "stages.2.distil.guidance: guidance is two scales of at least 1",
+        "stages.2.distil.objective: a model is distilled against itself, at noise levels of its solver",
+        "stages.2.distil.timestep_shift: a model is distilled",
+        "stages.3.motion-lora.camera_extent: camera_extent is of a camera move",
+        "stages.3.motion-lora.optimizer: momentum is muon's",
+        "stages.4.autoencoder.loss: loss.adversarial.start is 5, and there are 2 steps",
+        "colour: there is no such setting",
+    ):
+        assert said in str(caught.value)
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    text = "name: x\ndata: demo-world\nstages:\n- method: lora\n  steps: 5\n  batch_size: 1\n  steps: 6\n"
+    with pytest.raises(ConfigError, match="line 7 gives 'steps' again, which line 5 gives already"):
+        load_run(written(tmp_path, text))
+    with pytest.raises(ConfigError, match="not a value"):
+        load_run(written(tmp_path, run_values()), ["motion.motion={kind: temporal, kind: temporal}"])
+    merged = "usual: &usual\n  steps: 5\n  batch_size: 1\nstages:\n- {<<: *usual, method: lora, steps: 6}\n"
+    with pytest.raises(ConfigError, match="usual: there is no such setting") as caught:
+        load_run(written(tmp_path, f"name: x\ndata: demo-world\n{merged}"))
+    assert "again" not in str(caught.value)
+
+
+def test_a_method_that_is_not_known_is_named_with_the_nearest_that_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stages\.0\.method: must be .*; did you mean 'lora'\? \(given 'lroa'"):
+        load_run(written(tmp_path, run_values(stages=[stage("lroa")])))
+
+
 @pytest.mark.parametrize("stages", [None, 3, [3], [stage(["vae"])]])
 def test_overrides_on_a_wrong_run_file_are_refused(tmp_path, stages):
     with pytest.raises(ConfigError):

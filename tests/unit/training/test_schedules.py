@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from pydantic import ValidationError
 
-from muybridge.errors import ConfigError
 from muybridge.training.schedules import ScheduleName, ScheduleSettings
 
 
@@ -59,5 +59,5 @@ def test_which_schedules_fall() -> None:
 
 
 def test_only_a_plateau_has_an_end() -> None:
-    with pytest.raises(ConfigError, match=r"decay_from .* cosine"):
+    with pytest.raises(ValidationError, match=r"decay_from .* cosine"):
         ScheduleSettings(name="cosine", decay_from=0.5)

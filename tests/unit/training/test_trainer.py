@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from muybridge.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from muybridge.errors import CheckpointError, ConfigError, NonFiniteError, OutputError, TrainingError
 from muybridge.processor import multiplies
 from muybridge.training.checkpoints import CHECKPOINTS_FOLDER, STATE_FILE, Checkpoint, Checkpoints
 from muybridge.training.optimizers import OptimizerName, OptimizerSettings
@@ -434,6 +434,15 @@ def test_what_is_no_tensor_is_handed_on_and_named_when_the_loss_is_no_number(tmp
         r"Values became NaN in Regression, forward, training step 1"
     )
     with pytest.raises(TrainingError, match=message):
+        run.fit()
+
+
+def test_the_guard_names_the_batch_too(tmp_path):
+    def named(index: int) -> dict[str, Any]:
+        return samples(index) | {"files": [f"{index}.mp4"]}
+
+    run = Trainer(Regression(poisoned_from=1), named, replace(CONFIG, debug=("anomaly",)), tmp_path)
+    with pytest.raises(NonFiniteError, match=r"(?s)Values became NaN in Regression.*It was in batch 1 \(files 1.mp4\)"):
         run.fit()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,8 @@ from pydantic import ValidationError
 
 from muybridge.data.preparation.stage import Stage, StageSettings, stage_kinds
 from muybridge.errors import ConfigError, MuybridgeError
-from muybridge.files.validation import YAML_ERRORS, describe_validation, yaml_problem
+from muybridge.files.names import nearest_name
+from muybridge.files.validation import YAML_ERRORS, described_faults, yaml_problem
 from muybridge.types import SettingsDict
 
 _FOLDER = Path(__file__).parent / "recipes"
@@ -81,8 +81,8 @@ def _read(name_or_file: str) -> object:
     path = _FOLDER / f"{name_or_file}.yaml" if name_or_file in names else Path(name_or_file)
     if not path.is_file():
         raise ConfigError(
-            f"There is no recipe {name_or_file!r}{_nearest(name_or_file, names)} Shipped are {', '.join(names)}; or "
-            "give a YAML file."
+            f"There is no recipe {name_or_file!r}{nearest_name(name_or_file, names)} Shipped are {', '.join(names)}; "
+            "or give a YAML file."
         )
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -137,7 +137,7 @@ def _make(kind: type[Stage], settings: SettingsDict, faults: list[str]) -> Stage
     unknown = [setting for setting in settings if setting not in known]
     for setting in unknown:
         there_are = f"there are {', '.join(known)}" if known else "it has none"
-        faults.append(f"{kind.name} has no setting {setting!r}{_nearest(setting, known, ';')} {there_are}")
+        faults.append(f"{kind.name} has no setting {setting!r}{nearest_name(setting, known, ';')} {there_are}")
     try:
         stage = kind(kind.Settings.model_validate({n: v for n, v in settings.items() if n in known}))
     except ValidationError as error:
@@ -150,8 +150,7 @@ def _make(kind: type[Stage], settings: SettingsDict, faults: list[str]) -> Stage
 
 
 def _prefixed(name: str, error: ValidationError, schema: type[StageSettings]) -> str:
-    described = describe_validation(error, schema)
-    return "; ".join(f"{name}.{part}".replace(".the values:", ":") for part in described.split("; "))
+    return "; ".join(f"{name}.{part}".replace(".the values:", ":") for part in described_faults(error, schema))
 
 
 def _order_faults(stages: Sequence[Stage], idle: Mapping[str, str], kinds: Mapping[str, type[Stage]]) -> Iterable[str]:
@@ -179,9 +178,4 @@ def _who_gives(missing: Iterable[str], name: str, idle: Mapping[str, str], kinds
 
 
 def _unknown_stage(name: str, kinds: Iterable[str]) -> str:
-    return f"there is no stage {name!r}{_nearest(name, kinds, ';')} there are {', '.join(sorted(kinds))}"
-
-
-def _nearest(name: str, known: Iterable[str], end: str = ".") -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else end
+    return f"there is no stage {name!r}{nearest_name(name, kinds, ';')} there are {', '.join(sorted(kinds))}"

@@ -6,7 +6,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from muybridge.errors import ConfigError
 from muybridge.training.settings import Settings
 
 
@@ -26,12 +25,12 @@ class PerceptualSettings(Settings):
     def _agree(self) -> Self:
         files = (self.features, self.heads)
         if self.kind == "lpips" and None in files:
-            raise ConfigError(
+            raise ValueError(
                 "lpips needs two files: features, VGG16's weights such as torchvision's vgg16-397923af.pth, and heads, "
-                "such as weights/v0.1/vgg.pth of the package lpips. The kinds encoder and differences need none."
+                "such as weights/v0.1/vgg.pth of the package lpips. The kinds encoder and differences need none"
             )
         if self.kind != "lpips" and files != (None, None):
-            raise ConfigError(f"features and heads are files of lpips; given for {self.kind}. Leave them out.")
+            raise ValueError(f"features and heads are files of lpips; given for {self.kind}. Leave them out")
         return self
 
 
@@ -60,5 +59,5 @@ class VAELossSettings(Settings):
     @model_validator(mode="after")
     def _judge(self) -> Self:
         if not (self.l1 or self.l2):
-            raise ConfigError("l1 and l2 are both 0, so nothing would hold the pixels to those of the video; give one.")
+            raise ValueError("l1 and l2 are both 0, so nothing would hold the pixels to those of the video; give one")
         return self

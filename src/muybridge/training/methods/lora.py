@@ -180,7 +180,11 @@ class LoraMethod(nn.Module):
 
     def _said_before(self, batch: Batch, drawn: Drawn, prior: Tensor) -> Tensor:
         """What the networks say without the LoRA about the samples that are marked."""
-        marked = {name: value if name == "frame_positions" else value[prior] for name, value in batch.items()}
+        marked = {
+            name: value if name == "frame_positions" else value[prior]
+            for name, value in batch.items()
+            if isinstance(value, Tensor)  # not the names of files
+        }
         with self.without(), torch.no_grad():
             _, told = self.encode({**marked, "latents": drawn.clean[prior]})
             shown = Drawn(drawn.clean[prior], drawn.timesteps[prior], drawn.noisy[prior], drawn.target[prior])

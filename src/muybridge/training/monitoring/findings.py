@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from muybridge.training.damaged_files import DAMAGED_FILE
 from muybridge.training.monitoring.curves import Curve, short
 from muybridge.training.monitoring.record import StageRecord
 
@@ -52,6 +53,7 @@ def findings(record: StageRecord) -> list[Finding]:
     """All that a stage's record tells, the gravest first; empty where there is nothing to say."""
     return [
         *_about_log(record),
+        *_about_files(record),
         *(update_findings(groups, _warmup(record)) if (groups := update_curves(record)) else _about_steps(record)),
         *_about_adapter(record),
         *_about_held_out(record),
@@ -148,6 +150,16 @@ def _about_log(record: StageRecord) -> Iterator[Finding]:
     broken = [name for name, curve in record.curves.items() if "loss" in name and not math.isfinite(curve.last)]
     if broken:
         yield Finding("loss", f"The value of {_names(broken, {})} is not finite: the learning rate is too high.")
+
+
+def _about_files(record: StageRecord) -> Iterator[Finding]:
+    if record.damaged:
+        files = "1 file" if len(record.damaged) == 1 else f"{len(record.damaged)} files"
+        yield Finding(
+            "files",
+            f"{files} turned out to be damaged and left out, with another clip in the place: "
+            f"{_names(sorted(record.damaged), {})}. Copy them again, or take them out; {DAMAGED_FILE} has the reasons.",
+        )
 
 
 def _about_adapter(record: StageRecord) -> Iterator[Finding]:

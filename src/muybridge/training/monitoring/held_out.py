@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import Batch, BatchSource
+from muybridge.training.data import Batch, BatchSource, on_device
 from muybridge.training.methods.denoise import DenoisingSteps
 from muybridge.training.monitoring.observing import ObservedTrainer, checked_interval
 from muybridge.training.objective.draws import draw_noise
@@ -96,7 +96,7 @@ class HeldOutLoss:
     def _batches(self, method: nn.Module, name: str) -> list[Batch]:
         device = next(method.parameters()).device
         batches = map(self._sources[name], range(self._count))
-        return [{key: value.to(device) for key, value in batch.items()} for batch in batches]
+        return [on_device(batch, device) for batch in batches]
 
     def _losses(
         self, method: nn.Module, name: str, timesteps: Sequence[int] = TIMESTEPS, shuffled: bool = False

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from muybridge.errors import ConfigError
-from muybridge.training.data import Batch
+from muybridge.training.data import Batch, on_device
 from muybridge.training.methods.denoise import DenoisingSteps
 from muybridge.training.monitoring.clip_figures import ClipFigures, figures_of_batch
 from muybridge.training.monitoring.curves import Curve, short
@@ -138,7 +138,7 @@ def overfit(
     if min(settings.steps, settings.look_every) < 1:
         raise ConfigError(f"Overfitting takes one step at least; given {settings.steps}.")
     device = next(method.parameters()).device
-    batch = {name: value.to(device) for name, value in work.batches(0).items()}
+    batch = on_device(work.batches(0), device)
     record = _train(method, batch, settings, progress)
     return judge(record, LEAST_FALL_OF_ADAPTERS if isinstance(method, HasAdapter) else LEAST_FALL)
 

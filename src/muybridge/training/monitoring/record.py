@@ -10,11 +10,14 @@ from pathlib import Path
 
 from muybridge.errors import ConfigError
 from muybridge.files.json_settings import read_json_object
+from muybridge.training.damaged_files import damaged_files
 from muybridge.training.monitoring.curves import Curve
 from muybridge.types import SettingsDict
 
 LOG_FILE = "log.jsonl"
 SETTINGS_FILE = "settings.json"
+RUN_FILE = "run.yaml"
+"""In the folder of a run on a folder of clips: what does the same."""
 DATA_REPORT_FILE = "data.txt"
 SHEETS_FOLDER = "sheets"
 REPORT_FILE = "report.html"
@@ -49,6 +52,7 @@ class StageRecord:
         sheets: of samples, in the order of their steps.
         data_report: the text of the report on its data; None where there is none.
         unread_lines: of the log, damaged ones.
+        damaged: files that could not be read while training, with the reason.
     """
 
     name: str
@@ -58,6 +62,7 @@ class StageRecord:
     sheets: tuple[Sheet, ...] = ()
     data_report: str | None = None
     unread_lines: int = 0
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -123,6 +128,14 @@ def read_run(folder: Path) -> list[StageRecord]:
     return [read_stage(path.parent) for path in sorted(logs, key=lambda path: (path.stat().st_mtime, path))]
 
 
+def is_starting(folder: Path) -> bool:
+    """Whether a run was made ready in a folder, and neither it nor a folder in it has a log yet."""
+    if not folder.is_dir() or (folder / LOG_FILE).is_file() or any(folder.glob(f"*/{LOG_FILE}")):
+        return False
+    ready = (folder / RUN_FILE, folder / SETTINGS_FILE, *folder.glob(f"*/{SETTINGS_FILE}"))
+    return any(path.is_file() for path in ready)
+
+
 def read_stage(folder: Path) -> StageRecord:
     """What there is in the folder of a stage, which may be training just now.
 
@@ -141,6 +154,7 @@ def read_stage(folder: Path) -> StageRecord:
         sheets=tuple(_sheets(folder / SHEETS_FOLDER)),
         data_report=_data_report(folder),
         unread_lines=unread,
+        damaged=damaged_files(folder),
     )
 
 

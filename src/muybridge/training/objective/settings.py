@@ -6,7 +6,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from muybridge.errors import ConfigError
 from muybridge.training.settings import Settings
 
 
@@ -39,13 +38,13 @@ class ObjectiveSettings(Settings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.timestep_shift is not None and self.timesteps != "shifted":
-            raise ConfigError(
-                f"timestep_shift is of timesteps: shifted; given timesteps: {self.timesteps}. Leave one of them out."
+            raise ValueError(
+                f"timestep_shift is of timesteps: shifted; given timesteps: {self.timesteps}. Leave one of them out"
             )
         if "noise_sharing" in self.model_fields_set and not self.shared_noise:
-            raise ConfigError("noise_sharing says how shared_noise is shared, which is 0; give it, such as 0.5.")
+            raise ValueError("noise_sharing says how shared_noise is shared, which is 0; give it, such as 0.5")
         if self.snr_loss and (self.min_snr is not None or self.motion_sub_loss):
-            raise ConfigError("snr_loss weighs noise levels by itself; leave out min_snr and motion_sub_loss, or it.")
+            raise ValueError("snr_loss weighs noise levels by itself; leave out min_snr and motion_sub_loss, or it")
         return self
 
     @classmethod

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from muybridge.errors import ConfigError
 from muybridge.training.data import TrainingData
@@ -62,13 +62,13 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         """The stage that makes the domain adapter, where that is to come of this run."""
         return (_DOMAIN_STAGE,) if self.domain_adapter == _DOMAIN_STAGE else ()
 
-    @model_validator(mode="after")
-    def _one_beginning(self) -> Self:
-        if self.start != "fresh" and "motion" in self.model_fields_set:
-            raise ConfigError(
-                f"motion is of fresh modules, and these begin as {self.start!r}; leave motion out, or start."
-            )
-        return self
+    @field_validator("motion")
+    @classmethod
+    def _one_beginning(cls, motion: MotionSettings, info: ValidationInfo) -> MotionSettings:
+        start = info.data.get("start", "fresh")
+        if start != "fresh":
+            raise ValueError(f"motion is of fresh modules, and these begin as {start!r}; leave motion out, or start")
+        return motion
 
     def check(self, data: TrainingData) -> None:
         """The kind of motion module, its settings, and whether the model is there."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from muybridge.errors import ConfigError
 from muybridge.training.data import BatchSource, TrainingData
@@ -44,15 +44,16 @@ class AutoencoderStage(LastStage):
     """Of a clip at a time."""
     loss: VAELossSettings = VAELossSettings()
 
-    @model_validator(mode="after")
-    def _decodes_what_there_is(self) -> Self:
-        adversarial = self.loss.adversarial
-        if adversarial is not None and adversarial.start >= self.steps:
-            raise ConfigError(
-                f"loss.adversarial.start is {adversarial.start}, and there are {self.steps} steps, so discriminators "
-                "would take no part; let them start earlier, or leave adversarial out."
+    @field_validator("loss")
+    @classmethod
+    def _judged_in_time(cls, loss: VAELossSettings, info: ValidationInfo) -> VAELossSettings:
+        adversarial, steps = loss.adversarial, info.data.get("steps")
+        if adversarial is not None and steps is not None and adversarial.start >= steps:
+            raise ValueError(
+                f"loss.adversarial.start is {adversarial.start}, and there are {steps} steps, so discriminators would "
+                "take no part; let them start earlier, or leave adversarial out"
             )
-        return self
+        return loss
 
     def check(self, data: TrainingData) -> None:
         """Whether the model is there."""

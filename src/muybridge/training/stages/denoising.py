@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from muybridge.errors import ConfigError
 from muybridge.training.objective.settings import ObjectiveSettings
 from muybridge.training.stages.stage import Stage
 
@@ -25,14 +24,15 @@ class DenoisingStage(Stage):
     """Above 1 high noise is drawn more often: the short way to say nothing else of the objective."""
     caption_dropout: float = Field(default=0.1, ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _one_objective(self) -> Self:
-        if self.objective is not None and "timestep_shift" in self.model_fields_set:
-            raise ConfigError(
+    @field_validator("timestep_shift")
+    @classmethod
+    def _one_objective(cls, timestep_shift: float, info: ValidationInfo) -> float:
+        if info.data.get("objective") is not None:
+            raise ValueError(
                 "timestep_shift and objective both say how noise levels are drawn; leave timestep_shift out, and say "
-                "objective: {timesteps: shifted, timestep_shift: 3.0}."
+                "objective: {timesteps: shifted, timestep_shift: 3.0}"
             )
-        return self
+        return timestep_shift
 
     def make_objective(self, scheduler: DDIMScheduler) -> DiffusionObjective:
         """The objective for a model with these noise levels.

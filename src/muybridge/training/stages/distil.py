@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from muybridge.errors import ConfigError
 from muybridge.training.data import BatchSource, TrainingData
 from muybridge.training.stages.lora import LoraOutput, denoising_method
 from muybridge.training.stages.registry import register_stage
@@ -46,16 +45,20 @@ class DistilStage(LoraOutput):
     """Share of the batches with whole clips, fewer of them, likewise."""
     caption_dropout: float = Field(default=0.0, ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _has_no_other_objective(self) -> Self:
-        if given := sorted(self.model_fields_set & {"objective", "timestep_shift"}):
-            raise ConfigError(
-                f"A model is distilled against itself, at noise levels of its solver; leave {' and '.join(given)} out."
-            )
-        low, high = self.guidance
+    @field_validator("objective", "timestep_shift")
+    @classmethod
+    def _has_no_other_objective(cls, _: object, info: ValidationInfo) -> object:
+        raise ValueError(
+            f"a model is distilled against itself, at noise levels of its solver; leave {info.field_name} out"
+        )
+
+    @field_validator("guidance")
+    @classmethod
+    def _guides_more_or_less(cls, guidance: tuple[float, float]) -> tuple[float, float]:
+        low, high = guidance
         if not 1 <= low <= high:
-            raise ConfigError(f"guidance is two scales of at least 1, the smaller first; given {list(self.guidance)}.")
-        return self
+            raise ValueError("guidance is two scales of at least 1, the smaller first")
+        return guidance
 
     def check(self, data: TrainingData) -> None:
         """The pattern of layers, what phases and solver make of each other, and whether the model is there."""

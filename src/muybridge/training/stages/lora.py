@@ -113,12 +113,10 @@ class LoraStage(LoraOutput):
     @model_validator(mode="after")
     def _trains_something(self) -> Self:
         if not self.train:
-            raise ConfigError(
-                "train names the parts that learn, and here it names none; leave it out for the backbone."
-            )
+            raise ValueError("train names the parts that learn, and here it names none; leave it out for the backbone")
         own = self.train.get("backbone")
         if own is not None and own.layers is not None and "layers" in self.model_fields_set:
-            raise ConfigError("layers and train.backbone.layers both say which layers learn; leave one of them out.")
+            raise ValueError("layers and train.backbone.layers both say which layers learn; leave one of them out")
         return self
 
     def check(self, data: TrainingData) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from muybridge.errors import ConfigError
 from muybridge.training.camera_moves import CameraMove
@@ -33,17 +33,15 @@ class MotionLoraStage(LoraOutput):
     num_frames: int | None = Field(default=None, ge=2)
     """Frames of a clip at a time, where the family is trained so; its usual number if not given."""
 
-    @model_validator(mode="after")
-    def _camera_goes_somewhere(self) -> Self:
-        if self.camera is None and "camera_extent" in self.model_fields_set:
-            raise ConfigError("camera_extent is of a camera move; say camera too, such as zoom-in, or leave it out.")
-        low, high = self.camera_extent
+    @field_validator("camera_extent")
+    @classmethod
+    def _camera_goes_somewhere(cls, extent: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        if info.data.get("camera", True) is None:
+            raise ValueError("camera_extent is of a camera move; say camera too, such as zoom-in, or leave it out")
+        low, high = extent
         if not 0 < low <= high < 1:
-            raise ConfigError(
-                "camera_extent is two shares of the side, the smaller first, above 0 and below 1; given "
-                f"{list(self.camera_extent)}."
-            )
-        return self
+            raise ValueError("camera_extent is two shares of the side, the smaller first, above 0 and below 1")
+        return extent
 
     def check(self, data: TrainingData) -> None:
         """What is taught, and whether the model is there."""

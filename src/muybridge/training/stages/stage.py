@@ -6,12 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from muybridge.errors import ConfigError
-from muybridge.training.config import EMADevice, Recomputation, Sharding, with_schedule
+from muybridge.training.config import (
+    SCHEDULE_SHORT_FORMS,
+    EMADevice,
+    Recomputation,
+    Sharding,
+    given_twice,
+    with_schedule,
+)
 from muybridge.training.optimizers import OptimizerSettings
 from muybridge.training.schedules import ScheduleSettings
 from muybridge.training.settings import Settings
@@ -68,6 +75,10 @@ class EvaluationSettings(Settings):
     """Of held-out clips (`data.held_out`), and as many of others, on which the loss at fixed noise is measured."""
     noises: int = Field(default=2, ge=1)
     """For each of them."""
+
+
+class _Twice(dict[str, str]):
+    """Stands for a schedule of which a part is also given beside it."""
 
 
 class SavablePart(Protocol):
@@ -128,6 +139,8 @@ class Stage(Settings, ABC):
     """Methods of the stages it builds on."""
     parts: ClassVar[tuple[str, ...]]
     """Parts of the pipeline it hands out."""
+    short_forms: ClassVar[tuple[str, ...]] = SCHEDULE_SHORT_FORMS
+    """Settings that are read as part of a block."""
     knows_what_was: ClassVar[bool] = False
     """Whether its method can still say what the model said before."""
 
@@ -180,16 +193,30 @@ class Stage(Settings, ABC):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, values: object) -> object:
-        return with_schedule(values) if isinstance(values, Mapping) else values
+        if not isinstance(values, Mapping):
+            return values
+        if twice := given_twice(values):
+            # Said of the schedule, so that what else is wrong is said with it.
+            rest = {name: value for name, value in values.items() if name not in SCHEDULE_SHORT_FORMS}
+            return with_schedule({**rest, "schedule": _Twice(name=twice)})
+        return with_schedule(values)
 
-    @model_validator(mode="after")
-    def _shares_with_somebody(self) -> Self:
-        if self.sharding != "none" and self.processes == 1:
-            raise ConfigError(
-                f"sharding: {self.sharding} shares out between processes what one would have all of; say "
-                "processes: 2 or more, or leave sharding out."
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _said_once(cls, schedule: object) -> object:
+        if isinstance(schedule, _Twice):
+            raise ValueError(f"{schedule['name']} is given twice, also beside it; leave one of the two out")
+        return schedule
+
+    @field_validator("sharding")
+    @classmethod
+    def _shares_with_somebody(cls, sharding: Sharding, info: ValidationInfo) -> Sharding:
+        if sharding != "none" and info.data.get("processes") == 1:
+            raise ValueError(
+                f"sharding: {sharding} shares out between processes what one would have all of; say processes: 2 or "
+                "more, or leave sharding out"
             )
-        return self
+        return sharding
 
     @property
     def batches_a_step(self) -> int:

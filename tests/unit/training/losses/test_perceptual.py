@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from tests.unit.training.methods.test_denoise import small_vae as picture_vae
 from tests.unit.training.methods.test_denoise_video import small_vae as video_vae
 from torch import Tensor, nn
 
-from muybridge.errors import CheckpointError, ConfigError
+from muybridge.errors import CheckpointError
 from muybridge.training.losses.perceptual import DifferenceDistance, EncoderDistance, Lpips, make_perceptual
 from muybridge.training.losses.settings import PerceptualSettings
 
@@ -120,7 +121,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [({"kind": "lpips", "heads": "a"}, "lpips needs two files"), ({"features": "a"}, "given for encoder")],
 )
 def test_files_are_given_where_they_are_needed(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ValidationError, match=says):
         PerceptualSettings.model_validate(settings)
 
 

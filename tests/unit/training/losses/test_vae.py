@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from muybridge.errors import ConfigError
 from muybridge.training.losses.discriminators import FrameDiscriminator, VideoDiscriminator
 from muybridge.training.losses.perceptual import DifferenceDistance
 from muybridge.training.losses.settings import AdversarialSettings, VAELossSettings
@@ -173,7 +173,7 @@ def test_discriminators_learn_to_tell_bright_from_dark() -> None:
 
 
 def test_a_loss_without_pixels_is_refused() -> None:
-    with pytest.raises(ConfigError, match="l1 and l2 are both 0"):
+    with pytest.raises(ValidationError, match="l1 and l2 are both 0"):
         VAELossSettings(l1=0)
 
 

@@ -46,7 +46,7 @@ def latents(shape: torch.Size = VIDEO) -> Tensor:
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ValidationError, match=says):
         ObjectiveSettings.model_validate(settings)
 
 
