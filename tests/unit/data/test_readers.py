@@ -213,11 +213,12 @@ def test_musubi(folder: Path) -> None:
 def test_a_manifest_keeps_ids_and_refuses_bad_rows(folder: Path) -> None:
     good = {"id": "ab", "media": "a.mp4", "kind": "video", "start": 0.25, "end": 0.5}
     rows = [good, {**good, "media": "z.mp4"}, {**good, "kind": "song"}, {**good, "end": "x"}, {**good, "size": 1}]
+    rows += [{**good, "text": "half a letter \ud800"}]
     rows += [{**good, "extra": {"packed": extra}} for extra in ("x", {"member": "a", "offset": -1, "size": 2})]
     found = read_dataset(write_lines(folder / "manifest.jsonl", *rows))
     assert found.format == "manifest"
     assert [(record.id, record.start, record.end) for record in found.records] == [("ab", 0.25, 0.5)]
-    assert [refusal.where for refusal in found.refusals] == [f"row {number}" for number in range(2, 8)]
+    assert [refusal.where for refusal in found.refusals] == [f"row {number}" for number in range(2, 9)]
 
 
 @pytest.mark.parametrize(

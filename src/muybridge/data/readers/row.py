@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muybridge.data.crop import CROP
 from muybridge.data.packed import PackedFile
-from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
+from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, is_utf8, kind_by_name, packed_extra
 from muybridge.errors import InputFileError
 from muybridge.types import SettingsDict
 
@@ -109,8 +109,6 @@ def _kind(row: Row, path: Path) -> Kind:
 def _caption(row: Row) -> str:
     if not isinstance(row.text, str):
         raise InputFileError(f"its caption is no text: {row.text!r}", "caption")
-    try:
-        row.text.encode()
-    except UnicodeEncodeError:
-        raise InputFileError("its caption is not in UTF-8", "caption") from None
+    if not is_utf8(row.text):
+        raise InputFileError("its caption is not in UTF-8", "caption")
     return row.text.strip()

@@ -66,6 +66,7 @@ BAD = [
     Reply(drop=True),
     completion(None),
     completion("<think>for ever"),
+    completion("A cat \ud800 jumps."),
 ]
 
 
@@ -188,8 +189,10 @@ def test_no_more_at_once_than_allowed(tmp_path: Path) -> None:
 def test_answers_are_kept_by_what_was_asked(tmp_path: Path) -> None:
     answers = Answers(tmp_path / "answers")
     assert answers.find("clip", "model") is None
-    answers.keep({"text": "a\ud83d\ude00 \udcff"}, "clip", "model")
-    assert answers.find("clip", "model") == {"text": "a\ud83d\ude00 \udcff"} or answers.find("clip", "model")
+    answers.keep({"text": "a\U0001f600"}, "clip", "model")
+    assert answers.find("clip", "model") == {"text": "a\U0001f600"}
+    answers.keep({"text": "half a letter \udcff"}, "clip", "half")
+    assert answers.find("clip", "half") is None
     assert answers.find("clip", "other") is None
     for path in (tmp_path / "answers").rglob("*.json"):
         path.write_text('{"text": ')

@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.unit.data.conftest import ClipMaker
 from tests.unit.data.preparation.model_server import Asked, Reply, completion, serving
 
 from muybridge.data.preparation.captioning.conversation import Answer
 from muybridge.data.preparation.captioning.prompts import prompt_hash, shipped_prompt
 from muybridge.data.preparation.captioning.writing import WritingSettings
 from muybridge.data.preparation.engine.job import Worker
+from muybridge.data.preparation.prepare import PrepareSettings, prepare
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.stage import Refused
 from muybridge.data.preparation.stages.caption import Caption, CaptionSettings, whole_sentences
 from muybridge.data.preparation.stages.rewrite import Rewrite
+from muybridge.data.readers import read_dataset
 from muybridge.data.record import Record
 from muybridge.errors import CheckpointError, ConfigError, PreparationError
 
@@ -49,6 +52,21 @@ def test_captions_what_a_server_is_shown(record: Record, tmp_path: Path) -> None
     assert [frame.size for frame in frames] == [(32, 24)] * 3
     levels = [float(np.asarray(frame).mean()) for frame in frames]
     assert levels == pytest.approx([0, 92, 184], abs=8)  # the first, the last, and one between them
+
+
+def test_an_answer_that_is_no_text_is_asked_for_again(
+    tmp_path: Path, make_clip: ClipMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    make_clip(tmp_path / "raw.mp4", size=(64, 48))
+    (tmp_path / "list.jsonl").write_text('{"video_path": "raw.mp4"}')
+    with serving(OK, completion("A wall \ud800 gets brighter."), GOOD) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 2}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0}}, {"caption": caption}]})
+        account = prepare(tmp_path / "list.jsonl", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+    assert account is not None
+    assert [record.text for record in account.kept] == ["A grey wall gets brighter."]
+    assert read_dataset(tmp_path / "out").records[0].text == "A grey wall gets brighter."
 
 
 def test_the_same_is_not_asked_twice(record: Record, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from muybridge.data.preparation.captioning.conversation import Answer, Turn, plain
-from muybridge.data.record import shown
+from muybridge.data.record import is_utf8, shown
 from muybridge.errors import ConfigError, NoAnswerError
 
 _PATH = "/chat/completions"
@@ -257,6 +257,8 @@ def _answer_of(content: bytes) -> Answer:
         text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
     if not isinstance(text, str) or not (text := plain(text)):
         raise _TryAgainError("it answers nothing")
+    if not is_utf8(text):
+        raise _TryAgainError("it answers with halves of letters, which are no text")
     return Answer(text, is_cut=ended == "length")
 
 

@@ -51,6 +51,7 @@ class WritingSettings(StageSettings):
 class WritingStage(Stage):
     """Base of stages that ask; what was answered is kept by clip, model and prompt, and not asked for again."""
 
+    version = 2
     Settings = WritingSettings
     settings: WritingSettings
     thresholds: ClassVar[frozenset[str]] = frozenset(
