@@ -69,6 +69,19 @@ def test_an_answer_that_is_no_text_is_asked_for_again(
     assert read_dataset(tmp_path / "out").records[0].text == "A grey wall gets brighter."
 
 
+def test_a_clip_that_the_server_does_not_like_costs_itself(tmp_path: Path, make_clip: ClipMaker) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(3):
+        make_clip(tmp_path / "raw" / f"{number}.mp4", 12 + number, size=(64, 48))
+    with serving(OK, OK, Reply(403, b"moderation"), GOOD) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 1}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0, "min_seconds": 0}}, {"caption": caption}]})
+        account = prepare(tmp_path / "raw", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+    assert account is not None
+    assert account.statuses == {"ok": 2, "caption-failed": 1}
+    assert "refuses the question: 403 Forbidden: moderation" in str(account)
+
+
 def test_the_same_is_not_asked_twice(record: Record, tmp_path: Path) -> None:
     with serving(OK, GOOD) as server:
         stage = captioning(server.url)
@@ -112,9 +125,9 @@ def test_a_key_that_is_refused_stops_the_run(record: Record, tmp_path: Path, mon
 def test_the_engine_hands_on_what_stops_a_run(record: Record, tmp_path: Path) -> None:
     from muybridge.data.preparation.engine.job import Job
 
-    with serving(OK, Reply(403)) as server:
+    with serving(OK, Reply(401)) as server:
         worker = Worker((captioning(server.url),), tmp_path)
-        with pytest.raises(PreparationError, match="does not allow it"):
+        with pytest.raises(PreparationError, match="does not accept the key"):
             worker.run_first(Job("1", 0, 1, record))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -99,8 +99,7 @@ class WritingStage(Stage):
             return
         address = EndpointAddress(settings.endpoint, settings.model, settings.key_env, settings.most_tokens)
         endpoint = Endpoint(address.patient(settings.timeout_s, settings.tries), self._slot)
-        with suppress(NoAnswerError):  # that may pass; a key that is refused does not
-            Endpoint(address.patient(settings.timeout_s, 1)).answer([Turn("user", "Answer with the word OK.")])
+        endpoint.greet()
         self._writer = endpoint
 
     def digest(self) -> str:
