@@ -24,6 +24,13 @@ app = typer.Typer(no_args_is_help=True, help="Make a set for training out of raw
 
 _RUNNING = "How it is run"
 _WORKERS = Flag("workers", "workers", int, "Processes; one for each processor if not given.", None, _RUNNING, least=1)
+_FORMAT = Flag(
+    "format",
+    "read_as",
+    str,
+    "The format of the set, if it is taken for another; a wrong name shows all.",
+    "NAME",
+)
 _PREPARE_FLAGS = (
     Flag(
         "recipe",
@@ -33,6 +40,7 @@ _PREPARE_FLAGS = (
         "NAME|FILE",
     ),
     Flag("set", "changes", list[str], "Change a setting, or leave a stage out.", "STAGE.OPTION=VALUE|STAGE=off"),
+    _FORMAT,
     _WORKERS,
     Flag("shard", "shard", str, "Only this part, as on one of four machines.", "1/4", _RUNNING),
     Flag("engine", "engine", str, "pool (the default), serial, or ray.", "pool|serial|ray", _RUNNING),
@@ -66,7 +74,7 @@ def prepare(
     progress = PreparationProgress(errors)
     watching = preparing.Watching(progress.on_file, progress.on_advance)
     try:
-        account = preparing.prepare(raw, out, recipe, settings, watching)
+        account = preparing.prepare(raw, out, recipe, settings, watching, asked.get("read_as"))
     except KeyboardInterrupt:
         progress.close()
         errors.print("what is done is kept; the same command goes on from here")
@@ -125,7 +133,7 @@ def _show_account(account: Account, as_json: bool) -> None:
 
 
 @app.command()
-@with_flags((_WORKERS,))
+@with_flags((_FORMAT, _WORKERS))
 def probe(
     path: Annotated[Path, typer.Argument(help="A video, a folder of them, or a set.")],
     as_json: Json = False,
@@ -134,7 +142,7 @@ def probe(
     """Show what files hold, and which cannot be used; exit code 2 if none can."""
     from muybridge.data.preparation.prepare import PrepareSettings, probe_set
 
-    outcomes = probe_set(path, PrepareSettings(workers=given["workers"]))
+    outcomes = probe_set(path, PrepareSettings(workers=given["workers"]), given["read_as"])
     if as_json:
         print_json({"files": [outcome.to_json() for outcome in outcomes]})
     else:
@@ -261,6 +269,7 @@ def _yaml(value: object) -> str:
 
 
 @app.command()
+@with_flags((_FORMAT,))
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A set in any format that can be read.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A list or folder to write.")],
@@ -272,6 +281,7 @@ def convert(
         ),
     ],
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Write a set in another format; files that are left out are named."""
     from muybridge.data.readers import read_dataset
@@ -279,7 +289,7 @@ def convert(
 
     if to not in WRITERS:
         raise ConfigError(f"--to is one of {', '.join(WRITERS)}; given {to!r}.")
-    found = read_dataset(source)
+    found = read_dataset(source, given["read_as"])
     if not found.records:
         raise ConfigError(f"There is no record in {source} that could be written.")
     try:

@@ -89,6 +89,25 @@ def test_a_clip_by_the_beginning_of_its_id(prepared: Path, capsys: pytest.Captur
     assert "has no clip whose id begins with 'zz'" in capsys.readouterr().err
 
 
+def test_what_a_set_is_can_be_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "some.jsonl").write_text(f'{{"video_path": "{raw}/0.mp4", "file_name": "{raw}/1.mp4", "caption": "x"}}')
+    found = []
+    for read_as in ("musubi", "folder"):
+        to = tmp_path / f"{read_as}.jsonl"
+        assert run("convert", tmp_path / "some.jsonl", to, "--to", "manifest", "--format", read_as) == 0
+        found.append(Path(json.loads(to.read_text())["media"]).name)
+        capsys.readouterr()
+        assert run("probe", tmp_path / "some.jsonl", "--format", read_as, "--workers", 1) == 0
+        assert f"{found[-1]}: 64x64" in capsys.readouterr().out
+    assert found == ["0.mp4", "1.mp4"]
+    recipe = ("--recipe", raw.parent / "recipe.yaml", "--engine", "serial")
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 0}}]")
+    assert run("prepare", tmp_path / "some.jsonl", tmp_path / "out", *recipe, "--format", "musubi") == 0
+    assert "--format musubi" in (tmp_path / "out" / "report.html").read_text()
+    assert run("prepare", raw, tmp_path / "out", *recipe, "--format", "webdatase") == 2
+    assert "There are: manifest," in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("to", ["videofolder", "webdataset", "easyanimate", "manifest"])
 def test_other_formats(prepared: Path, tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("convert", prepared, tmp_path / "out", "--to", to, "--json") == 0

@@ -125,9 +125,35 @@ def test_metadata_in_subfolders_and_other_names_of_the_column(folder: Path) -> N
         shutil.copy(folder / "a.mp4", folder / name / "a.mp4")
         (folder / name / "metadata.csv").write_text(f"{column},prompt\na.mp4,{name}\nz.mp4,\n")
     found = read_dataset(folder)
-    assert [record.text for record in found.records] == ["test", "train"]
-    assert reasons(found)[:2] == [f"{name}/metadata.csv row 2: no file z.mp4" for name in ("test", "train")]
-    assert [refusal.where for refusal in found.refusals[2:]] == ["a.mp4", "b.mkv", "c.png"]
+    assert [record.text for record in found.records][:2] == ["test", "train"]
+    assert reasons(found) == [f"{name}/metadata.csv row 2: no file z.mp4" for name in ("test", "train")]
+
+
+def test_a_list_in_a_subfolder_says_nothing_of_files_elsewhere(folder: Path) -> None:
+    (folder / "a.txt").write_text("one")
+    (folder / "in/deep").mkdir(parents=True)
+    for name in ("in/listed.mp4", "in/deep/not.mp4"):
+        shutil.copy(folder / "a.mp4", folder / name)
+    write_lines(folder / "in/metadata.jsonl", {"file_name": "listed.mp4", "text": "two"})
+    found = read_dataset(folder)
+    assert names(found) == [("listed.mp4", "two"), ("a.mp4", "one"), ("b.mkv", ""), ("c.png", "")]
+    assert reasons(found) == ["in/deep/not.mp4: no complete row names it"]
+
+
+def test_a_tar_beside_videos_makes_no_webdataset(folder: Path) -> None:
+    tar = write_tar(folder / "backup.tar", {"k1.mp4": (folder / "a.mp4").read_bytes()})
+    found = read_dataset(folder)
+    assert (found.format, len(found.records)) == ("sidecar", 3)
+    (said,) = reasons(found)
+    assert said.startswith("backup.tar: it is no video or picture")
+    assert said.endswith("a set in tar files is to be named by itself")
+    assert read_dataset(folder, "webdataset").records[0].name.endswith("/k1.mp4")
+    (folder / "alone").mkdir()
+    tar.rename(folder / "alone/backup.tar")
+    assert read_dataset(folder / "alone").format == "webdataset"
+    write_tar(folder / "alone/backup.tar", {"notes.txt": b"no video"})
+    with pytest.raises(ConfigError, match="holds no set"):
+        read_dataset(folder / "alone")
 
 
 def test_parquet_without_pyarrow_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +209,7 @@ def test_webdataset(folder: Path) -> None:
         "k4.json": b"{",
     }
     path = write_tar(folder / "train-000000.tar", members)
-    found = read_dataset(folder)
+    found = read_dataset(folder, "webdataset")
     assert found.format == "webdataset"
     assert [(record.kind, record.text) for record in found.records] == [("video", "one"), ("image", "two")]
     assert found.records[0].extra["score"] == 1

@@ -106,7 +106,7 @@ def _named(path: Path, name: str) -> tuple[Reader, Path]:
 def _recognised(path: Path) -> tuple[Reader, Path]:
     for reader in readers():
         found = reader.find(path)
-        if found is not None:
+        if found is not None and reader.is_plain(found):
             return reader, found
     needs = "; ".join(f"{reader.name}: {reader.needs}" for reader in readers())
     raise ConfigError(f"{path} holds no set of clips or pictures of a known format. Known are {needs}.")

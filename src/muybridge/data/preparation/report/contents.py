@@ -129,6 +129,7 @@ class Contents:
         """That does the same again where its settings are those that were used."""
         account = self.account
         words = ["muybridge", "data", "prepare", account.source, str(account.folder), "--recipe", account.recipe]
+        words += [] if account.read_as is None else ["--format", account.read_as]
         return shlex.join((*words, *(word for change in _changes(account) for word in ("--set", change))))
 
     def tables(self) -> dict[str, list[tuple[str, int, float]]]:
