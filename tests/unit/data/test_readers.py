@@ -181,6 +181,38 @@ def test_captions_beside_files(folder: Path) -> None:
     ]
 
 
+def test_links_to_folders_are_followed_once(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    shutil.move(folder / "b.mkv", tmp_path / "elsewhere/deep/b.mkv")
+    (tmp_path / "elsewhere/deep/b.txt").write_text("linked")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(tmp_path / "elsewhere/deep")  # the same by another way
+    (folder / "round").symlink_to(folder)
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path)
+    found = read_dataset(folder)
+    assert names(found) == [("a.mp4", ""), ("c.png", ""), ("b.mkv", "linked")]
+    assert not found.refusals
+
+
+def test_a_folder_that_cannot_be_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def denied(path: str) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    (folder / "locked").mkdir()
+    monkeypatch.setattr(os, "scandir", denied)
+    found = read_dataset(folder)
+    assert len(found.records) == 3
+    assert reasons(found) == ["locked: the folder cannot be read: Permission denied"]
+    for path in ("a.mp4", "b.mkv", "c.png"):
+        (folder / path).unlink()
+    with pytest.raises(InputFileError, match="that can be seen: locked: the folder cannot be read"):
+        read_dataset(folder)
+
+
 def test_two_lists(folder: Path) -> None:
     (folder / "videos.txt").write_text("a.mp4\n\nb.mkv\n")
     (folder / "prompts.txt").write_text("one\ntwo\n\n")

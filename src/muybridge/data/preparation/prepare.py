@@ -21,6 +21,7 @@ from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.schedule import Advance, Branch, Schedule
 from muybridge.data.preparation.stage import Stage
 from muybridge.data.preparation.status import Outcome
+from muybridge.data.readers.folders import linked_below
 from muybridge.data.record import Record, Refusal
 from muybridge.errors import ConfigError, OutputError
 from muybridge.files.atomic import output_error
@@ -222,8 +223,10 @@ def _refused(refusal: Refusal) -> Outcome:
 
 def _check_apart(raw: Path, out: Path) -> None:
     inner, outer = os.path.realpath(out), os.path.realpath(raw)
-    if inner == outer or inner.startswith(outer + os.sep):
-        raise ConfigError(f"{out} lies in {raw}, and would be read as part of it. Choose a folder elsewhere.")
+    for folder in (outer, *linked_below(raw)):
+        if inner == folder or inner.startswith(folder + os.sep):
+            where = f"{raw}" if folder == outer else f"{raw}, by a link to {folder}"
+            raise ConfigError(f"{out} lies in {where}, and would be read as part of it. Choose a folder elsewhere.")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from muybridge.data.readers.folders import media_below
+from muybridge.data.readers.folders import folder_refusal, media_below, unreadable_below
 from muybridge.data.readers.registry import Found, Reader, reader_of_name, readers
 from muybridge.data.readers.row import Row, to_record
 from muybridge.data.record import ContentIds, Record, Refusal
@@ -84,11 +84,13 @@ def _one_by_one(rows: Sequence[Row], root: Path) -> Iterator[Record | Refusal]:
 
 
 def _unlisted(folder: Path, listed: set[Path], known: set[str]) -> Iterator[Refusal]:
-    """Clips and pictures of a folder that a list in there does not name: left out, and not in silence."""
-    for media in media_below(folder):
+    """Clips and pictures of a folder that a list in there does not name, and subfolders that cannot be read."""
+    errors: list[OSError] = []
+    for media in media_below(folder, errors.append):
         where = str(media.relative_to(folder))
         if where not in known and listed.isdisjoint((_absolute(media), _absolute(media.parent))):
             yield Refusal(where, "no complete row names it", "not-listed")
+    yield from (folder_refusal(folder, error) for error in errors)
 
 
 def _absolute(path: Path) -> Path:
@@ -108,5 +110,7 @@ def _recognised(path: Path) -> tuple[Reader, Path]:
         found = reader.find(path)
         if found is not None and reader.is_plain(found):
             return reader, found
+    if path.is_dir() and (unreadable := unreadable_below(path)):
+        raise InputFileError(f"{path} holds no set of clips or pictures that can be seen: {unreadable[0]}.")
     needs = "; ".join(f"{reader.name}: {reader.needs}" for reader in readers())
     raise ConfigError(f"{path} holds no set of clips or pictures of a known format. Known are {needs}.")

@@ -293,6 +293,9 @@ def test_the_set_does_not_lie_in_its_source(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lies in"):
         run(raw, raw / "out")
     assert not (raw / "out").exists()
+    (raw / "link").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=r"out lies in .*raw, by a link to"):
+        run(raw, tmp_path / "out")
 
 
 def test_a_stage_that_cannot_begin_stops_all(tmp_path: Path) -> None:
