@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_clips_are_sorted_by_what_a_model_makes(prepared: Path) -> None:
         assert run("report", prepared, "--for", wanted) == 0
         assert said in (prepared / "report.html").read_text()
     assert json.loads((prepared / "report.json").read_text())["buckets"]["for"] == "64x48x9"
+
+
+def test_a_folder_whose_name_is_not_in_utf8(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 0}}]")
+    assert run("prepare", raw, out, "--recipe", raw.parent / "recipe.yaml", "--engine", "serial") == 0
+    assert run("report", out, "--for", "64x64x8") == 0
+    assert json.loads((out / "report.json").read_text())["buckets"]["clips"] == {"64x64x8": 2}
 
 
 def test_a_clip_by_the_beginning_of_its_id(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ class Contents:
     @cached_property
     def buckets(self) -> BucketPlan:
         """Of kept clips."""
-        source = SourceSettings(path=str(self.account.folder))
+        source = SourceSettings(path="a set")  # which settings want, and nobody opens
         wanted = self.wanted
         settings = DataSettings(sources=(source,)).for_model(wanted.shape, wanted.fps, wanted.multiple)
         return plan_buckets([self.account.kept], settings.buckets)
