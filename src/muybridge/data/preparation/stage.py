@@ -142,6 +142,13 @@ class Stage(ABC):
         """Why it does nothing with its settings, as when it has a model only if one is named; None if it does."""
         return None
 
+    def begin(self) -> None:  # noqa: B027  # likewise
+        """Find out whether it will be able to work, once a run, before anything is decoded.
+
+        Raises:
+            MuybridgeError: it will not.
+        """
+
     def load(self) -> None:  # noqa: B027  # most stages need nothing
         """Load what it works with, once a process, before the first `run`.
 

@@ -131,7 +131,25 @@ def test_the_engine_hands_on_what_stops_a_run(record: Record, tmp_path: Path) ->
             worker.run_first(Job("1", 0, 1, record))
 
 
-def test_how_a_model_is_reached_does_not_change_results(record: Record) -> None:
+def test_a_server_is_asked_before_anything_is_decoded(tmp_path: Path, make_clip: ClipMaker) -> None:
+    (tmp_path / "raw").mkdir()
+    make_clip(tmp_path / "raw" / "0.mp4", size=(64, 48))
+    with serving(Reply(404)) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 1}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0}}, {"caption": caption}]})
+        with pytest.raises(PreparationError, match=r"caption cannot begin: .* knows no such model"):
+            prepare(tmp_path / "raw", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+    assert (tmp_path / "out/journal/results.jsonl").read_bytes() == b""
+    with serving(GOOD) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 1}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0}}, {"caption": caption}]})
+        for _ in range(2):  # the second time there is nothing to do
+            prepare(tmp_path / "raw", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+        assert len(server.asked) == 3
+
+
+def test_how_a_model_is_reached_does_not_change_results(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", "sk-1")
     one = Caption(CaptionSettings(model="m", endpoint="http://a/v1"))
     other = Caption(CaptionSettings(model="m", endpoint="http://b/v1", parallel=9, tries=2, timeout_s=1, key_env="K"))
     assert one.key(record) == other.key(record)
@@ -157,6 +175,7 @@ def test_another_prompt_is_another_result(record: Record, tmp_path: Path) -> Non
         ({"endpoint": "http://a/v1"}, "caption.model must be the model's name"),
         ({"endpoint": "a", "model": "m"}, "An endpoint is an address"),
         ({"endpoint": "http://a", "model": "m", "prompt": "nowhere.txt"}, "nowhere.txt cannot be read"),
+        ({"endpoint": "http://a", "model": "m", "key_env": "NO_SUCH_KEY"}, "in the variable NO_SUCH_KEY"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, str], said: str) -> None:
@@ -167,7 +186,13 @@ def test_settings_that_cannot_work(settings: dict[str, str], said: str) -> None:
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         Caption(CaptionSettings(model=str(tmp_path)))
-    (tmp_path / "config.json").write_text("{}")
+    for settings in ("{}", '{"model_type": "clip", "architectures": ["CLIPModel"]}', '{"model_type": ["x"]}'):
+        (tmp_path / "config.json").write_text(settings)
+        with pytest.raises(ConfigError, match="must be the folder of a model for image-text-to-text"):
+            Caption(CaptionSettings(model=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    Rewrite(WritingSettings(model=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(CheckpointError, match="cannot be loaded as a model for image-text-to-text"):
         Caption(CaptionSettings(model=str(tmp_path))).load()
 

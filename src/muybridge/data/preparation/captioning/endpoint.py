@@ -98,7 +98,7 @@ class Endpoint:
         """
         self._url = checked_url(address.url) + _PATH
         self._address = address
-        self._key = _key(address.key_env)
+        self._key = checked_key(address.key_env)
         self._slot = slot
         self._sleep = sleep
         self._opener = urllib.request.build_opener(_NoRedirect)
@@ -234,7 +234,12 @@ def checked_url(url: str) -> str:
     return url.rstrip("/").removesuffix(_PATH)
 
 
-def _key(name: str | None) -> str:
+def checked_key(name: str | None) -> str:
+    """The key that is in a variable of the environment; empty where none is named.
+
+    Raises:
+        ConfigError: there is none in it, or what is none.
+    """
     if name is None:
         return ""
     key = os.environ.get(name, "").strip()
