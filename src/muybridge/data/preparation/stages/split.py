@@ -46,7 +46,7 @@ class Split(Stage):
     Each piece gets `scene_seconds`, which later stages may make shorter.
     """
 
-    version = 3
+    version = 4
     Settings = SplitSettings
     settings: SplitSettings
     thresholds: ClassVar[frozenset[str]] = frozenset(("min_seconds",))
