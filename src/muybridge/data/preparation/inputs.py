@@ -201,7 +201,11 @@ _OTHERS = Refusal("", "it is of another part", "part")
 def _look_for(row: Row, root: Path, ids: KnownIds, part: Part | None) -> Record | Refusal:
     if part is not None and not part.has(path_from(root, str((row.folder or root) / row.media))):
         return _OTHERS
-    return to_record(row, root, ids)
+    found = to_record(row, root, ids)
+    if isinstance(found, Refusal):
+        return found
+    # What a list says of it is no bound on the time that it may take.
+    return replace(found, extra={name: value for name, value in found.extra.items() if name != "duration"})
 
 
 def _input(record: Record, ids: KnownIds) -> Input:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from muybridge.data.record import Record
-from muybridge.data.writers.places import check_loose, check_whole, path_from
+from muybridge.data.writers.places import check_loose, check_whole, measures_of, path_from
 from muybridge.files.atomic import new_file
 
 
@@ -24,7 +24,6 @@ def write_easyanimate(records: Sequence[Record], path: Path) -> None:
     for record in records:
         # The original takes what has no type for a picture.
         row = {"file_path": path_from(path.parent, record.media), "text": record.text, "type": record.kind}
-        size = {"width": record.width, "height": record.height}
-        rows.append({**record.extra, **row, **{name: value for name, value in size.items() if value is not None}})
+        rows.append({**record.extra, **row, **measures_of(record)})
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")
