@@ -63,7 +63,7 @@ def test_easyanimate_json(folder: Path) -> None:
     found = read_dataset(write_json(folder / "train.json", *rows))
     assert found.format == "easyanimate"
     assert [(r.kind, r.text, r.extra) for r in found.records] == [
-        ("video", "one", {"control_file_path": "x.mp4"}),
+        ("video", "one", {"control_file_path": str(folder / "x.mp4")}),
         ("image", "two", {}),
     ]
     assert reasons(found) == [

@@ -61,6 +61,19 @@ def test_easyanimate(records: list[Record], tmp_path: Path) -> None:
     assert texts_by_id(found.records) == texts_by_id(records)
 
 
+@pytest.mark.usefixtures("records")
+def test_the_control_of_a_clip_is_found_from_the_new_list(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    row = {"file_path": "a.mp4", "text": "x", "type": "video", "control_file_path": "poses/a.mp4", "control_path": ""}
+    (tmp_path / "set/list.json").write_text(json.dumps([row]))
+    read = read_dataset(tmp_path / "set/list.json").records
+    for target, expected in (("new/list.json", str(tmp_path / "set/poses/a.mp4")), ("list.json", "set/poses/a.mp4")):
+        write_easyanimate(read, tmp_path / target)
+        (written,) = json.loads((tmp_path / target).read_text())
+        assert (written["control_file_path"], written["control_path"]) == (expected, "")
+        assert read_dataset(tmp_path / target).records == read
+
+
 def test_a_folder_with_its_files_copied(records: list[Record], tmp_path: Path) -> None:
     for _ in range(2):  # the second time everything is there
         write_folder(records, tmp_path / "out")

@@ -17,6 +17,8 @@ from muybridge.types import SettingsDict
 
 CAPTION_NAMES = ("text", "caption", "prompt")
 """What sets call the caption, in the order in which it is looked for."""
+FURTHER_FILES = ("control_file_path", "control_path")
+"""What names a file beside the one that is meant; in `extra` it stands from everywhere."""
 IdMaker = Callable[[str, Mapping[str, object], float, float | None], str]
 """From a record's `media`, `extra`, start and end to its id, as `ContentIds` does it."""
 _OWN_NAMES = (PACKED, CROP, "duration")
