@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,8 +98,8 @@ def _settings(asked: SettingsView) -> PrepareSettings:
     if engine not in ENGINES:
         raise ConfigError(f"--engine is one of {', '.join(ENGINES)}; given {engine!r}.")
     for name in ("timeout", "worker_memory"):
-        if name in asked and asked[name] <= 0:
-            raise ConfigError(f"--{name.replace('_', '-')} must be above 0; given {asked[name]:g}.")
+        if name in asked and not 0 < asked[name] < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')} must be a number above 0; given {asked[name]:g}.")
     if engine == "serial" and (
         given := [f"--{n.replace('_', '-')}" for n in ("timeout", "worker_memory") if n in asked]
     ):

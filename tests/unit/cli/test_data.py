@@ -131,7 +131,11 @@ def test_other_formats(prepared: Path, tmp_path: Path, to: str, capsys: pytest.C
     [
         (("{raw}", "{out}", "--engine", "dream"), "--engine is one of pool, serial, ray; given 'dream'"),
         (("{raw}", "{out}", "--shard", "5/4"), "--shard is which part of how many, as in 1/4; given '5/4'"),
-        (("{raw}", "{out}", "--timeout", "0"), "--timeout must be above 0"),
+        *(
+            (("{raw}", "{out}", flag, value), f"{flag} must be a number above 0; given {value}")
+            for flag in ("--timeout", "--worker-memory")
+            for value in ("0", "-1", "nan", "inf", "-inf")
+        ),
         (("{raw}", "{out}", "--engine", "serial", "--timeout", "9"), "--timeout is for processes that are watched"),
         (("{raw}", "{out}", "--engine", "serial", "--worker-memory", "9"), "--worker-memory is for processes that"),
         (("{raw}", "{out}", "--ray-address", "auto"), "goes with the engine ray"),
