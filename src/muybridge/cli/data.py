@@ -72,6 +72,8 @@ def prepare(
     for stage, reason in recipe.idle.items():
         errors.print(f"without {stage}: {reason}")
     settings = _settings(asked)
+    if settings.ray_address is not None and settings.engine == "ray":
+        errors.print(f"connecting to the cluster {settings.ray_address} ...")
     progress = PreparationProgress(errors)
     watching = preparing.Watching(progress.on_file, progress.on_advance)
     try:
