@@ -62,10 +62,14 @@ def prepare(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Split, filter and describe videos, and list what is kept; the same command goes on after an interruption."""
+    """Split, filter and describe videos, and list what is kept; the same command goes on after an interruption.
+
+    Exit code 2 where nothing is kept.
+    """
     from muybridge.cli.data_progress import PreparationProgress
     from muybridge.data.preparation import prepare as preparing
     from muybridge.data.preparation.recipe import Recipe
+    from muybridge.data.record import shown
 
     asked = plain_flags(given)
     recipe = Recipe.load(asked.get("recipe", "quick"), asked.get("changes", ()))
@@ -90,6 +94,9 @@ def prepare(
         return
     _write_report(account, None)
     _show_account(account, as_json)
+    if not account.kept:
+        errors.print(f"nothing is kept of {shown(str(raw))}: dropped.jsonl and report.html beside the list say why")
+        raise typer.Exit(2)
 
 
 def _settings(asked: SettingsView) -> PrepareSettings:

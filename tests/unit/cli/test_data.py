@@ -149,6 +149,21 @@ def test_what_is_wrong_is_said(
 ) -> None:
     assert run("prepare", *(each.format(raw=raw, out=tmp_path / "out") for each in arguments)) == 2
     assert message in capsys.readouterr().err
+    if "nowhere" in arguments[0]:
+        assert not (tmp_path / "out").exists()
+
+
+def test_nothing_kept_is_no_success(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 65}}]")
+    for more in ((), ("--json",)):
+        found = run(
+            "prepare", raw, tmp_path / "out", "--recipe", raw.parent / "recipe.yaml", "--engine", "serial", *more
+        )
+        assert found == 2
+        assert f"nothing is kept of {raw}: dropped.jsonl and report.html" in capsys.readouterr().err
+    assert {"manifest.jsonl", "dropped.jsonl", "prepared.json", "report.html"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 def test_parts_say_what_is_to_be_done_next(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from muybridge.data.preparation.schedule import Advance, Branch, Schedule
 from muybridge.data.preparation.stage import Stage
 from muybridge.data.preparation.status import Outcome
 from muybridge.data.readers.folders import linked_below
+from muybridge.data.readers.reading import recognised
 from muybridge.data.record import Record, Refusal
 from muybridge.errors import ConfigError, OutputError
 from muybridge.files.atomic import output_error
@@ -111,6 +112,7 @@ def prepare(
     """
     settings, watching = settings or PrepareSettings(), watching or Watching()
     _check_apart(raw, out)
+    recognised(raw, read_as)  # or there would be a folder for nothing
     folder = out.absolute()
     journal_folder, work = folder / _JOURNAL, folder / _CLIPS
     try:

@@ -50,9 +50,7 @@ def read_dataset(
         ConfigError: `format` is unknown or not what is there, or nothing that is known is there.
     """
     given = Path(os.fspath(path))
-    if not given.exists():
-        raise InputFileError(f"There is no file or folder {given}. Check the path.", "no-file")
-    reader, found = _recognised(given) if format is None else _named(given, format)
+    reader, found = recognised(given, format)
     start = Path(os.fspath(root)) if root is not None else found if found.is_dir() else found.parent
     listed: set[Path] = set()
     entries = list(_settled(list(reader.read(found, start)), start, listed, look_for or _one_by_one))
@@ -61,6 +59,18 @@ def read_dataset(
     if given.is_dir():
         refusals += _unlisted(given, listed, {refusal.where for refusal in refusals})
     return ReadDataset(records, tuple(refusals), reader.name)
+
+
+def recognised(path: Path, format: str | None = None) -> tuple[Reader, Path]:  # noqa: A002  # as above
+    """What reads a set, and what it is to read: the list itself, or the folder.
+
+    Raises:
+        InputFileError: there is nothing at `path`, or nothing that can be seen.
+        ConfigError: `format` is unknown or not what is there, or nothing that is known is there.
+    """
+    if not path.exists():
+        raise InputFileError(f"There is no file or folder {path}. Check the path.", "no-file")
+    return _recognised(path) if format is None else _named(path, format)
 
 
 def _settled(entries: Sequence[Found], root: Path, listed: set[Path], look_for: LookFor) -> Iterator[Record | Refusal]:
