@@ -41,6 +41,13 @@ _PREPARE_FLAGS = (
         "NAME|FILE",
     ),
     Flag("set", "changes", list[str], "Change a setting, or leave a stage out.", "STAGE.OPTION=VALUE|STAGE=off"),
+    Flag(
+        "write-clips",
+        "write_clips",
+        bool,
+        "Write what is kept as files, if it can be without loss: --set write.clips=copy.",
+    ),
+    Flag("encode", "encode", bool, "Write them encoded anew, to the frame: --set write.clips=encode."),
     _FORMAT,
     _WORKERS,
     Flag("shard", "shard", str, "Only this part, as on one of four machines.", "1/4", _RUNNING),
@@ -72,7 +79,7 @@ def prepare(
     from muybridge.data.record import shown
 
     asked = plain_flags(given)
-    recipe = Recipe.load(asked.get("recipe", "quick"), asked.get("changes", ()))
+    recipe = Recipe.load(asked.get("recipe", "quick"), (*_writing(asked), *asked.get("changes", ())))
     for stage, reason in recipe.idle.items():
         errors.print(f"without {stage}: {reason}")
     settings = _settings(asked)
@@ -97,6 +104,15 @@ def prepare(
     if not account.kept:
         errors.print(f"nothing is kept of {shown(str(raw))}: dropped.jsonl and report.html beside the list say why")
         raise typer.Exit(2)
+
+
+def _writing(asked: SettingsView) -> list[str]:
+    """What is changed of the recipe by the flags that say how clips are written."""
+    ways = {"write_clips": "copy", "encode": "encode"}
+    given = [way for name, way in ways.items() if asked.get(name)]
+    if len(given) > 1:
+        raise ConfigError("--write-clips copies what --encode encodes anew; give one of them.")
+    return [f"write.clips={way}" for way in given]
 
 
 def _settings(asked: SettingsView) -> PrepareSettings:
@@ -305,7 +321,7 @@ def convert(
     try:
         WRITERS[to](found.records, target)
     except ConfigError as error:
-        raise ConfigError(f"{error} Preparing the set with --set write.clips=copy writes clips.") from error
+        raise ConfigError(f"{error} Preparing the set with --write-clips writes clips.") from error
     if as_json:
         refusals = [vars(refusal) for refusal in found.refusals]
         print_json({"path": str(target), "from": found.format, "records": len(found.records), "refusals": refusals})

@@ -141,6 +141,7 @@ def test_other_formats(prepared: Path, tmp_path: Path, to: str, capsys: pytest.C
         (("{raw}", "{out}", "--ray-address", "auto"), "goes with the engine ray"),
         (("{raw}", "{out}", "--recipe", "quik"), "did you mean 'quick'"),
         (("{raw}", "{out}", "--set", "prob.min_side=1", "--set", "probe.min_sides=1"), "did you mean 'min_side'"),
+        (("{raw}", "{out}", "--write-clips", "--encode"), "--write-clips copies what --encode encodes anew; give one"),
         (("{raw}/nowhere", "{out}"), "There is no file or folder"),
     ],
 )
@@ -151,6 +152,16 @@ def test_what_is_wrong_is_said(
     assert message in capsys.readouterr().err
     if "nowhere" in arguments[0]:
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--write-clips", "--encode"])
+def test_clips_are_written(raw: Path, tmp_path: Path, flag: str) -> None:
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 0}}, write]")
+    recipe = ("--recipe", raw.parent / "recipe.yaml", "--engine", "serial")
+    assert run("prepare", raw, tmp_path / "out", *recipe, flag) == 0
+    assert len(list((tmp_path / "out/clips").glob("*.mp4"))) == 2
+    said = json.loads((tmp_path / "out/prepared.json").read_text())["settings"]
+    assert said[-1]["write"]["clips"] == {"--write-clips": "copy", "--encode": "encode"}[flag]
 
 
 def test_nothing_kept_is_no_success(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
