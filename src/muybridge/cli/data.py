@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,13 @@ app = typer.Typer(no_args_is_help=True, help="Make a set for training out of raw
 
 _RUNNING = "How it is run"
 _WORKERS = Flag("workers", "workers", int, "Processes; one for each processor if not given.", None, _RUNNING, least=1)
+_FORMAT = Flag(
+    "format",
+    "read_as",
+    str,
+    "The format of the set, if it is taken for another; a wrong name shows all.",
+    "NAME",
+)
 _PREPARE_FLAGS = (
     Flag(
         "recipe",
@@ -33,6 +41,14 @@ _PREPARE_FLAGS = (
         "NAME|FILE",
     ),
     Flag("set", "changes", list[str], "Change a setting, or leave a stage out.", "STAGE.OPTION=VALUE|STAGE=off"),
+    Flag(
+        "write-clips",
+        "write_clips",
+        bool,
+        "Write what is kept as files, if it can be without loss: --set write.clips=copy.",
+    ),
+    Flag("encode", "encode", bool, "Write them encoded anew, to the frame: --set write.clips=encode."),
+    _FORMAT,
     _WORKERS,
     Flag("shard", "shard", str, "Only this part, as on one of four machines.", "1/4", _RUNNING),
     Flag("engine", "engine", str, "pool (the default), serial, or ray.", "pool|serial|ray", _RUNNING),
@@ -53,20 +69,26 @@ def prepare(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Split, filter and describe videos, and list what is kept; the same command goes on after an interruption."""
+    """Split, filter and describe videos, and list what is kept; the same command goes on after an interruption.
+
+    Exit code 2 where nothing is kept.
+    """
     from muybridge.cli.data_progress import PreparationProgress
     from muybridge.data.preparation import prepare as preparing
     from muybridge.data.preparation.recipe import Recipe
+    from muybridge.data.record import shown
 
     asked = plain_flags(given)
-    recipe = Recipe.load(asked.get("recipe", "quick"), asked.get("changes", ()))
+    recipe = Recipe.load(asked.get("recipe", "quick"), (*_writing(asked), *asked.get("changes", ())))
     for stage, reason in recipe.idle.items():
         errors.print(f"without {stage}: {reason}")
     settings = _settings(asked)
+    if settings.ray_address is not None and settings.engine == "ray":
+        errors.print(f"connecting to the cluster {settings.ray_address} ...")
     progress = PreparationProgress(errors)
     watching = preparing.Watching(progress.on_file, progress.on_advance)
     try:
-        account = preparing.prepare(raw, out, recipe, settings, watching)
+        account = preparing.prepare(raw, out, recipe, settings, watching, asked.get("read_as"))
     except KeyboardInterrupt:
         progress.close()
         errors.print("what is done is kept; the same command goes on from here")
@@ -79,6 +101,18 @@ def prepare(
         return
     _write_report(account, None)
     _show_account(account, as_json)
+    if not account.kept:
+        errors.print(f"nothing is kept of {shown(str(raw))}: dropped.jsonl and report.html beside the list say why")
+        raise typer.Exit(2)
+
+
+def _writing(asked: SettingsView) -> list[str]:
+    """What is changed of the recipe by the flags that say how clips are written."""
+    ways = {"write_clips": "copy", "encode": "encode"}
+    given = [way for name, way in ways.items() if asked.get(name)]
+    if len(given) > 1:
+        raise ConfigError("--write-clips copies what --encode encodes anew; give one of them.")
+    return [f"write.clips={way}" for way in given]
 
 
 def _settings(asked: SettingsView) -> PrepareSettings:
@@ -89,8 +123,8 @@ def _settings(asked: SettingsView) -> PrepareSettings:
     if engine not in ENGINES:
         raise ConfigError(f"--engine is one of {', '.join(ENGINES)}; given {engine!r}.")
     for name in ("timeout", "worker_memory"):
-        if name in asked and asked[name] <= 0:
-            raise ConfigError(f"--{name.replace('_', '-')} must be above 0; given {asked[name]:g}.")
+        if name in asked and not 0 < asked[name] < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')} must be a number above 0; given {asked[name]:g}.")
     if engine == "serial" and (
         given := [f"--{n.replace('_', '-')}" for n in ("timeout", "worker_memory") if n in asked]
     ):
@@ -125,7 +159,7 @@ def _show_account(account: Account, as_json: bool) -> None:
 
 
 @app.command()
-@with_flags((_WORKERS,))
+@with_flags((_FORMAT, _WORKERS))
 def probe(
     path: Annotated[Path, typer.Argument(help="A video, a folder of them, or a set.")],
     as_json: Json = False,
@@ -134,7 +168,7 @@ def probe(
     """Show what files hold, and which cannot be used; exit code 2 if none can."""
     from muybridge.data.preparation.prepare import PrepareSettings, probe_set
 
-    outcomes = probe_set(path, PrepareSettings(workers=given["workers"]))
+    outcomes = probe_set(path, PrepareSettings(workers=given["workers"]), given["read_as"])
     if as_json:
         print_json({"files": [outcome.to_json() for outcome in outcomes]})
     else:
@@ -261,6 +295,7 @@ def _yaml(value: object) -> str:
 
 
 @app.command()
+@with_flags((_FORMAT,))
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A set in any format that can be read.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A list or folder to write.")],
@@ -272,6 +307,7 @@ def convert(
         ),
     ],
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Write a set in another format; files that are left out are named."""
     from muybridge.data.readers import read_dataset
@@ -279,13 +315,13 @@ def convert(
 
     if to not in WRITERS:
         raise ConfigError(f"--to is one of {', '.join(WRITERS)}; given {to!r}.")
-    found = read_dataset(source)
+    found = read_dataset(source, given["read_as"])
     if not found.records:
         raise ConfigError(f"There is no record in {source} that could be written.")
     try:
         WRITERS[to](found.records, target)
     except ConfigError as error:
-        raise ConfigError(f"{error} Preparing the set with --set write.clips=copy writes clips.") from error
+        raise ConfigError(f"{error} Preparing the set with --write-clips writes clips.") from error
     if as_json:
         refusals = [vars(refusal) for refusal in found.refusals]
         print_json({"path": str(target), "from": found.format, "records": len(found.records), "refusals": refusals})

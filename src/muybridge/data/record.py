@@ -136,6 +136,8 @@ class Record:
             raise InputFileError(f"kind must be {' or '.join(KINDS)}; given {values['kind']!r}")
         if not isinstance(values.get("text", ""), str) or not isinstance(values.get("extra", {}), dict):
             raise InputFileError("text must be text, and extra an object")
+        if not is_utf8(values.get("text", "")):
+            raise InputFileError("text is not in UTF-8", "caption")
         for name in ("start", "end", "width", "height", "fps", "frames"):
             check_number(name, values.get(name))
         check_number("duration", values.get("extra", {}).get("duration"))
@@ -179,6 +181,15 @@ def kind_by_name(name: str) -> Kind | None:
     """What a file is by its suffix; None where that says nothing."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # names inside archives are no paths of this system
     return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else None
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8; what JSON escapes as half of a letter cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def shown(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_clips_are_sorted_by_what_a_model_makes(prepared: Path) -> None:
     assert json.loads((prepared / "report.json").read_text())["buckets"]["for"] == "64x48x9"
 
 
+def test_a_folder_whose_name_is_not_in_utf8(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 0}}]")
+    assert run("prepare", raw, out, "--recipe", raw.parent / "recipe.yaml", "--engine", "serial") == 0
+    assert run("report", out, "--for", "64x64x8") == 0
+    assert json.loads((out / "report.json").read_text())["buckets"]["clips"] == {"64x64x8": 2}
+
+
 def test_a_clip_by_the_beginning_of_its_id(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = json.loads((prepared / "manifest.jsonl").read_text().splitlines()[0])
     capsys.readouterr()
@@ -87,6 +96,25 @@ def test_a_clip_by_the_beginning_of_its_id(prepared: Path, capsys: pytest.Captur
 
     assert run("show", prepared, "zz") == 2
     assert "has no clip whose id begins with 'zz'" in capsys.readouterr().err
+
+
+def test_what_a_set_is_can_be_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "some.jsonl").write_text(f'{{"video_path": "{raw}/0.mp4", "file_name": "{raw}/1.mp4", "caption": "x"}}')
+    found = []
+    for read_as in ("musubi", "folder"):
+        to = tmp_path / f"{read_as}.jsonl"
+        assert run("convert", tmp_path / "some.jsonl", to, "--to", "manifest", "--format", read_as) == 0
+        found.append(Path(json.loads(to.read_text())["media"]).name)
+        capsys.readouterr()
+        assert run("probe", tmp_path / "some.jsonl", "--format", read_as, "--workers", 1) == 0
+        assert f"{found[-1]}: 64x64" in capsys.readouterr().out
+    assert found == ["0.mp4", "1.mp4"]
+    recipe = ("--recipe", raw.parent / "recipe.yaml", "--engine", "serial")
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 0}}]")
+    assert run("prepare", tmp_path / "some.jsonl", tmp_path / "out", *recipe, "--format", "musubi") == 0
+    assert "--format musubi" in (tmp_path / "out" / "report.html").read_text()
+    assert run("prepare", raw, tmp_path / "out", *recipe, "--format", "webdatase") == 2
+    assert "There are: manifest," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("to", ["videofolder", "webdataset", "easyanimate", "manifest"])
@@ -103,12 +131,17 @@ def test_other_formats(prepared: Path, tmp_path: Path, to: str, capsys: pytest.C
     [
         (("{raw}", "{out}", "--engine", "dream"), "--engine is one of pool, serial, ray; given 'dream'"),
         (("{raw}", "{out}", "--shard", "5/4"), "--shard is which part of how many, as in 1/4; given '5/4'"),
-        (("{raw}", "{out}", "--timeout", "0"), "--timeout must be above 0"),
+        *(
+            (("{raw}", "{out}", flag, value), f"{flag} must be a number above 0; given {value}")
+            for flag in ("--timeout", "--worker-memory")
+            for value in ("0", "-1", "nan", "inf", "-inf")
+        ),
         (("{raw}", "{out}", "--engine", "serial", "--timeout", "9"), "--timeout is for processes that are watched"),
         (("{raw}", "{out}", "--engine", "serial", "--worker-memory", "9"), "--worker-memory is for processes that"),
         (("{raw}", "{out}", "--ray-address", "auto"), "goes with the engine ray"),
         (("{raw}", "{out}", "--recipe", "quik"), "did you mean 'quick'"),
         (("{raw}", "{out}", "--set", "prob.min_side=1", "--set", "probe.min_sides=1"), "did you mean 'min_side'"),
+        (("{raw}", "{out}", "--write-clips", "--encode"), "--write-clips copies what --encode encodes anew; give one"),
         (("{raw}/nowhere", "{out}"), "There is no file or folder"),
     ],
 )
@@ -117,6 +150,31 @@ def test_what_is_wrong_is_said(
 ) -> None:
     assert run("prepare", *(each.format(raw=raw, out=tmp_path / "out") for each in arguments)) == 2
     assert message in capsys.readouterr().err
+    if "nowhere" in arguments[0]:
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--write-clips", "--encode"])
+def test_clips_are_written(raw: Path, tmp_path: Path, flag: str) -> None:
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 0}}, write]")
+    recipe = ("--recipe", raw.parent / "recipe.yaml", "--engine", "serial")
+    assert run("prepare", raw, tmp_path / "out", *recipe, flag) == 0
+    assert len(list((tmp_path / "out/clips").glob("*.mp4"))) == 2
+    said = json.loads((tmp_path / "out/prepared.json").read_text())["settings"]
+    assert said[-1]["write"]["clips"] == {"--write-clips": "copy", "--encode": "encode"}[flag]
+
+
+def test_nothing_kept_is_no_success(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw.parent / "recipe.yaml").write_text("stages: [{probe: {min_side: 65}}]")
+    for more in ((), ("--json",)):
+        found = run(
+            "prepare", raw, tmp_path / "out", "--recipe", raw.parent / "recipe.yaml", "--engine", "serial", *more
+        )
+        assert found == 2
+        assert f"nothing is kept of {raw}: dropped.jsonl and report.html" in capsys.readouterr().err
+    assert {"manifest.jsonl", "dropped.jsonl", "prepared.json", "report.html"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 def test_parts_say_what_is_to_be_done_next(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

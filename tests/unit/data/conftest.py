@@ -17,11 +17,12 @@ ClipMaker = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make_clip() -> ClipMaker:
-    """A maker of clips whose frame number k is grey of the level 8 k, with x264 unless it is told otherwise."""
+    """A maker of clips whose frame number k is grey of level 8 k, or black, with x264 unless it is told otherwise."""
 
     def make(path: Path, num_frames: int = 24, size: tuple[int, int] = (32, 32), **options: Any) -> Path:
         codec, times_ms = options.pop("codec", "libx264"), options.pop("times_ms", None)
         context, container = options.pop("context", {}), options.pop("container", {})
+        step = 0 if options.pop("black", False) else 8
         noise = np.random.default_rng(0).integers(0, 1 + options.pop("noise", 0), (size[1], size[0], 3), np.uint8)
         kind, matrix = options.pop("kind", "yuv420p"), options.pop("matrix", None)
         with av.open(str(path), "w", options=container) as file:
@@ -36,7 +37,7 @@ def make_clip() -> ClipMaker:
             for name, value in context.items():
                 setattr(stream.codec_context, name, value)
             for index in range(num_frames):
-                pixels = np.full((size[1], size[0], 3), min(255, 8 * index), np.uint8) + noise
+                pixels = np.full((size[1], size[0], 3), min(255, step * index), np.uint8) + noise
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=kind)
                 if times_ms is not None:
                     frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)

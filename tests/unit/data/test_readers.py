@@ -63,7 +63,7 @@ def test_easyanimate_json(folder: Path) -> None:
     found = read_dataset(write_json(folder / "train.json", *rows))
     assert found.format == "easyanimate"
     assert [(r.kind, r.text, r.extra) for r in found.records] == [
-        ("video", "one", {"control_file_path": "x.mp4"}),
+        ("video", "one", {"control_file_path": str(folder / "x.mp4")}),
         ("image", "two", {}),
     ]
     assert reasons(found) == [
@@ -125,9 +125,35 @@ def test_metadata_in_subfolders_and_other_names_of_the_column(folder: Path) -> N
         shutil.copy(folder / "a.mp4", folder / name / "a.mp4")
         (folder / name / "metadata.csv").write_text(f"{column},prompt\na.mp4,{name}\nz.mp4,\n")
     found = read_dataset(folder)
-    assert [record.text for record in found.records] == ["test", "train"]
-    assert reasons(found)[:2] == [f"{name}/metadata.csv row 2: no file z.mp4" for name in ("test", "train")]
-    assert [refusal.where for refusal in found.refusals[2:]] == ["a.mp4", "b.mkv", "c.png"]
+    assert [record.text for record in found.records][:2] == ["test", "train"]
+    assert reasons(found) == [f"{name}/metadata.csv row 2: no file z.mp4" for name in ("test", "train")]
+
+
+def test_a_list_in_a_subfolder_says_nothing_of_files_elsewhere(folder: Path) -> None:
+    (folder / "a.txt").write_text("one")
+    (folder / "in/deep").mkdir(parents=True)
+    for name in ("in/listed.mp4", "in/deep/not.mp4"):
+        shutil.copy(folder / "a.mp4", folder / name)
+    write_lines(folder / "in/metadata.jsonl", {"file_name": "listed.mp4", "text": "two"})
+    found = read_dataset(folder)
+    assert names(found) == [("listed.mp4", "two"), ("a.mp4", "one"), ("b.mkv", ""), ("c.png", "")]
+    assert reasons(found) == ["in/deep/not.mp4: no complete row names it"]
+
+
+def test_a_tar_beside_videos_makes_no_webdataset(folder: Path) -> None:
+    tar = write_tar(folder / "backup.tar", {"k1.mp4": (folder / "a.mp4").read_bytes()})
+    found = read_dataset(folder)
+    assert (found.format, len(found.records)) == ("sidecar", 3)
+    (said,) = reasons(found)
+    assert said.startswith("backup.tar: it is no video or picture")
+    assert said.endswith("a set in tar files is to be named by itself")
+    assert read_dataset(folder, "webdataset").records[0].name.endswith("/k1.mp4")
+    (folder / "alone").mkdir()
+    tar.rename(folder / "alone/backup.tar")
+    assert read_dataset(folder / "alone").format == "webdataset"
+    write_tar(folder / "alone/backup.tar", {"notes.txt": b"no video"})
+    with pytest.raises(ConfigError, match="holds no set"):
+        read_dataset(folder / "alone")
 
 
 def test_parquet_without_pyarrow_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +179,38 @@ def test_captions_beside_files(folder: Path) -> None:
         "d.pdf: it is no video or picture, by its name, and no caption",
         "z.txt: there is no video or picture of this name",
     ]
+
+
+def test_links_to_folders_are_followed_once(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    shutil.move(folder / "b.mkv", tmp_path / "elsewhere/deep/b.mkv")
+    (tmp_path / "elsewhere/deep/b.txt").write_text("linked")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(tmp_path / "elsewhere/deep")  # the same by another way
+    (folder / "round").symlink_to(folder)
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path)
+    found = read_dataset(folder)
+    assert names(found) == [("a.mp4", ""), ("c.png", ""), ("b.mkv", "linked")]
+    assert not found.refusals
+
+
+def test_a_folder_that_cannot_be_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def denied(path: str) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    (folder / "locked").mkdir()
+    monkeypatch.setattr(os, "scandir", denied)
+    found = read_dataset(folder)
+    assert len(found.records) == 3
+    assert reasons(found) == ["locked: the folder cannot be read: Permission denied"]
+    for path in ("a.mp4", "b.mkv", "c.png"):
+        (folder / path).unlink()
+    with pytest.raises(InputFileError, match="that can be seen: locked: the folder cannot be read"):
+        read_dataset(folder)
 
 
 def test_two_lists(folder: Path) -> None:
@@ -183,7 +241,7 @@ def test_webdataset(folder: Path) -> None:
         "k4.json": b"{",
     }
     path = write_tar(folder / "train-000000.tar", members)
-    found = read_dataset(folder)
+    found = read_dataset(folder, "webdataset")
     assert found.format == "webdataset"
     assert [(record.kind, record.text) for record in found.records] == [("video", "one"), ("image", "two")]
     assert found.records[0].extra["score"] == 1
@@ -213,11 +271,12 @@ def test_musubi(folder: Path) -> None:
 def test_a_manifest_keeps_ids_and_refuses_bad_rows(folder: Path) -> None:
     good = {"id": "ab", "media": "a.mp4", "kind": "video", "start": 0.25, "end": 0.5}
     rows = [good, {**good, "media": "z.mp4"}, {**good, "kind": "song"}, {**good, "end": "x"}, {**good, "size": 1}]
+    rows += [{**good, "text": "half a letter \ud800"}]
     rows += [{**good, "extra": {"packed": extra}} for extra in ("x", {"member": "a", "offset": -1, "size": 2})]
     found = read_dataset(write_lines(folder / "manifest.jsonl", *rows))
     assert found.format == "manifest"
     assert [(record.id, record.start, record.end) for record in found.records] == [("ab", 0.25, 0.5)]
-    assert [refusal.where for refusal in found.refusals] == [f"row {number}" for number in range(2, 8)]
+    assert [refusal.where for refusal in found.refusals] == [f"row {number}" for number in range(2, 9)]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from muybridge.data.probe import probe_all
 from muybridge.data.readers import read_dataset
 from muybridge.data.record import Record
-from muybridge.data.writers import write_easyanimate, write_folder, write_manifest, write_webdataset
+from muybridge.data.writers import WRITERS, write_easyanimate, write_folder, write_manifest, write_webdataset
 from muybridge.errors import ConfigError, InputFileError, OutputError
 
 
@@ -54,10 +54,24 @@ def test_easyanimate(records: list[Record], tmp_path: Path) -> None:
     write_easyanimate(records, tmp_path / "train.json")
     rows = json.loads((tmp_path / "train.json").read_text())
     first = {"file_path": "set/a.mp4", "text": records[0].text, "type": "video", "width": 32, "height": 32, "score": 2}
+    first |= {"fps": 24.0, "frames": 24}
     assert rows[0] == {**first, "duration": 1.0}
     found = read_dataset(tmp_path / "train.json")
     assert found.format == "easyanimate"
     assert texts_by_id(found.records) == texts_by_id(records)
+
+
+@pytest.mark.usefixtures("records")
+def test_the_control_of_a_clip_is_found_from_the_new_list(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    row = {"file_path": "a.mp4", "text": "x", "type": "video", "control_file_path": "poses/a.mp4", "control_path": ""}
+    (tmp_path / "set/list.json").write_text(json.dumps([row]))
+    read = read_dataset(tmp_path / "set/list.json").records
+    for target, expected in (("new/list.json", str(tmp_path / "set/poses/a.mp4")), ("list.json", "set/poses/a.mp4")):
+        write_easyanimate(read, tmp_path / target)
+        (written,) = json.loads((tmp_path / target).read_text())
+        assert (written["control_file_path"], written["control_path"]) == (expected, "")
+        assert read_dataset(tmp_path / target).records == read
 
 
 def test_a_folder_with_its_files_copied(records: list[Record], tmp_path: Path) -> None:
@@ -72,6 +86,32 @@ def test_a_folder_with_its_files_copied(records: list[Record], tmp_path: Path) -
         ["a.mp4", "c.png", "metadata.jsonl", os.fsdecode(b"\xe9.mkv")]
     )
     assert texts_by_id(read_dataset(tmp_path / "set").records) == texts_by_id(records)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_what_was_measured_comes_back(records: list[Record], tmp_path: Path, name: str) -> None:
+    write_manifest(records, tmp_path / "manifest.jsonl")
+    before = read_dataset(tmp_path / "manifest.jsonl").records
+    WRITERS[name](before, tmp_path / f"out.{'jsonl' if name == 'manifest' else 'json'}")
+    written = read_dataset(next(tmp_path.glob("out*"))).records
+    write_manifest(written, tmp_path / "again.jsonl")
+    again = read_dataset(tmp_path / "again.jsonl").records
+
+    def measured(record: Record) -> dict[str, object]:
+        elsewhere = {name: value for name, value in record.extra.items() if name != "packed"}
+        return {**record.to_json(), "media": "", "extra": elsewhere}
+
+    assert [measured(record) for record in again] == [measured(record) for record in before]
+    assert {record.duration_s for record in again} == {1.0, 0.499, None}
+
+
+def test_measures_of_others_that_are_none_stay_what_they_are(clips: Path, tmp_path: Path) -> None:
+    said = {"width": "64", "height": True, "fps": 0, "frames": [1, 2], "duration": "PT1S"}
+    row = {"video_path": str(clips / "a.mp4"), "caption": "x", **said}
+    (tmp_path / "list.jsonl").write_text(json.dumps(row))
+    (found,) = read_dataset(tmp_path / "list.jsonl").records
+    assert (found.width, found.height, found.fps, found.frames, found.duration_s) == (None,) * 5
+    assert found.extra == {name: value for name, value in said.items() if name != "duration"}
 
 
 def test_webdataset_in_shards(records: list[Record], tmp_path: Path) -> None:

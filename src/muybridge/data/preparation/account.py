@@ -76,6 +76,7 @@ class Account:
         version: of this program.
         inputs: entries of the set by how they ended; ok are those of which any clip is kept.
         outcomes: of all clips and of the entries that none came of; the kept ones first, both sorted by id.
+        read_as: the format that the set was said to have; None where it was recognised.
     """
 
     folder: Path
@@ -87,6 +88,7 @@ class Account:
     version: str
     inputs: dict[str, int]
     outcomes: tuple[Outcome, ...]
+    read_as: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Account:
@@ -118,7 +120,8 @@ class Account:
                 values = {**outcome.to_json(), "record_json": _from_folder(outcome.record_json, self.folder)}
                 file.write(json.dumps(values, sort_keys=True) + "\n")
         bounds = [{"stage": bound.stage, **vars(bound.rule)} for bound in self.bounds]
-        said = {name: getattr(self, name) for name in ("recipe", "settings", "idle", "source", "version", "inputs")}
+        names = ("recipe", "settings", "idle", "source", "version", "inputs", "read_as")
+        said = {name: getattr(self, name) for name in names}
         with new_file(self.folder / RUN_FILE) as temporary:
             text = json.dumps({**said, "bounds": bounds}, indent=1, sort_keys=True)
             temporary.write_text(f"{text}\n", encoding="ascii")

@@ -63,13 +63,17 @@ class Scan:
     num_bad: int = 0
 
     def scenes(self) -> list[tuple[int, int]]:
-        """(first frame, the one after the last) of each scene; black between scenes is of none."""
+        """(first frame, the one after the last) of each scene; black between scenes is of none.
+
+        What is black from end to end is one scene, for whoever looks at it to say so.
+        """
         edges = {0, len(self.times), *self.cuts}
         gaps = [run for run in self.black if run[1] - run[0] > FLASH_FRAMES or edges.intersection(run)]
         dark = {index for start, end in gaps for index in range(start, end)}
         edges.update(edge for gap in gaps for edge in gap)
         marks = sorted(edges)
-        return [(start, end) for start, end in itertools.pairwise(marks) if start not in dark]
+        lit = [(start, end) for start, end in itertools.pairwise(marks) if start not in dark]
+        return lit or [(0, len(self.times))]
 
 
 def scan(

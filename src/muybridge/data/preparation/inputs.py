@@ -114,7 +114,12 @@ class KnownIds(ContentIds):
 
 
 def read_inputs(
-    raw: Path, ids: KnownIds, part: Part | None, threads: int, on_file: Callable[[int, int], None] | None = None
+    raw: Path,
+    ids: KnownIds,
+    part: Part | None,
+    threads: int,
+    on_file: Callable[[int, int], None] | None = None,
+    read_as: str | None = None,
 ) -> list[Input]:
     """The entries of a set in its order; refusals among them, unless only a part of the set is meant.
 
@@ -124,10 +129,11 @@ def read_inputs(
         part: of the set; None for all of it.
         threads: that read files.
         on_file: called with (files looked for, files in all).
+        read_as: name of the set's format; by default it is recognised.
 
     Raises:
         InputFileError: there is nothing, or a list as a whole cannot be read.
-        ConfigError: nothing that is known is there.
+        ConfigError: nothing that is known is there, or not what `read_as` says.
     """
 
     def look_for(rows: Sequence[Row], root: Path) -> Iterator[Record | Refusal]:
@@ -144,7 +150,7 @@ def read_inputs(
         finally:
             pool.shutdown(cancel_futures=True)
 
-    dataset = read_dataset(raw, look_for=look_for)
+    dataset = read_dataset(raw, read_as, look_for=look_for)
     records = dataset.records
     if part is not None:
         # Of a list that has ids of its own, all entries have come.
@@ -158,16 +164,20 @@ def read_inputs(
     return inputs if part is not None else [*inputs, *map(Input, dataset.refusals)]
 
 
-def read_names(path: Path) -> list[Input]:
+def read_names(path: Path, read_as: str | None = None) -> list[Input]:
     """The entries of a set, or the one video or picture that a path names, by their names and unread.
+
+    Args:
+        path: of either.
+        read_as: name of the set's format; by default it is recognised.
 
     Raises:
         InputFileError: there is nothing, or a list as a whole cannot be read.
-        ConfigError: nothing that is known is there.
+        ConfigError: nothing that is known is there, or not what `read_as` says.
     """
-    if path.is_file() and (kind := kind_by_name(path.name)) is not None:
+    if read_as is None and path.is_file() and (kind := kind_by_name(path.name)) is not None:
         return [Input(Record(_name_id(str(path), {}, 0.0, None), str(path), kind))]
-    dataset = read_dataset(path, look_for=lambda rows, root: (to_record(row, root, _name_id) for row in rows))
+    dataset = read_dataset(path, read_as, look_for=lambda rows, root: (to_record(row, root, _name_id) for row in rows))
     return [Input(found) for found in (*dataset.records, *dataset.refusals)]
 
 
@@ -191,7 +201,11 @@ _OTHERS = Refusal("", "it is of another part", "part")
 def _look_for(row: Row, root: Path, ids: KnownIds, part: Part | None) -> Record | Refusal:
     if part is not None and not part.has(path_from(root, str((row.folder or root) / row.media))):
         return _OTHERS
-    return to_record(row, root, ids)
+    found = to_record(row, root, ids)
+    if isinstance(found, Refusal):
+        return found
+    # What a list says of it is no bound on the time that it may take.
+    return replace(found, extra={name: value for name, value in found.extra.items() if name != "duration"})
 
 
 def _input(record: Record, ids: KnownIds) -> Input:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
@@ -21,6 +21,8 @@ from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.schedule import Advance, Branch, Schedule
 from muybridge.data.preparation.stage import Stage
 from muybridge.data.preparation.status import Outcome
+from muybridge.data.readers.folders import linked_below
+from muybridge.data.readers.reading import recognised
 from muybridge.data.record import Record, Refusal
 from muybridge.errors import ConfigError, OutputError
 from muybridge.files.atomic import output_error
@@ -79,7 +81,12 @@ class Watching:
 
 
 def prepare(
-    raw: Path, out: Path, recipe: Recipe, settings: PrepareSettings | None = None, watching: Watching | None = None
+    raw: Path,
+    out: Path,
+    recipe: Recipe,
+    settings: PrepareSettings | None = None,
+    watching: Watching | None = None,
+    read_as: str | None = None,
 ) -> Account | None:
     """Prepare a set; what was done before into the same folder is not done again.
 
@@ -92,6 +99,7 @@ def prepare(
         recipe: what is done.
         settings: how it is done.
         watching: who is told how far it is.
+        read_as: name of the format of `raw`; by default it is recognised by what is there.
 
     Returns:
         what became of all entries; None where only a part of them was prepared.
@@ -104,6 +112,7 @@ def prepare(
     """
     settings, watching = settings or PrepareSettings(), watching or Watching()
     _check_apart(raw, out)
+    recognised(raw, read_as)  # or there would be a folder for nothing
     folder = out.absolute()
     journal_folder, work = folder / _JOURNAL, folder / _CLIPS
     try:
@@ -115,7 +124,7 @@ def prepare(
         name = "results" if settings.part is None else f"results-{settings.part.name}"
         ids = KnownIds(journal_folder, settings.part)
         try:
-            inputs = read_inputs(raw, ids, settings.part, settings.num_workers * 2, watching.on_file)
+            inputs = read_inputs(raw, ids, settings.part, settings.num_workers * 2, watching.on_file, read_as)
         finally:
             ids.close()
         with (
@@ -127,13 +136,18 @@ def prepare(
             endings = run_inputs(inputs, schedule)
         if is_part:
             return None
-        account = _account(raw, folder, recipe, endings)
+        account = replace(_account(raw, folder, recipe, endings), read_as=read_as)
         account.write()
         return account
 
 
-def probe_set(path: Path, settings: PrepareSettings | None = None) -> list[Outcome]:
+def probe_set(path: Path, settings: PrepareSettings | None = None, read_as: str | None = None) -> list[Outcome]:
     """What the files of a set hold, as they stand there; nothing is written, and nothing is too small or short.
+
+    Args:
+        path: of a video or picture, or of a set.
+        settings: how it is done.
+        read_as: name of the set's format; by default it is recognised by what is there.
 
     Raises:
         InputFileError: there is nothing.
@@ -142,7 +156,7 @@ def probe_set(path: Path, settings: PrepareSettings | None = None) -> list[Outco
     """
     settings = settings or PrepareSettings()
     recipe = Recipe.of({"stages": [{"probe": {"min_side": 0, "min_seconds": 0}}]})
-    inputs = read_names(path)
+    inputs = read_names(path, read_as)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
         with Journal(work) as journal, make_engine(settings, recipe.stages, work) as engine:
@@ -211,8 +225,10 @@ def _refused(refusal: Refusal) -> Outcome:
 
 def _check_apart(raw: Path, out: Path) -> None:
     inner, outer = os.path.realpath(out), os.path.realpath(raw)
-    if inner == outer or inner.startswith(outer + os.sep):
-        raise ConfigError(f"{out} lies in {raw}, and would be read as part of it. Choose a folder elsewhere.")
+    for folder in (outer, *linked_below(raw)):
+        if inner == folder or inner.startswith(folder + os.sep):
+            where = f"{raw}" if folder == outer else f"{raw}, by a link to {folder}"
+            raise ConfigError(f"{out} lies in {where}, and would be read as part of it. Choose a folder elsewhere.")
 
 
 @contextmanager

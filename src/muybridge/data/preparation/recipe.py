@@ -59,12 +59,12 @@ class Recipe:
         made = {stage: _make(kinds[stage], settings, faults) for stage, settings in given.items()}
         stages = [stage for stage in made.values() if stage is not None]
         idle = {stage.name: reason for stage in stages if (reason := stage.idle_reason())}
-        active = tuple(stage for stage in stages if stage.name not in idle)
-        if len(stages) == len(made):
-            faults += _order_faults(active, idle, kinds)
+        # Of a stage that could not be made, its class knows what it needs.
+        in_order = [made[stage] or kinds[stage] for stage in given if stage not in idle]
+        faults += _order_faults(in_order, idle, kinds)
         if faults:
             raise ConfigError(f"{name} cannot be used: {'; '.join(faults)}.")
-        return cls(name, active, idle)
+        return cls(name, tuple(stage for stage in stages if stage.name not in idle), idle)
 
     def settings(self) -> list[SettingsDict]:
         """The stages that do something with all of their settings, as a file could hold them."""
@@ -145,7 +145,7 @@ def _make(kind: type[Stage], settings: SettingsDict, faults: list[str]) -> Stage
     except MuybridgeError as error:
         faults.append(f"{kind.name}: {str(error).rstrip('.')}")
     else:
-        return None if unknown else stage
+        return stage
     return None
 
 
@@ -153,7 +153,9 @@ def _prefixed(name: str, error: ValidationError, schema: type[StageSettings]) ->
     return "; ".join(f"{name}.{part}".replace(".the values:", ":") for part in described_faults(error, schema))
 
 
-def _order_faults(stages: Sequence[Stage], idle: Mapping[str, str], kinds: Mapping[str, type[Stage]]) -> Iterable[str]:
+def _order_faults(
+    stages: Sequence[Stage | type[Stage]], idle: Mapping[str, str], kinds: Mapping[str, type[Stage]]
+) -> Iterable[str]:
     """What is needed before it is there, and what is changed after it was used."""
     there = set(_OF_READERS)
     users: dict[str, str] = {}

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from muybridge.data.preparation.engine.changes import apply_result
-from muybridge.data.preparation.engine.job import Engine, Job, Limits, Stamp
+from muybridge.data.preparation.engine.job import Engine, Job, Limits, Stamp, not_loaded
 from muybridge.data.preparation.engine.journal import Entry, Journal
 from muybridge.data.preparation.stage import Stage
 from muybridge.data.preparation.status import Outcome, Verdict
 from muybridge.data.record import Record
+from muybridge.errors import MuybridgeError
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Schedule:
     is_part: bool = False
     on_advance: Callable[[Advance], None] | None = None
     _signatures: list[str] = field(init=False)
+    _has_begun: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         """Stages are known in the journal by what they would do to nothing."""
@@ -105,6 +107,21 @@ class Schedule:
             if stop in stops and not self.is_part:
                 left = self._judged(left, stop - 1)
         return ended + [self.settled(branch) for branch in left]
+
+    def begin(self) -> None:
+        """Have all stages find out whether they can work, before the first thing that is not known of before.
+
+        Raises:
+            PreparationError: one cannot.
+        """
+        if self._has_begun:
+            return
+        self._has_begun = True
+        for stage in self.stages:
+            try:
+                stage.begin()
+            except MuybridgeError as error:
+                raise not_loaded(stage.name, str(error)) from error
 
     def signature(self, stage: int) -> str:
         """Of the results of a stage with its settings."""
@@ -205,6 +222,7 @@ class _Leg:
             return
         self._waiting[key] = [branch]
         schedule = self._schedule
+        schedule.begin()
         job = Job(key, branch.stage, self._reach(branch.stage), branch.record, schedule.limits, branch.stamp)
         schedule.engine.submit(job)
 

@@ -53,6 +53,10 @@ class Refused(MuybridgeError):  # noqa: N818  # nothing is wrong with the progra
         return type(self), (self.rule, self.reason, self.status)
 
 
+ALMOST_S = 1.001e-3
+"""How far a length in seconds may be beyond a bound: clocks of some files, as Matroska's, count thousandths."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """A bound on something that a stage has found out; applied after all stages, so that changing it costs seconds.
@@ -63,6 +67,7 @@ class Rule:
         what: the value in words, as "motion in % of the diagonal a second".
         least: what is smaller is dropped; None for no such bound.
         most: what is larger is dropped; likewise.
+        slack: how far beyond them is let through, as nobody means so little.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Rule:
     what: str
     least: float | None = None
     most: float | None = None
+    slack: float = 0.0
 
     def value(self, record: Record) -> float | None:
         """What the record has there; None where it was not found out, which no rule drops."""
@@ -81,9 +87,9 @@ class Rule:
         value = self.value(record)
         if value is None:
             return None
-        if self.least is not None and value < self.least:
+        if self.least is not None and value < self.least - self.slack:
             return Verdict(self.name, value, self.least, f"{self.what}: {value:.4g}, below {self.least:g}")
-        if self.most is not None and value > self.most:
+        if self.most is not None and value > self.most + self.slack:
             return Verdict(self.name, value, self.most, f"{self.what}: {value:.4g}, above {self.most:g}")
         return None
 
@@ -141,6 +147,13 @@ class Stage(ABC):
     def idle_reason(self) -> str | None:
         """Why it does nothing with its settings, as when it has a model only if one is named; None if it does."""
         return None
+
+    def begin(self) -> None:  # noqa: B027  # likewise
+        """Find out whether it will be able to work, once a run, before anything is decoded.
+
+        Raises:
+            MuybridgeError: it will not.
+        """
 
     def load(self) -> None:  # noqa: B027  # most stages need nothing
         """Load what it works with, once a process, before the first `run`.

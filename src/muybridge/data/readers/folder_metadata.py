@@ -1,4 +1,7 @@
-"""VideoFolder and ImageFolder of Hugging Face: `metadata.jsonl`, `.csv` or `.parquet` beside files, or above them."""
+"""VideoFolder and ImageFolder of Hugging Face: `metadata.jsonl`, `.csv` or `.parquet` beside files, or above them.
+
+Files that lie neither beside a list nor below one are read as in a folder without lists.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from muybridge.data.readers.folders import files_below
+from muybridge.data.readers.loose_files import loose_rows
 from muybridge.data.readers.registry import Reader, register_reader
 from muybridge.data.readers.row import Row, caption_of, rest_of
 from muybridge.data.readers.tables import Entry, csv_header, csv_rows, json_lines, read_head
@@ -39,10 +43,13 @@ def _read(path: Path, root: Path) -> Iterator[Row | Refusal]:
     if not path.is_dir():
         yield from _read_list(path, "", root)
         return
-    for metadata in _lists(path):
+    lists = list(_lists(path))
+    for metadata in lists:
         above = metadata.parent.relative_to(path)
         before = "" if above == Path() else f"{above}/{metadata.name} "
         yield from _read_list(metadata, before, root / above)
+    claimed = {metadata.parent for metadata in lists}
+    yield from loose_rows(path, [file for file in files_below(path) if claimed.isdisjoint(file.parents)])
 
 
 def _read_list(path: Path, before: str, start: Path) -> Iterator[Row | Refusal]:

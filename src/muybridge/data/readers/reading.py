@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from muybridge.data.readers.folders import media_below
+from muybridge.data.readers.folders import folder_refusal, media_below, unreadable_below
 from muybridge.data.readers.registry import Found, Reader, reader_of_name, readers
 from muybridge.data.readers.row import Row, to_record
 from muybridge.data.record import ContentIds, Record, Refusal
@@ -50,9 +50,7 @@ def read_dataset(
         ConfigError: `format` is unknown or not what is there, or nothing that is known is there.
     """
     given = Path(os.fspath(path))
-    if not given.exists():
-        raise InputFileError(f"There is no file or folder {given}. Check the path.", "no-file")
-    reader, found = _recognised(given) if format is None else _named(given, format)
+    reader, found = recognised(given, format)
     start = Path(os.fspath(root)) if root is not None else found if found.is_dir() else found.parent
     listed: set[Path] = set()
     entries = list(_settled(list(reader.read(found, start)), start, listed, look_for or _one_by_one))
@@ -61,6 +59,18 @@ def read_dataset(
     if given.is_dir():
         refusals += _unlisted(given, listed, {refusal.where for refusal in refusals})
     return ReadDataset(records, tuple(refusals), reader.name)
+
+
+def recognised(path: Path, format: str | None = None) -> tuple[Reader, Path]:  # noqa: A002  # as above
+    """What reads a set, and what it is to read: the list itself, or the folder.
+
+    Raises:
+        InputFileError: there is nothing at `path`, or nothing that can be seen.
+        ConfigError: `format` is unknown or not what is there, or nothing that is known is there.
+    """
+    if not path.exists():
+        raise InputFileError(f"There is no file or folder {path}. Check the path.", "no-file")
+    return _recognised(path) if format is None else _named(path, format)
 
 
 def _settled(entries: Sequence[Found], root: Path, listed: set[Path], look_for: LookFor) -> Iterator[Record | Refusal]:
@@ -84,11 +94,13 @@ def _one_by_one(rows: Sequence[Row], root: Path) -> Iterator[Record | Refusal]:
 
 
 def _unlisted(folder: Path, listed: set[Path], known: set[str]) -> Iterator[Refusal]:
-    """Clips and pictures of a folder that a list in there does not name: left out, and not in silence."""
-    for media in media_below(folder):
+    """Clips and pictures of a folder that a list in there does not name, and subfolders that cannot be read."""
+    errors: list[OSError] = []
+    for media in media_below(folder, errors.append):
         where = str(media.relative_to(folder))
         if where not in known and listed.isdisjoint((_absolute(media), _absolute(media.parent))):
             yield Refusal(where, "no complete row names it", "not-listed")
+    yield from (folder_refusal(folder, error) for error in errors)
 
 
 def _absolute(path: Path) -> Path:
@@ -106,7 +118,9 @@ def _named(path: Path, name: str) -> tuple[Reader, Path]:
 def _recognised(path: Path) -> tuple[Reader, Path]:
     for reader in readers():
         found = reader.find(path)
-        if found is not None:
+        if found is not None and reader.is_plain(found):
             return reader, found
+    if path.is_dir() and (unreadable := unreadable_below(path)):
+        raise InputFileError(f"{path} holds no set of clips or pictures that can be seen: {unreadable[0]}.")
     needs = "; ".join(f"{reader.name}: {reader.needs}" for reader in readers())
     raise ConfigError(f"{path} holds no set of clips or pictures of a known format. Known are {needs}.")

@@ -28,12 +28,14 @@ class Reader:
         find: from what a user names to what is read: that file, one inside that folder, or the folder itself; None
             where it is no set of this format.
         read: (what was found, the folder that names of files start from) -> what is in it, in its order.
+        is_plain: whether what was found is a set of this format where nobody said so; where it may well be another.
     """
 
     name: str
     needs: str
     find: Callable[[Path], Path | None]
     read: Callable[[Path, Path], Iterator[Found]]
+    is_plain: Callable[[Path], bool] = lambda _: True
 
 
 def register_reader(reader: Reader) -> Reader:

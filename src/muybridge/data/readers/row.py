@@ -6,19 +6,25 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
+from typing import Any
 
 from muybridge.data.crop import CROP
 from muybridge.data.packed import PackedFile
-from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
+from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, is_utf8, kind_by_name, packed_extra
 from muybridge.errors import InputFileError
 from muybridge.types import SettingsDict
 
 CAPTION_NAMES = ("text", "caption", "prompt")
 """What sets call the caption, in the order in which it is looked for."""
+FURTHER_FILES = ("control_file_path", "control_path")
+"""What names a file beside the one that is meant; in `extra` it stands from everywhere."""
 IdMaker = Callable[[str, Mapping[str, object], float, float | None], str]
 """From a record's `media`, `extra`, start and end to its id, as `ContentIds` does it."""
 _OWN_NAMES = (PACKED, CROP, "duration")
-"""What records note under these names is found out and not taken over."""
+"""What records note under these names is found out and not taken over, a duration that is none among it."""
+_COUNTS, _NUMBERS = ("width", "height", "frames"), ("fps", "duration")
+"""What sets of ours say of a file; of others' sets, what is no number stays what it is."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,27 @@ def _to_record(row: Row, path: Path, ids: IdMaker) -> Record:
         check_number(name, getattr(row, name))
     if row.end is not None and row.end <= row.start:
         raise InputFileError(f"it ends at {row.end:g} s, not after its start at {row.start:g} s", "empty-part")
-    extra = {name: value for name, value in row.extra.items() if name not in _OWN_NAMES}
+    extra, known = _known(row)
     if row.packed is not None:
         extra |= packed_extra(row.packed)
     media, start = str(path), float(row.start)
-    return Record(
-        ids(media, extra, start, row.end), media, kind, _caption(row), start, row.end, fps=row.fps, extra=extra
-    )
+    return Record(ids(media, extra, start, row.end), media, kind, _caption(row), start, row.end, **known, extra=extra)
+
+
+def _known(row: Row) -> tuple[SettingsDict, dict[str, Any]]:
+    """What is for `extra`, and the fields of a record that are said beside it."""
+    extra = {name: value for name, value in row.extra.items() if name not in _OWN_NAMES}
+    counts = {name: row.extra[name] for name in _COUNTS if _is_number(row.extra.get(name), int)}
+    numbers = {name: float(row.extra[name]) for name in _NUMBERS if _is_number(row.extra.get(name), int | float)}
+    if (duration := numbers.pop("duration", None)) is not None:
+        extra["duration"] = duration
+    fields = {**counts, **numbers}
+    extra = {name: value for name, value in extra.items() if name not in fields}
+    return extra, fields if row.fps is None else {**fields, "fps": row.fps}
+
+
+def _is_number(value: Any, kind: type | UnionType) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _kind(row: Row, path: Path) -> Kind:
@@ -109,8 +129,6 @@ def _kind(row: Row, path: Path) -> Kind:
 def _caption(row: Row) -> str:
     if not isinstance(row.text, str):
         raise InputFileError(f"its caption is no text: {row.text!r}", "caption")
-    try:
-        row.text.encode()
-    except UnicodeEncodeError:
-        raise InputFileError("its caption is not in UTF-8", "caption") from None
+    if not is_utf8(row.text):
+        raise InputFileError("its caption is not in UTF-8", "caption")
     return row.text.strip()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from muybridge.data.packed import PackedFile
+from muybridge.data.readers.folders import media_below
 from muybridge.data.readers.registry import Reader, register_reader
 from muybridge.data.readers.row import Row, caption_of, rest_of
 from muybridge.data.record import Refusal, kind_by_name
@@ -32,8 +33,22 @@ def _find(path: Path) -> Path | None:
     return path if path.suffix.lower() == ".tar" else None
 
 
+def _is_plain(path: Path) -> bool:
+    """A folder of videos may have some tar file in it as well."""
+    if not path.is_dir():
+        return True
+    if next(media_below(path), None) is not None:
+        return False
+    members = (member for shard in _shards(path) for member in _members(shard))
+    return any(isinstance(member, Refusal) or _is_media(member) for member in members)
+
+
+def _shards(path: Path) -> list[Path]:
+    return sorted(path.glob("*.tar")) if path.is_dir() else [path]
+
+
 def _read(path: Path, _root: Path) -> Iterator[Row | Refusal]:
-    for shard in sorted(path.glob("*.tar")) if path.is_dir() else [path]:
+    for shard in _shards(path):
         for key, members in itertools.groupby(_members(shard), lambda member: getattr(member, "key", "")):
             found = list(members)
             refusals = [member for member in found if isinstance(member, Refusal)]
@@ -69,8 +84,12 @@ def _cut_short(shard: Path, last: str) -> Refusal:
     return Refusal(shard.name, f"it is cut short or damaged after {last}", "broken-tail")
 
 
+def _is_media(member: _Member) -> bool:
+    return kind_by_name(f"x.{member.suffix}") is not None
+
+
 def _sample(where: str, members: list[_Member]) -> Row | Refusal:
-    media = [member for member in members if kind_by_name(f"x.{member.suffix}") is not None]
+    media = [member for member in members if _is_media(member)]
     if not media:
         names = ", ".join(member.suffix or "no suffix" for member in members)
         return Refusal(where, f"no video or picture among its members next to each other ({names})", "no-file")
@@ -98,4 +117,4 @@ def _said(members: Iterable[_Member]) -> tuple[SettingsDict, str]:
     return {}, ""
 
 
-register_reader(Reader("webdataset", "tar files with members such as 000.mp4 and 000.txt", _find, _read))
+register_reader(Reader("webdataset", "tar files with members such as 000.mp4 and 000.txt", _find, _read, _is_plain))

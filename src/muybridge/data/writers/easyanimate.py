@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from muybridge.data.readers.row import FURTHER_FILES
 from muybridge.data.record import Record
-from muybridge.data.writers.places import check_loose, check_whole, path_from
+from muybridge.data.writers.places import check_loose, check_whole, measures_of, path_from
 from muybridge.files.atomic import new_file
 
 
@@ -24,7 +25,8 @@ def write_easyanimate(records: Sequence[Record], path: Path) -> None:
     for record in records:
         # The original takes what has no type for a picture.
         row = {"file_path": path_from(path.parent, record.media), "text": record.text, "type": record.kind}
-        size = {"width": record.width, "height": record.height}
-        rows.append({**record.extra, **row, **{name: value for name, value in size.items() if value is not None}})
+        others = {name: record.extra[name] for name in FURTHER_FILES if isinstance(record.extra.get(name), str)}
+        row |= {name: path_from(path.parent, other) for name, other in others.items() if other}
+        rows.append({**record.extra, **row, **measures_of(record)})
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="ascii")

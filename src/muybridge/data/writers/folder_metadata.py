@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muybridge.data.packed import PackedFile
 from muybridge.data.record import PACKED, Record
-from muybridge.data.writers.places import check_whole, content_of, path_from, suffix_of
+from muybridge.data.writers.places import check_whole, content_of, measures_of, path_from, suffix_of
 from muybridge.errors import ConfigError, OutputError
 from muybridge.files.atomic import new_file, output_error
 
@@ -46,10 +46,8 @@ def _row(record: Record, folder: Path) -> dict[str, object]:
     if is_packed or os.path.isabs(name):  # noqa: PTH117
         name = f"{record.id}{suffix_of(record)}"
         _copy(record, folder / name)
-    size = {"width": record.width, "height": record.height, "fps": record.fps, "frames": record.frames}
-    known = {column: value for column, value in size.items() if value is not None}
     extra = {column: value for column, value in record.extra.items() if column != PACKED}
-    return {**extra, **known, "file_name": name, "text": record.text}
+    return {**extra, **measures_of(record), "file_name": name, "text": record.text}
 
 
 def _copy(record: Record, target: Path) -> None:

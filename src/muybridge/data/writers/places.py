@@ -10,6 +10,7 @@ from muybridge.data.crop import CROP
 from muybridge.data.packed import PackedFile
 from muybridge.data.record import Record
 from muybridge.errors import ConfigError, InputFileError
+from muybridge.types import SettingsDict
 
 
 def path_from(folder: Path, media: str) -> str:
@@ -38,6 +39,12 @@ def check_loose(records: Iterable[Record], format_name: str) -> None:
     packed = [record.name for record in records if isinstance(record.source, PackedFile)]
     if packed:
         raise ConfigError(f"{format_name} cannot name files that lie inside others, as {packed[0]}. Write a folder.")
+
+
+def measures_of(record: Record) -> SettingsDict:
+    """Size, rate and number of frames, as far as they are known, for what lists say beside the file's name."""
+    measures = {"width": record.width, "height": record.height, "fps": record.fps, "frames": record.frames}
+    return {name: value for name, value in measures.items() if value is not None}
 
 
 def suffix_of(record: Record) -> str:

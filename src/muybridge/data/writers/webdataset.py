@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from muybridge.data.record import PACKED, Record
-from muybridge.data.writers.places import check_whole, content_of, suffix_of
+from muybridge.data.writers.places import check_whole, content_of, measures_of, suffix_of
 from muybridge.errors import ConfigError
 from muybridge.files.new_folder import new_model_folder
 
@@ -66,8 +66,7 @@ def _keys(records: Sequence[Record]) -> list[str]:
 def _members(key: str, record: Record) -> Iterator[tuple[str, bytes]]:
     yield f"{key}{suffix_of(record)}", content_of(record)
     yield f"{key}.txt", record.text.encode()
-    size = {"width": record.width, "height": record.height, "fps": record.fps, "frames": record.frames}
-    said = {**record.extra, **{name: value for name, value in size.items() if value is not None}}
+    said = {**record.extra, **measures_of(record)}
     said.pop(PACKED, None)
     if said:
         yield f"{key}.json", json.dumps(said, sort_keys=True).encode()

@@ -14,6 +14,7 @@ from tests.films import Pixels, scene, texture
 from muybridge.data.preparation.cuts import scan
 from muybridge.data.preparation.detectors import cut_detectors
 from muybridge.data.preparation.stage import Refused, noted
+from muybridge.data.preparation.stages.probe import Probe, ProbeStageSettings
 from muybridge.data.preparation.stages.split import Split, SplitSettings
 from muybridge.data.probe import probe
 from muybridge.data.record import Record
@@ -167,6 +168,19 @@ def test_how_long_a_scene_was_stays_when_it_is_made_shorter(tmp_path: Path, make
     stage = Split(SplitSettings(min_seconds=2))
     assert stage.verdict(replace(second, end=1.5)) is None
     assert stage.verdict(replace(first, end=9.0)) is not None
+
+
+def test_a_clock_of_milliseconds_makes_no_scene_too_short(tmp_path: Path, make_film: FilmMaker) -> None:
+    record = record_of(make_film(tmp_path / "a.mkv", scenes([24, 48])))
+    short, last = split(record)
+    assert last.extra["scene_seconds"] == 1.999
+    for stage, seen in (
+        (Split(SplitSettings(min_seconds=2)), last),
+        (Split(SplitSettings(min_seconds=2.001)), short),
+        (Probe(ProbeStageSettings(min_side=0, min_seconds=3)), noted(record, file_seconds=record.duration_s)),
+    ):
+        assert (stage.verdict(seen) is None) is (seen is not short)
+    assert record.duration_s == 2.999
 
 
 def test_black_between_scenes_is_of_none(tmp_path: Path, make_film: FilmMaker) -> None:

@@ -66,6 +66,7 @@ BAD = [
     Reply(drop=True),
     completion(None),
     completion("<think>for ever"),
+    completion("A cat \ud800 jumps."),
 ]
 
 
@@ -129,6 +130,38 @@ def test_what_will_never_pass_stops_at_once(status: int, caplog: pytest.LogCaptu
     assert KEY not in str(error.value) + caplog.text
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_one_question_may_be_denied_by_who_answers_others(status: int) -> None:
+    denied = [Reply(status)] * 4
+    with serving(completion("A cat."), *denied, completion("A cat."), *denied, Reply(status)) as server:
+        asking = endpoint(server.url)
+        asking.greet()
+        for _ in range(2):
+            for _ in denied:
+                with pytest.raises(NoAnswerError, match="refuses the question"):
+                    asking.answer(QUESTION)
+            if len(server.asked) == 5:
+                asking.answer(QUESTION)
+        with pytest.raises(ConfigError, match="5 times in a row"):
+            asking.answer(QUESTION)
+
+
+def test_a_key_that_is_no_longer_good_stops_at_once() -> None:
+    with serving(completion("A cat."), Reply(401)) as server:
+        asking = endpoint(server.url)
+        asking.answer(QUESTION)
+        with pytest.raises(ConfigError, match="does not accept the key"):
+            asking.answer(QUESTION)
+
+
+def test_a_greeting_without_an_answer_may_pass() -> None:
+    with serving(Reply(503)) as server:
+        endpoint(server.url).greet()
+        assert len(server.asked) == 1
+    with serving(Reply(403)) as server, pytest.raises(ConfigError, match="does not allow it"):
+        endpoint(server.url).greet()
+
+
 def test_a_question_that_is_refused_is_not_repeated() -> None:
     with serving(Reply(400, b'{"error": {"message": "too many pictures"}}')) as server:
         with pytest.raises(NoAnswerError, match="refuses the question: 400 Bad Request: too many pictures"):
@@ -188,8 +221,10 @@ def test_no_more_at_once_than_allowed(tmp_path: Path) -> None:
 def test_answers_are_kept_by_what_was_asked(tmp_path: Path) -> None:
     answers = Answers(tmp_path / "answers")
     assert answers.find("clip", "model") is None
-    answers.keep({"text": "a\ud83d\ude00 \udcff"}, "clip", "model")
-    assert answers.find("clip", "model") == {"text": "a\ud83d\ude00 \udcff"} or answers.find("clip", "model")
+    answers.keep({"text": "a\U0001f600"}, "clip", "model")
+    assert answers.find("clip", "model") == {"text": "a\U0001f600"}
+    answers.keep({"text": "half a letter \udcff"}, "clip", "half")
+    assert answers.find("clip", "half") is None
     assert answers.find("clip", "other") is None
     for path in (tmp_path / "answers").rglob("*.json"):
         path.write_text('{"text": ')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ from muybridge.data.preparation.account import Account
 from muybridge.data.preparation.engine.job import Finished, Job, Limits, Stamp, ended
 from muybridge.data.preparation.engine.journal import Journal
 from muybridge.data.preparation.engine.pool import PoolEngine
-from muybridge.data.preparation.engine.ray_engine import RayEngine
+from muybridge.data.preparation.engine.ray_engine import RayEngine, check_reachable
 from muybridge.data.preparation.engine.watched import WatchedProcess
 from muybridge.data.preparation.engine.worker import Leaving
 from muybridge.data.preparation.inputs import Part
@@ -211,3 +212,19 @@ def test_ray_has_no_more_actors_than_processors(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(engine, "_new_actor", object)
     with engine:
         assert engine.room == 2
+
+
+def test_an_address_where_nobody_answers_is_said_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = f"127.0.0.1:{server.getsockname()[1]}"
+        for address in (there, f"ray://{there}", "auto", "local", "host:none"):
+            check_reachable(address)
+    for address in (there, f"ray://{there}"):
+        with pytest.raises(PreparationError, match=f"Nobody answers at {address} .Connection refused"):
+            check_reachable(address)
+    with pytest.raises(PreparationError, match="or is silent"):
+        check_reachable(f"{'a' * 70}.b:1")
+    pytest.importorskip("ray", reason="Ray is not installed")
+    raw = write_files(tmp_path / "raw", "1")
+    with pytest.raises(PreparationError, match="Nobody answers"):
+        prepare(raw, tmp_path / "out", ALL, PrepareSettings(engine="ray", ray_address=there))

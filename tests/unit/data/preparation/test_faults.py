@@ -76,6 +76,7 @@ def test_words_of_other_scripts_are_counted() -> None:
         ('{"caption": "A cat."} Enjoy!', None),
         ('{"caption": ""}', None),
         ('{"caption": 3}', None),
+        (r'{"caption": "A \ud800 cat."}', None),
         ('{"text": "A cat."}', None),
         ('{"caption": "A cat.", "more": 1}', None),
         ("A cat.", None),

@@ -293,6 +293,9 @@ def test_the_set_does_not_lie_in_its_source(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lies in"):
         run(raw, raw / "out")
     assert not (raw / "out").exists()
+    (raw / "link").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=r"out lies in .*raw, by a link to"):
+        run(raw, tmp_path / "out")
 
 
 def test_a_stage_that_cannot_begin_stops_all(tmp_path: Path) -> None:
@@ -355,3 +358,26 @@ def test_how_far_it_is(tmp_path: Path) -> None:
     assert files[-1] == (4, 4)
     assert [(a.leg, a.legs, a.done, a.total) for a in told if a.share == 1.0] == [(1, 2, 4, 4), (2, 2, 4, 4)]
     assert [a.share for a in told if a.leg == 1] == sorted(a.share for a in told if a.leg == 1)
+
+
+@pytest.mark.parametrize(("changes", "rule"), [((), "black"), (("black.max_share=1",), None), (("black=off",), None)])
+def test_what_is_black_from_end_to_end_is_dropped_as_such(
+    tmp_path: Path, make_clip: ClipMaker, changes: tuple[str, ...], rule: str | None
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    black = make_clip(raw / "black.mp4", 60, (64, 64), black=True)
+    recipe = Recipe.load("quick", ["probe.min_side=0", "motion=off", "static=off", *changes])
+
+    (outcome,) = run(raw, tmp_path / "out", recipe).outcomes
+
+    assert outcome.rule == rule
+    assert outcome.record_json["media"] == str(black)
+    assert outcome.record_json["extra"].get("empty") == (None if changes == ("black=off",) else 1.0)
+
+
+def test_black_is_named_before_other_reasons(tmp_path: Path, make_clip: ClipMaker) -> None:
+    (tmp_path / "raw").mkdir()
+    make_clip(tmp_path / "raw/black.mp4", 60, (64, 64), black=True)
+    (outcome,) = run(tmp_path / "raw", tmp_path / "out", Recipe.load("quick", ["probe.min_side=0"])).outcomes
+    assert (outcome.rule, outcome.verdicts[0].rule) == ("black", "black")

@@ -74,6 +74,13 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
         assert part in said
 
 
+def test_the_order_is_looked_at_where_settings_are_wrong_too() -> None:
+    said = fault({"stages": [{"split": {"min_second": 2}}, {"motion": {"min_speed": "x"}}, "crop", "probe"]})
+    for part in ("split has no setting 'min_second'", "motion.min_speed:", "split needs duration, fps, frames first"):
+        assert part in said
+    assert "which motion before it uses: put probe before motion" in said
+
+
 @pytest.mark.parametrize("values", [None, [], {"stages": "probe"}, {"stages": []}])
 def test_what_is_no_recipe_is_refused(values: object) -> None:
     assert "must hold 'stages:'" in fault(values)

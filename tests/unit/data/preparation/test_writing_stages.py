@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.unit.data.conftest import ClipMaker
 from tests.unit.data.preparation.model_server import Asked, Reply, completion, serving
 
 from muybridge.data.preparation.captioning.conversation import Answer
 from muybridge.data.preparation.captioning.prompts import prompt_hash, shipped_prompt
 from muybridge.data.preparation.captioning.writing import WritingSettings
 from muybridge.data.preparation.engine.job import Worker
+from muybridge.data.preparation.prepare import PrepareSettings, prepare
 from muybridge.data.preparation.recipe import Recipe
 from muybridge.data.preparation.stage import Refused
 from muybridge.data.preparation.stages.caption import Caption, CaptionSettings, whole_sentences
 from muybridge.data.preparation.stages.rewrite import Rewrite
+from muybridge.data.readers import read_dataset
 from muybridge.data.record import Record
 from muybridge.errors import CheckpointError, ConfigError, PreparationError
 
@@ -49,6 +52,34 @@ def test_captions_what_a_server_is_shown(record: Record, tmp_path: Path) -> None
     assert [frame.size for frame in frames] == [(32, 24)] * 3
     levels = [float(np.asarray(frame).mean()) for frame in frames]
     assert levels == pytest.approx([0, 92, 184], abs=8)  # the first, the last, and one between them
+
+
+def test_an_answer_that_is_no_text_is_asked_for_again(
+    tmp_path: Path, make_clip: ClipMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    make_clip(tmp_path / "raw.mp4", size=(64, 48))
+    (tmp_path / "list.jsonl").write_text('{"video_path": "raw.mp4"}')
+    with serving(OK, completion("A wall \ud800 gets brighter."), GOOD) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 2}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0}}, {"caption": caption}]})
+        account = prepare(tmp_path / "list.jsonl", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+    assert account is not None
+    assert [record.text for record in account.kept] == ["A grey wall gets brighter."]
+    assert read_dataset(tmp_path / "out").records[0].text == "A grey wall gets brighter."
+
+
+def test_a_clip_that_the_server_does_not_like_costs_itself(tmp_path: Path, make_clip: ClipMaker) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(3):
+        make_clip(tmp_path / "raw" / f"{number}.mp4", 12 + number, size=(64, 48))
+    with serving(OK, OK, Reply(403, b"moderation"), GOOD) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 1}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0, "min_seconds": 0}}, {"caption": caption}]})
+        account = prepare(tmp_path / "raw", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+    assert account is not None
+    assert account.statuses == {"ok": 2, "caption-failed": 1}
+    assert "refuses the question: 403 Forbidden: moderation" in str(account)
 
 
 def test_the_same_is_not_asked_twice(record: Record, tmp_path: Path) -> None:
@@ -94,13 +125,31 @@ def test_a_key_that_is_refused_stops_the_run(record: Record, tmp_path: Path, mon
 def test_the_engine_hands_on_what_stops_a_run(record: Record, tmp_path: Path) -> None:
     from muybridge.data.preparation.engine.job import Job
 
-    with serving(OK, Reply(403)) as server:
+    with serving(OK, Reply(401)) as server:
         worker = Worker((captioning(server.url),), tmp_path)
-        with pytest.raises(PreparationError, match="does not allow it"):
+        with pytest.raises(PreparationError, match="does not accept the key"):
             worker.run_first(Job("1", 0, 1, record))
 
 
-def test_how_a_model_is_reached_does_not_change_results(record: Record) -> None:
+def test_a_server_is_asked_before_anything_is_decoded(tmp_path: Path, make_clip: ClipMaker) -> None:
+    (tmp_path / "raw").mkdir()
+    make_clip(tmp_path / "raw" / "0.mp4", size=(64, 48))
+    with serving(Reply(404)) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 1}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0}}, {"caption": caption}]})
+        with pytest.raises(PreparationError, match=r"caption cannot begin: .* knows no such model"):
+            prepare(tmp_path / "raw", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+    assert (tmp_path / "out/journal/results.jsonl").read_bytes() == b""
+    with serving(GOOD) as server:
+        caption = {"model": "m", "endpoint": server.url, "tries": 1}
+        recipe = Recipe.of({"stages": [{"probe": {"min_side": 0}}, {"caption": caption}]})
+        for _ in range(2):  # the second time there is nothing to do
+            prepare(tmp_path / "raw", tmp_path / "out", recipe, PrepareSettings(engine="serial"))
+        assert len(server.asked) == 3
+
+
+def test_how_a_model_is_reached_does_not_change_results(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("K", "sk-1")
     one = Caption(CaptionSettings(model="m", endpoint="http://a/v1"))
     other = Caption(CaptionSettings(model="m", endpoint="http://b/v1", parallel=9, tries=2, timeout_s=1, key_env="K"))
     assert one.key(record) == other.key(record)
@@ -126,6 +175,7 @@ def test_another_prompt_is_another_result(record: Record, tmp_path: Path) -> Non
         ({"endpoint": "http://a/v1"}, "caption.model must be the model's name"),
         ({"endpoint": "a", "model": "m"}, "An endpoint is an address"),
         ({"endpoint": "http://a", "model": "m", "prompt": "nowhere.txt"}, "nowhere.txt cannot be read"),
+        ({"endpoint": "http://a", "model": "m", "key_env": "NO_SUCH_KEY"}, "in the variable NO_SUCH_KEY"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, str], said: str) -> None:
@@ -136,7 +186,13 @@ def test_settings_that_cannot_work(settings: dict[str, str], said: str) -> None:
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         Caption(CaptionSettings(model=str(tmp_path)))
-    (tmp_path / "config.json").write_text("{}")
+    for settings in ("{}", '{"model_type": "clip", "architectures": ["CLIPModel"]}', '{"model_type": ["x"]}'):
+        (tmp_path / "config.json").write_text(settings)
+        with pytest.raises(ConfigError, match="must be the folder of a model for image-text-to-text"):
+            Caption(CaptionSettings(model=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    Rewrite(WritingSettings(model=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(CheckpointError, match="cannot be loaded as a model for image-text-to-text"):
         Caption(CaptionSettings(model=str(tmp_path))).load()
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from muybridge.data.record import is_utf8
 from muybridge.files.atomic import new_file, output_error
 
 _PAUSE_S = 0.05
@@ -28,7 +29,7 @@ class Answers:
             content = json.loads(self._path(key).read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
-        is_whole = isinstance(content, dict) and all(isinstance(value, str) for value in content.values())
+        is_whole = isinstance(content, dict) and all(isinstance(v, str) and is_utf8(v) for v in content.values())
         return content if is_whole else None
 
     def keep(self, values: dict[str, str], *key: str) -> None:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from muybridge.data.preparation.captioning.conversation import Answer, Turn, plain
-from muybridge.data.record import shown
+from muybridge.data.record import is_utf8, shown
 from muybridge.errors import ConfigError, NoAnswerError
 
 _PATH = "/chat/completions"
@@ -35,6 +35,11 @@ _HOPELESS = {
     HTTPStatus.NOT_FOUND: "knows no such model or address",
     HTTPStatus.METHOD_NOT_ALLOWED: "is no address of chats",
 }
+_OF_ONE = frozenset((HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND))
+"""Of these, what some servers answer to a single question that they do not like."""
+_MOST_DENIED = 5
+"""How many of these one after the other are about more than single questions."""
+_GREETING = "Answer with the word OK."
 _MOST_WAIT_S = 60.0
 _SAID, _STARTS = 200, 60  # letters of what a server says, in messages
 _QUALITY = 90
@@ -93,19 +98,30 @@ class Endpoint:
         """
         self._url = checked_url(address.url) + _PATH
         self._address = address
-        self._key = _key(address.key_env)
+        self._key = checked_key(address.key_env)
         self._slot = slot
         self._sleep = sleep
         self._opener = urllib.request.build_opener(_NoRedirect)
+        self._has_answered = False
+        self._denied = 0
+
+    def greet(self) -> None:
+        """Ask something, once: whether it lets us in. That it gives no answer may pass, and is not said.
+
+        Raises:
+            ConfigError: it refuses everything, as without the right key.
+        """
+        with suppress(_TryAgainError, NoAnswerError):
+            self._ask(self._body([Turn("user", _GREETING)]))
 
     def answer(self, turns: Sequence[Turn]) -> Answer:
         """Ask, and again after errors that may pass, waiting longer each time or as long as the server says.
 
         Raises:
             NoAnswerError: no answer after all tries, or the question itself is refused.
-            ConfigError: it refuses everything, as without the right key.
+            ConfigError: it refuses everything, as without the right key; or, since it answered last, five in a row.
         """
-        body = json.dumps(self._question(turns)).encode()
+        body = self._body(turns)
         wait_s = 1.0
         for left in range(self._address.tries - 1, -1, -1):
             try:
@@ -119,14 +135,15 @@ class Endpoint:
                 wait_s *= 2
         raise ConfigError(f"An endpoint needs one try at least; given {self._address.tries}.")
 
-    def _question(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        return {
+    def _body(self, turns: Sequence[Turn]) -> bytes:
+        question = {
             "model": self._address.model,
             "messages": [_message(turn) for turn in turns],
             "max_tokens": self._address.most_tokens,
             "temperature": 0,
             "seed": 0,
         }
+        return json.dumps(question).encode()
 
     def _ask(self, body: bytes) -> Answer:
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
@@ -144,9 +161,11 @@ class Endpoint:
                 self._safe(str(getattr(error, "reason", "") or error) or type(error).__name__)
             ) from error
         try:
-            return _answer_of(content)
+            answer = _answer_of(content)
         except _GarbageError as error:
             raise _TryAgainError(f"{error} ({self._start(content)})") from error
+        self._has_answered, self._denied = True, 0
+        return answer
 
     def _start(self, content: bytes) -> str:
         return shown(self._safe(content.decode("utf-8", "replace"))[:_STARTS]) or "empty"
@@ -159,6 +178,11 @@ class Endpoint:
         words = self._safe(f"{error.code} {error.reason}" + (f": {said}" if said else ""))
         if error.code in _AGAIN or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise _TryAgainError(words, _retry_after(error.headers.get("Retry-After")))
+        if error.code in _OF_ONE and self._has_answered:
+            self._denied += 1
+            if self._denied < _MOST_DENIED:
+                raise NoAnswerError(f"{self._url} refuses the question: {words}.")
+            words += f", {_MOST_DENIED} times in a row"
         if error.code in _HOPELESS:
             advice = f"Check {self._key_name} and the name of the model."
             raise ConfigError(f"{self._url} {_HOPELESS[HTTPStatus(error.code)]} ({words}). {advice}")
@@ -210,7 +234,12 @@ def checked_url(url: str) -> str:
     return url.rstrip("/").removesuffix(_PATH)
 
 
-def _key(name: str | None) -> str:
+def checked_key(name: str | None) -> str:
+    """The key that is in a variable of the environment; empty where none is named.
+
+    Raises:
+        ConfigError: there is none in it, or what is none.
+    """
     if name is None:
         return ""
     key = os.environ.get(name, "").strip()
@@ -257,6 +286,8 @@ def _answer_of(content: bytes) -> Answer:
         text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
     if not isinstance(text, str) or not (text := plain(text)):
         raise _TryAgainError("it answers nothing")
+    if not is_utf8(text):
+        raise _TryAgainError("it answers with halves of letters, which are no text")
     return Answer(text, is_cut=ended == "length")
 
 

@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from muybridge.data.record import is_utf8
+
 _OPENING = re.compile(
     r"(?:in\s+)?(?:the|this|these|a|an|here\s+is\s+(?:the|a))\s+(?:\w+\s+){0,2}?"
     r"(?:videos?|clips?|footage|images?|pictures?|photos?|frames?|scenes?|sequence|captions?)\b"
@@ -100,4 +102,5 @@ def caption_of_json(text: str) -> str | None:
         return None
     if not isinstance(values, dict) or values.keys() != {"caption"} or not isinstance(values["caption"], str):
         return None
-    return " ".join(values["caption"].split()) or None
+    caption = " ".join(values["caption"].split())
+    return caption if caption and is_utf8(caption) else None

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from muybridge.data.record import shown
 from muybridge.errors import CheckpointError, ConfigError
+from muybridge.files.json_settings import read_json_object
 
 _Model = TypeVar("_Model")
 _WHOLE = 2**20  # bytes of a file of which all are looked at
@@ -32,6 +33,34 @@ def check_model_folder(folder: str, setting: str) -> Path:
             f"{setting} must be the folder of a model as transformers saves it; {shown(folder)} has no config.json."
         )
     return path
+
+
+def check_writer_folder(folder: str, setting: str, takes_pictures: bool) -> None:
+    """Whether the settings of a model say that it writes, of what it is shown or of text.
+
+    Args:
+        folder: as it is given.
+        setting: that gives it, for messages.
+        takes_pictures: or text alone, which those that take pictures do as well.
+
+    Raises:
+        ConfigError: there is no model, or one of another kind.
+    """
+    path = check_model_folder(folder, setting)
+    said = read_json_object(path / "config.json", "the settings of a model", ConfigError)
+    from transformers.models.auto import modeling_auto
+
+    known = [modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES]
+    if not takes_pictures:
+        known.append(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    kind, listed = str(said.get("model_type")), said.get("architectures")
+    classes = listed if isinstance(listed, list) else []
+    if not any(kind in names or any(name in names.values() for name in classes) for names in known):
+        task = "image-text-to-text" if takes_pictures else "text-generation"
+        raise ConfigError(
+            f"{setting} must be the folder of a model for {task}; {shown(folder)} has one of the kind "
+            f"{shown(kind)!r}, which transformers does not know as such."
+        )
 
 
 def load_from_folder(load: Callable[[], _Model], folder: Path, kind: str) -> _Model:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -13,9 +13,9 @@ from pydantic import Field
 from muybridge.data.crop import id_with_crop
 from muybridge.data.preparation.captioning.answers import Answers, Slots
 from muybridge.data.preparation.captioning.conversation import Answer, Turn, Writer
-from muybridge.data.preparation.captioning.endpoint import Endpoint, EndpointAddress, checked_url
+from muybridge.data.preparation.captioning.endpoint import Endpoint, EndpointAddress, checked_key, checked_url
 from muybridge.data.preparation.captioning.local import LocalWriter
-from muybridge.data.preparation.captioning.model_folder import check_model_folder, folder_digest
+from muybridge.data.preparation.captioning.model_folder import check_model_folder, check_writer_folder, folder_digest
 from muybridge.data.preparation.captioning.prompts import prompt_hash, read_prompt
 from muybridge.data.preparation.stage import Refused, Stage, StageSettings
 from muybridge.data.record import Record
@@ -51,6 +51,7 @@ class WritingSettings(StageSettings):
 class WritingStage(Stage):
     """Base of stages that ask; what was answered is kept by clip, model and prompt, and not asked for again."""
 
+    version = 2
     Settings = WritingSettings
     settings: WritingSettings
     thresholds: ClassVar[frozenset[str]] = frozenset(
@@ -64,7 +65,7 @@ class WritingStage(Stage):
     prompt_name: ClassVar[str]
 
     def __init__(self, settings: StageSettings | None = None) -> None:
-        """With settings, of which folders, addresses and prompts are looked at."""
+        """With settings, of which folders, addresses, keys and prompts are looked at."""
         super().__init__(settings)
         self.prompt = read_prompt(self.settings.prompt, self.prompt_name)
         self._writer: Writer | None = None
@@ -73,14 +74,24 @@ class WritingStage(Stage):
             checked_url(self.settings.endpoint)
             if not self.settings.model:
                 raise ConfigError(f"{self.name}.model must be the model's name at {self.settings.endpoint}.")
+            checked_key(self.settings.key_env)
         elif self.settings.model is not None:
-            check_model_folder(self.settings.model, f"{self.name}.model")
+            check_writer_folder(self.settings.model, f"{self.name}.model", self.takes_pictures)
 
     def idle_reason(self) -> str | None:
         """No model."""
         if self.settings.model is not None:
             return None
         return f"no model is named ({self.name}.model=FOLDER, or {self.name}.endpoint=URL with {self.name}.model=NAME)"
+
+    def begin(self) -> None:
+        """Ask the server something, before others have worked for what it will not answer.
+
+        Raises:
+            ConfigError: it does not accept the key, or knows no such model.
+        """
+        if self.settings.endpoint is not None and self.settings.model is not None:
+            self._endpoint(self.settings.endpoint, self.settings.model).greet()
 
     def load(self) -> None:
         """Load the model, or find out whether the server lets us in.
@@ -96,10 +107,8 @@ class WritingStage(Stage):
             folder = check_model_folder(settings.model, f"{self.name}.model")
             self._writer = LocalWriter(folder, self.takes_pictures, settings.most_tokens, settings.device)
             return
-        address = EndpointAddress(settings.endpoint, settings.model, settings.key_env, settings.most_tokens)
-        endpoint = Endpoint(address.patient(settings.timeout_s, settings.tries), self._slot)
-        with suppress(NoAnswerError):  # that may pass; a key that is refused does not
-            Endpoint(address.patient(settings.timeout_s, 1)).answer([Turn("user", "Answer with the word OK.")])
+        endpoint = self._endpoint(settings.endpoint, settings.model)
+        endpoint.greet()
         self._writer = endpoint
 
     def digest(self) -> str:
@@ -149,6 +158,11 @@ class WritingStage(Stage):
     def credit(self) -> dict[str, str]:
         """Who wrote it and what was asked, for `extra`."""
         return {"by": Path(str(self.settings.model)).name, "prompt": prompt_hash(self.prompt)}
+
+    def _endpoint(self, url: str, model: str) -> Endpoint:
+        settings = self.settings
+        address = EndpointAddress(url, model, settings.key_env, settings.most_tokens)
+        return Endpoint(address.patient(settings.timeout_s, settings.tries), self._slot)
 
     def _slot(self) -> AbstractContextManager[None]:
         if self._slots is None:

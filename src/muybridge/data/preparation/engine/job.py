@@ -14,7 +14,7 @@ from typing import Self
 from muybridge.data.preparation.engine.changes import apply_result, result_of
 from muybridge.data.preparation.stage import Refused, Stage
 from muybridge.data.preparation.status import Status
-from muybridge.data.record import Record
+from muybridge.data.record import Record, is_utf8
 from muybridge.errors import MuybridgeError, OutputError, PreparationError
 
 CHANGED = "changed"
@@ -219,6 +219,8 @@ class Worker:
             raise
         except Exception as error:  # whatever it is, it is about this record and not about the others
             return ended(job, "failed", "error", _told(error))
+        if not all(is_utf8(each.text) for each in found):
+            return ended(job, "failed", "error", "its caption became one that is not in UTF-8")
         is_last = len(found) != 1 or job.stage + 1 >= job.stop
         return Finished(job.name, job.stage, job.key, is_last, "ok", text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -13,6 +14,7 @@ from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from muybridge.data.preparation.engine.job import Engine, Finished, Job, ended
 from muybridge.data.preparation.engine.watched import TRIES, WatchedProcess
@@ -20,7 +22,34 @@ from muybridge.data.preparation.stage import Stage
 from muybridge.errors import ConfigError, MuybridgeError, PreparationError
 
 _LOOK_S = 1.0
+_ANSWER_S = 10.0
 _STORE_BYTES = 100 << 20  # of a cluster of one's own; what goes through it are lines of text
+
+
+def check_reachable(address: str, seconds: float = _ANSWER_S) -> None:
+    """Whether anybody answers at an address of a cluster; Ray itself tries for many minutes, without a word.
+
+    Args:
+        address: HOST:PORT, with ray:// or without; others, as auto, are for Ray to find.
+        seconds: to wait.
+
+    Raises:
+        PreparationError: nobody does.
+    """
+    try:
+        parts = urlsplit(f"//{address.removeprefix('ray://')}")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # no address that a port could be told from
+        return
+    if not host or port is None:
+        return
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no name of a machine, or is silent"
+        raise PreparationError(
+            f"Nobody answers at {address} ({why}). Check the address, and whether the cluster runs (ray status)."
+        ) from error
 
 
 class RayEngine(Engine):
@@ -87,6 +116,8 @@ class RayEngine(Engine):
         return [finished for each in ready for finished in self._taken(each)]
 
     def _connect(self) -> None:
+        if self._address is not None:
+            check_reachable(self._address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             if self._address is not None:

@@ -37,7 +37,7 @@ def look_at_captions(texts: Sequence[str], samples: int = 20) -> CaptionStatisti
     known = [plain for text in texts if (plain := " ".join(text.split()))]
     openings = Counter(" ".join(text.lower().split()[:_OPENING]) for text in known)
     shared = tuple((opening, count) for opening, count in openings.most_common(_COMMONEST) if count > 1)
-    different = sorted(set(known), key=lambda text: hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest())
+    different = sorted(set(known), key=lambda text: hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     return CaptionStatistics(
         tuple(map(count_words, known)), len(texts) - len(known), len(different), shared, tuple(different[:samples])
     )

@@ -75,7 +75,7 @@ class Contents:
     @cached_property
     def buckets(self) -> BucketPlan:
         """Of kept clips."""
-        source = SourceSettings(path=str(self.account.folder))
+        source = SourceSettings(path="a set")  # which settings want, and nobody opens
         wanted = self.wanted
         settings = DataSettings(sources=(source,)).for_model(wanted.shape, wanted.fps, wanted.multiple)
         return plan_buckets([self.account.kept], settings.buckets)
@@ -129,6 +129,7 @@ class Contents:
         """That does the same again where its settings are those that were used."""
         account = self.account
         words = ["muybridge", "data", "prepare", account.source, str(account.folder), "--recipe", account.recipe]
+        words += [] if account.read_as is None else ["--format", account.read_as]
         return shlex.join((*words, *(word for change in _changes(account) for word in ("--set", change))))
 
     def tables(self) -> dict[str, list[tuple[str, int, float]]]:

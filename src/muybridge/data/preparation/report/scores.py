@@ -95,18 +95,21 @@ def _kept(rule: Rule, clips: Sequence[_Clip]) -> int:
 
 
 def _passes(rule: Rule, value: float) -> bool:
-    return (rule.least is None or value >= rule.least) and (rule.most is None or value <= rule.most)
+    return (rule.least is None or value >= rule.least - rule.slack) and (
+        rule.most is None or value <= rule.most + rule.slack
+    )
 
 
 def _sides(rule: Rule, values: Sequence[float]) -> Iterator[list[Rule]]:
     """Looser limits, and stricter ones, each in the order in which they are to be tried."""
     side = _busier_side(rule, values)
     limit = getattr(rule, side)
+    within = replace(rule, **{"most" if side == "least" else "least": None})
     up = values if side == "least" else values[::-1]
     if limit is None:
         yield _rules(rule, side, [_at(up, share) for share in _STRICTER])
         return
-    passing = [value for value in up if (value >= limit) == (side == "least") or value == limit]
+    passing = [value for value in up if _passes(within, value)]
     dropped = up[: len(up) - len(passing)]
     yield _rules(rule, side, [_at(dropped[::-1], share) for share in _LOOSER] if dropped else [])
     yield _rules(rule, side, [_at(passing, share) for share in _STRICTER] if passing else [])

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
+from muybridge.data.preparation.stage import ALMOST_S, Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.probe import ProbeSettings, probe
 from muybridge.data.record import Record, Refusal
 
@@ -56,5 +56,5 @@ class Probe(Stage):
         return (
             Rule("small", "width", "pixels of its width", least=self.settings.min_side),
             Rule("small", "height", "pixels of its height", least=self.settings.min_side),
-            Rule("short", "file_seconds", "seconds of its file", least=self.settings.min_seconds),
+            Rule("short", "file_seconds", "seconds of its file", least=self.settings.min_seconds, slack=ALMOST_S),
         )

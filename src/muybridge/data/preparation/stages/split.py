@@ -13,13 +13,12 @@ from pydantic import Field
 
 from muybridge.data.preparation.cuts import Scan, scan
 from muybridge.data.preparation.detectors import DETECTOR_PACKAGES, DetectorName, cut_detectors
-from muybridge.data.preparation.stage import Refused, Rule, Stage, StageSettings, noted, register_stage
+from muybridge.data.preparation.stage import ALMOST_S, Refused, Rule, Stage, StageSettings, noted, register_stage
 from muybridge.data.record import ContentIds, Record
 from muybridge.errors import ConfigError, InputFileError
 
 _DIGITS = 6  # of seconds
 _WORST_SHARE = 0.01
-_ALMOST = 1e-3  # of a second that a piece may be too long
 
 
 class SplitSettings(StageSettings):
@@ -46,7 +45,7 @@ class Split(Stage):
     Each piece gets `scene_seconds`, which later stages may make shorter.
     """
 
-    version = 3
+    version = 4
     Settings = SplitSettings
     settings: SplitSettings
     thresholds: ClassVar[frozenset[str]] = frozenset(("min_seconds",))
@@ -83,7 +82,11 @@ class Split(Stage):
 
     def rules(self) -> Sequence[Rule]:
         """How short a piece may be."""
-        return (Rule("short-scene", "scene_seconds", "seconds of one scene", least=self.settings.min_seconds),)
+        return (
+            Rule(
+                "short-scene", "scene_seconds", "seconds of one scene", least=self.settings.min_seconds, slack=ALMOST_S
+            ),
+        )
 
     def _scan(self, record: Record) -> Scan:
         if not hasattr(self, "_detectors"):
@@ -105,7 +108,7 @@ class Split(Stage):
     def _parts(self, scene: tuple[int, int], times: Sequence[float]) -> list[tuple[int, int]]:
         first, after = scene
         seconds = times[after] - times[first]
-        count = max(1, math.ceil((seconds - _ALMOST) / self.settings.max_seconds))
+        count = max(1, math.ceil((seconds - ALMOST_S) / self.settings.max_seconds))
         marks = [first]
         for part in range(1, count):
             wanted = times[first] + seconds * part / count
