@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from muybridge.pipelines import VideoPipeline
     from muybridge.training.data import BatchSource, TrainingData
 
+_LOOKS, _APART, _FEWEST = 10, 200, 100
+"""Where nobody says: how many looks there are, how many steps apart at least, and in runs of how many."""
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
 
 
@@ -58,16 +60,23 @@ class MotionSettings(Settings):
 class EvaluationSettings(Settings):
     """What is measured while a stage is trained; it changes nothing of that."""
 
-    every: int | None = Field(default=None, ge=1)
-    """Steps between two looks; there are none if not given."""
+    every: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Steps between two looks; null for none. auto is a tenth of the steps and 200 at least, so that looks take a small
+    part of the time; a run of fewer than 100 has none."""
     prompts: tuple[str, ...] = ()
     """Of samples: each look makes a sheet of them."""
     seed: int = Field(default=0, ge=0)
     """Of the samples' noise."""
-    batches: int = Field(default=2, ge=1)
+    batches: int = Field(default=1, ge=1)
     """Of held-out clips (`data.held_out`), and as many of others, on which the loss at fixed noise is measured."""
-    noises: int = Field(default=2, ge=1)
+    noises: int = Field(default=1, ge=1)
     """For each of them."""
+
+    def interval(self, steps: int) -> int | None:
+        """Steps between two looks in a run of so many; None where there are none."""
+        if self.every != "auto":
+            return self.every
+        return max(_APART, steps // _LOOKS) if steps >= _FEWEST else None
 
 
 class SavablePart(Protocol):
