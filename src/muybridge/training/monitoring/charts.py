@@ -142,6 +142,6 @@ def _fixed_noise(groups: Mapping[str, Mapping[str, Curve]]) -> Chart:
 
 def _samples(groups: Mapping[str, Mapping[str, Curve]]) -> Iterator[Chart]:
     for figure in groups["samples"]:
-        named = {"samples": "samples", "without what is trained": "samples_without", "training clips": "clips"}
+        named = {"samples": "samples", "before training": "samples_without", "training clips": "clips"}
         curves = {title: groups[key][figure] for title, key in named.items() if figure in groups.get(key, {})}
         yield Chart(f"Samples: {figure}", tuple(lines_of(curves)))

@@ -35,7 +35,7 @@ Losses = Mapping[int, float]
 
 @runtime_checkable
 class HasAdapter(Protocol):
-    """A method whose trained part can be switched off."""
+    """A method that can go back to before its training."""
 
     def without(self) -> AbstractContextManager[None]:
         """While it is entered, the network runs as it was before training."""
@@ -46,9 +46,9 @@ class HeldOutLoss:
     """An observer that measures the loss at fixed noise, one value a noise level, as `held_out_loss/t350` and so on.
 
     Beside it `training_loss/...` on clips that are trained on, `gap/...`, by how much the first is higher, as a share,
-    and at the middle noise levels `adapter_gap/...` and `shuffled_gap/...`, by how much the held-out loss rises when
-    what is trained is switched off, and when the frames stand in another order. What is no denoising network has one
-    value of each loss, named `all`. Where no clips are held out, all of it is of those that are trained on.
+    and at the middle noise levels `adapter_gap/...` and `shuffled_gap/...`, by how much the held-out loss is higher as
+    it was before training, and when the frames stand in another order. What is no denoising network has one value of
+    each loss, named `all`. Where no clips are held out, all of it is of those that are trained on.
     """
 
     def __init__(

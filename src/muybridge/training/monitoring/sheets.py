@@ -49,9 +49,9 @@ MakeClip = Callable[[str, int], "Clip"]
 class SampleSheets:
     """An observer that makes the samples and writes them to `sheets/step-000200.png`, a row each.
 
-    Where what is trained can be switched off, a row without it follows each. Values are the figures of the samples as
-    `samples/motion`, `samples/flicker`, `samples/identical`, likewise `samples_without/...`, and `clips/...` of a batch
-    of training clips.
+    Where a method can go back to before its training, a row of then follows each. Values are the figures of the samples
+    as `samples/motion`, `samples/flicker`, `samples/identical`, likewise `samples_without/...`, and `clips/...` of a
+    batch of training clips.
     """
 
     def __init__(self, make: MakeClip, samples: Sequence[Sample], every: int, clips: BatchSource | None = None) -> None:
