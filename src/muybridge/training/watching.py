@@ -13,7 +13,7 @@ from muybridge.training.data import Batch, BatchSource, TrainingData
 from muybridge.training.monitoring.held_out import HeldOutLoss
 from muybridge.training.monitoring.observing import Observer
 from muybridge.training.monitoring.report import ReportFile
-from muybridge.training.monitoring.sheets import Sample, SampleSheets
+from muybridge.training.monitoring.sheets import MadeClip, MakeClip, Sample, SampleSheets
 from muybridge.training.monitoring.updates import UpdateSizes
 from muybridge.training.stages.stage import Stage, StageWork
 
@@ -75,10 +75,11 @@ def _never_reached(batches: BatchSource) -> BatchSource:
     return batch
 
 
-def _maker(pipeline: Any) -> Any:
+def _maker(pipeline: Any) -> MakeClip:
     pipeline.set_progress_bar_config(disable=True)
 
-    def make(prompt: str, seed: int) -> np.ndarray:
-        return np.asarray(pipeline(prompt, seed=seed).frames)
+    def make(prompt: str, seed: int) -> MadeClip:
+        [latents] = pipeline(prompt, seed=seed, output_type="latent")
+        return MadeClip(np.concatenate(list(pipeline.decode(latents, seed=seed))), latents)
 
     return make

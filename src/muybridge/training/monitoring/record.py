@@ -17,6 +17,8 @@ LOG_FILE = "log.jsonl"
 SETTINGS_FILE = "settings.json"
 DATA_REPORT_FILE = "data.txt"
 SHEETS_FOLDER = "sheets"
+NEWEST_FILE = "newest.safetensors"
+"""In the folder of sheets: latents of the first sample of the newest."""
 REPORT_FILE = "report.html"
 _SHEET = re.compile(r"step-(\d+)\.png")
 _NUMBERED = re.compile(r"t(\d+)")

@@ -134,7 +134,7 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         return base
 
     def publish(self, run: RunSettings, output: Path) -> Path:
-        """Write the pipeline in half precision to `output/model`, and what else is asked for beside it."""
+        """Write the pipeline to `output/model`, and what else is asked for beside it."""
         from muybridge.checkpoints.motion_export import write_motion
         from muybridge.files.atomic import new_file
         from muybridge.motion import MotionAdapter
