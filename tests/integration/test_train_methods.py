@@ -152,6 +152,9 @@ def test_a_motion_lora_is_in_the_published_layout_and_says_what_it_is(motion_lor
     assert said["modelspec.author"] == "nobody"
     assert said["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert said["modelspec.hash_sha256"] == f"0x{said['sshs_model_hash']}"
+    assert (said["ss_resolution"], said["modelspec.resolution"]) == ("(64, 64)", "64x64")
+    assert said["ss_optimizer"].startswith("muon(")
+    assert len(said["ss_sd_model_hash"]) == 8
     pipeline = load_pipeline("demo/animatediff")
     pipeline.load_lora_weights(file)
     assert pipeline.get_active_adapters() == ["motion_lora"]
