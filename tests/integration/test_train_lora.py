@@ -151,6 +151,18 @@ def test_an_interrupted_run_continues_where_it_was(trained: Path, tmp_path: Path
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_looks_change_nothing_of_what_is_learned(trained: Path, tmp_path: Path) -> None:
+    looked_at = [*TINY, "num_frames=2", "evaluation.every=1", "evaluation.prompts=[]"]
+    assert run_training(RUN_FILE, looked_at, tmp_path / "run", None, until=2) is None
+    run_training(RUN_FILE, looked_at, tmp_path / "run")
+
+    log = [json.loads(line) for line in (tmp_path / "run/lora/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if "held_out_loss/t350" in line] == [0, 1, 2, 3]
+    plain, looked = (load_file(folder / "lora.safetensors") for folder in (trained, tmp_path / "run"))
+    assert plain.keys() == looked.keys()
+    assert all(torch.equal(plain[key], looked[key]) for key in plain)
+
+
 def test_a_transformer_learns_too(tmp_path: Path) -> None:
     settings = [*TINY, "steps=1", "base=demo/easyanimate", "layers=attn1.to_q", "taught=cyan", "dialect=kohya"]
     file = run_training(RUN_FILE, [*settings, "name=cyan"], tmp_path / "run")

@@ -103,6 +103,24 @@ def test_modules_go_on_from_a_file_or_from_the_models_own(animatediff: Path, tmp
         torch.testing.assert_close(after[name], before.state_dict()[name].float(), atol=1e-6, rtol=0)
 
 
+def test_before_training_is_what_the_modules_began_as_and_still_is_after_a_pause(tmp_path: Path) -> None:
+    text = (RUNS / "custom-motion.yaml").read_text()
+    own = tmp_path / "own.yaml"
+    own.write_text(text[: text.index("    evaluation:")] + "    start: own\n    num_frames: 2\n")
+    looks = ["learning_rate=0.02", "whole_clip_share=0", "evaluation.every=1"]
+    assert run_training(own, [*tiny(), *looks], tmp_path / "run", None, until=1) is None
+    run_training(own, [*tiny(), *looks], tmp_path / "run")
+
+    log = (tmp_path / "run/motion-adapter/log.jsonl").read_text().splitlines()
+    first, middle, last = (json.loads(line) for line in log)
+    for level in ("t350", "t550", "t750"):
+        loss, gap = f"held_out_loss/{level}", f"adapter_gap/{level}"
+        assert first[gap] == 0
+        for later in (middle, last):
+            assert later[loss] != first[loss]
+            assert later[loss] * (1 + later[gap]) == pytest.approx(first[loss], rel=1e-5)  # as it is logged
+
+
 @pytest.mark.slow
 def test_an_image_model_learns_to_move(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(locate_model("demo/animatediff"), tmp_path / "stills"))
@@ -134,6 +152,9 @@ def test_a_motion_lora_is_in_the_published_layout_and_says_what_it_is(motion_lor
     assert said["modelspec.author"] == "nobody"
     assert said["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert said["modelspec.hash_sha256"] == f"0x{said['sshs_model_hash']}"
+    assert (said["ss_resolution"], said["modelspec.resolution"]) == ("(64, 64)", "64x64")
+    assert said["ss_optimizer"].startswith("muon(")
+    assert len(said["ss_sd_model_hash"]) == 8
     pipeline = load_pipeline("demo/animatediff")
     pipeline.load_lora_weights(file)
     assert pipeline.get_active_adapters() == ["motion_lora"]

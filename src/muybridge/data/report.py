@@ -15,6 +15,8 @@ from muybridge.types import SettingsDict
 
 _NAMED = 5
 _COMMONEST = 5
+_TAGS = 500
+"""Parts of captions, between their commas, that are counted of a set; those that come most often."""
 
 
 class DatasetReport:
@@ -31,7 +33,7 @@ class DatasetReport:
         dataset, order = self.dataset, self.order
         clips = dataset.plan.clips
         return {
-            "sources": [{"path": s.path, "format": s.format, "found": s.found} for s in dataset.sources],
+            "sources": [self._source(number) for number in range(len(dataset.sources))],
             "clips": len(clips),
             "seconds": round(_seconds(clips), 3),
             "buckets": [self._bucket(clips) for clips in dataset.plan.buckets.values()],
@@ -50,6 +52,19 @@ class DatasetReport:
         parts = [_about_sources(values), _about_buckets(values), *values["notes"], _about_dropped(values)]
         parts += [_about_captions(values), _about_steps(values)]
         return "\n\n".join(filter(None, parts))
+
+    def _source(self, number: int) -> SettingsDict:
+        source = self.dataset.sources[number]
+        clips = [clip for clip in self.dataset.plan.clips if clip.source == number]
+        parts = (part.strip() for clip in clips for part in clip.record.text.split(","))
+        return {
+            "path": source.path,
+            "format": source.format,
+            "found": source.found,
+            "clips": len(clips),
+            "is_prior": number == self.dataset.prior,
+            "tags": dict(Counter(filter(None, parts)).most_common(_TAGS)),
+        }
 
     def _bucket(self, clips: Sequence[Clip]) -> SettingsDict:
         steps = self.order.steps_by_bucket.get(clips[0].shape, 0)

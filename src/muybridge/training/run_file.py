@@ -14,7 +14,7 @@ from muybridge.data.settings import DataSettings
 from muybridge.errors import ConfigError
 from muybridge.files.validation import YAML_ERRORS, ReadAs, describe_validation, read_yaml, yaml_problem
 from muybridge.training.stages.registry import data_names, method_of, stage_classes
-from muybridge.training.stages.stage import LastStage, RunSettings, Stage
+from muybridge.training.stages.stage import LastStage, PipelineStage, RunSettings, Stage
 from muybridge.types import SettingsDict
 
 
@@ -110,6 +110,8 @@ def _check_stages(run: TrainingRun, path: Path) -> None:
         raise ConfigError(
             f"{path}: nothing comes of the stages {', '.join(idle)}, as {last[0].method!r} does not need them."
         )
+    if "model_dtype" in run.model_fields_set and not isinstance(last[0], PipelineStage):
+        raise ConfigError(f"{path} makes {last[0].product}, and model_dtype is of a model's folder; leave it out.")
     if not last[0].has_defaults and (given := run.given_defaults):
         raise ConfigError(
             f"{path} makes {last[0].product}, which has no {' and no '.join(given)} of its own; leave them out."

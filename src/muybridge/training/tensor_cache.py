@@ -1,7 +1,7 @@
 """Tensors on disk by what they were made of, for what would be computed again and again.
 
-An entry says inside what it was made of. One that says something else, or is damaged, is as if it were not there, so
-the folder may be changed or deleted at any time.
+An entry says inside what it was made of, and has a digest of its values. One that says something else, or is damaged,
+is as if it were not there, so the folder may be changed or deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from muybridge.errors import OutputError
 from muybridge.files.atomic import new_file
 from muybridge.types import SettingsView
 
-_KEY = "key"
+_KEY, _DIGEST = "key", "digest"
 _PLACE = "_name_or_path"
 """Where a network was loaded from, which makes no difference."""
 
@@ -39,11 +39,13 @@ class TensorCache:
         key = _key(made_of)
         try:
             with safe_open(self._path(key), framework="pt") as file:
-                if (file.metadata() or {}).get(_KEY) == key:
-                    return file.get_tensor(self.name)
+                said = file.metadata() or {}
+                if said.get(_KEY) != key:
+                    return None
+                value = file.get_tensor(self.name)
         except (OSError, SafetensorError):
             return None
-        return None
+        return value if said.get(_DIGEST) == _digest(value) else None
 
     def put(self, made_of: SettingsView, value: Tensor) -> None:
         """Keep what was made.
@@ -59,8 +61,9 @@ class TensorCache:
             raise OutputError(
                 f"The cache {self.folder} cannot be written ({error.strerror}); choose another data.cache, or none."
             ) from error
+        value = value.contiguous()
         with new_file(path) as temporary:
-            save_file({self.name: value.contiguous()}, temporary, {_KEY: key})
+            save_file({self.name: value}, temporary, {_KEY: key, _DIGEST: _digest(value)})
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()
@@ -71,6 +74,17 @@ def _key(made_of: SettingsView) -> str:
     return json.dumps(made_of, sort_keys=True)
 
 
+def _digest(value: Tensor) -> str:
+    """Of type, shape and values."""
+    found = hashlib.blake2b(f"{value.dtype} {tuple(value.shape)}".encode(), digest_size=16)
+    found.update(_bytes_of(value))
+    return found.hexdigest()
+
+
+def _bytes_of(value: Tensor) -> memoryview:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
 def digest_of_network(network: nn.Module) -> str:
     """Of a network's settings and weights; reads all of them."""
     config: Any = getattr(network, "config", {})
@@ -79,5 +93,5 @@ def digest_of_network(network: nn.Module) -> str:
     found = hashlib.sha256(repr(said).encode())
     for name, tensor in network.state_dict().items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        found.update(_bytes_of(tensor))
     return found.hexdigest()

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from muybridge.data.dataset import open_dataset
 from muybridge.data.settings import DataSettings
@@ -25,6 +26,7 @@ from muybridge.training.config import TrainerConfig
 from muybridge.training.data import ClipsWanted
 from muybridge.training.latent_cache import CachedClips, CaptionEncoder, ClipEncoder
 from muybridge.training.stages.base_model import networks_of, wanted_clips
+from muybridge.training.tensor_cache import TensorCache
 from muybridge.training.trainer import Trainer
 from muybridge.video import Video
 
@@ -123,6 +125,26 @@ def test_another_vae_and_damage_are_noticed(pipeline: Any, folder: Path, tmp_pat
         pipeline.vae.encoder.conv_in.weight.mul_(2)
     other = CachedClips(batches(pipeline, folder), encoder, tmp_path)(0)["latents"]
     assert not torch.allclose(other, first)
+
+
+def test_bytes_that_have_changed_are_noticed(tmp_path: Path) -> None:
+    cache, value = TensorCache(tmp_path, "latents"), torch.linspace(-1, 1, 64).reshape(4, 16)
+    cache.put({"clip": "a"}, value)
+    [path] = tmp_path.rglob("*.safetensors")
+    whole = path.read_bytes()
+    assert torch.equal(cast("Tensor", cache.get({"clip": "a"})), value)
+
+    path.write_bytes(whole[:-8] + bytes(8))
+    assert cache.get({"clip": "a"}) is None
+    for said, other in ((b"F32", b"I32"), (b"[4,16]", b"[8, 8]")):
+        assert whole.count(said) == 1
+        path.write_bytes(whole.replace(said, other))
+        assert cache.get({"clip": "a"}) is None
+
+    save_file({"latents": value}, path, {"key": '{"clip": "a"}'})  # as earlier versions left it
+    assert cache.get({"clip": "a"}) is None
+    cache.put({"clip": "a"}, value)
+    assert torch.equal(cast("Tensor", cache.get({"clip": "a"})), value)
 
 
 def test_a_stretch_of_cached_latents(pipeline: Any, folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from muybridge.training.data import ClipsWanted
 from muybridge.training.monitoring.held_out import HeldOutLoss
 from muybridge.training.run_file import load_run
 from muybridge.training.stages.lora import LoraStage
+from muybridge.training.stages.registry import training_data
 from muybridge.training.stages.stage import EvaluationSettings, StageWork
 from muybridge.training.watching import observers_of
 from muybridge.video import Video
@@ -69,9 +70,43 @@ def test_what_is_asked_for_looks_on(folder: Path, make_pipeline: Callable[..., A
         data.clips(ClipsWanted(1, 0, pipeline.tokenizer, 0.0))
 
     assert names(stage(), held, pipeline, tmp_path) == []
-    assert names(stage(every=3), plain, pipeline, tmp_path) == ["UpdateSizes", "ReportFile"]
+    assert names(stage(every=None), held, pipeline, tmp_path) == []
+    assert names(stage(every=3), plain, pipeline, tmp_path) == ["UpdateSizes", "HeldOutLoss", "ReportFile"]
     everything = ["UpdateSizes", "HeldOutLoss", "SampleSheets", "ReportFile"]
     assert names(stage(every=3, prompts=("a red circle",)), held, pipeline, tmp_path) == everything
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "apart"),
+    [(99, "auto", None), (100, "auto", 200), (2000, "auto", 200), (4700, "auto", 470), (9, 3, 3), (4700, None, None)],
+)
+def test_how_often_a_run_is_looked_at(steps: int, every: Any, apart: int | None) -> None:
+    assert EvaluationSettings(every=every).interval(steps) == apart
+    assert EvaluationSettings().every == "auto"
+
+
+def test_clips_that_training_does_not_reach_are_held_out_where_they_never_end(
+    make_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def batch(index: int) -> dict[str, torch.Tensor]:
+        asked.append(index)
+        return {"pixels": torch.full((1, 4, 3, 16, 16), index % 7 / 7), "step": torch.tensor(index)}
+
+    class Method(nn.Linear):
+        def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            assert batch["step"] == 0
+            return {"loss": self.weight.sum() * 0 + batch["pixels"].mean()}
+
+    data, method = training_data("demo-world"), Method(1, 1)
+    work = StageWork(method, batch, dict, pipeline=make_pipeline())
+    [held_out] = [e for e in observers_of(stage(every=3), work, data, tmp_path) if isinstance(e, HeldOutLoss)]
+    values = held_out.observe(Looked(method), 0)
+
+    assert values.keys() == {"held_out_loss/all", "training_loss/all"}
+    assert set(asked) == {0, 10**9}
+    assert values["held_out_loss/all"] != values["training_loss/all"]
 
 
 def test_held_out_clips_are_not_trained_on(folder: Path, make_pipeline: Callable[..., Any]) -> None:
@@ -137,6 +172,20 @@ def test_what_is_not_measured_is_said(
 
     assert not any(isinstance(each, HeldOutLoss) for each in found)
     assert "its batches also have depth" in caplog.text
+
+
+def test_what_learns_from_single_frames_is_looked_at_in_single_frames(larger: Path, tmp_path: Path) -> None:
+    run = load_run(RUNS / "domain-adapter.yaml", ["batch_size=1", "rank=2"])
+    settings = {"sources": [{"path": str(larger)}], "num_frames": [8], "size": [64, 64]}
+    data = ClipSets(DataSettings.model_validate(settings))
+    work = run.last.prepare(tmp_path, data)
+    assert data.looks is not None
+    assert data.looks.trained is not None
+
+    batch, trained = work.seen(data.looks.trained)(0), work.batches(0)
+
+    data.close()
+    assert {name: value.shape for name, value in batch.items()} == {n: v.shape for n, v in trained.items()}
 
 
 def test_a_camera_moves_over_held_out_pictures_too(larger: Path, tmp_path: Path) -> None:

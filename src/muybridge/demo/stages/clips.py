@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class DemoWorld:
     """Clips of 16 frames, drawn as they are needed."""
 
+    is_endless = True
+    """Batches of any number differ, so that those that training does not reach are held out from it."""
+
     def clips(self, wanted: ClipsWanted) -> BatchSource:
         """Every second frame of a clip, or neighbours; now and then all."""
         from muybridge.demo.batches import ClipBatches

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from muybridge.errors import ConfigError
 from muybridge.pipelines.family import Networks, Training
@@ -19,8 +21,17 @@ class MotionMethod(DenoisingMethod):
     Batches and loss are those of `DenoisingMethod`.
     """
 
-    def __init__(self, networks: Networks, objective: DiffusionObjective, how: Training) -> None:
+    def __init__(
+        self, networks: Networks, objective: DiffusionObjective, how: Training, keeps_first: bool = False
+    ) -> None:
         """The backbone must have the motion adapter to train attached.
+
+        Args:
+            networks: of the model.
+            objective: noise levels and targets.
+            how: what its family makes of a batch.
+            keeps_first: whether the modules do something already, so that their weights of now, which are kept in the
+                memory of the CPU, stand for what was before training. Fresh ones add nothing.
 
         Raises:
             ConfigError: there is none, or networks that cannot be trained.
@@ -30,6 +41,7 @@ class MotionMethod(DenoisingMethod):
         if self.backbone.motion_adapter is None:
             raise ConfigError("There is no motion adapter to train; attach one with set_motion_adapter(adapter).")
         self.backbone.motion_adapter.requires_grad_(True)
+        self._first = _copied(self.backbone.motion_adapter) if keeps_first else None
 
     def train(self, mode: bool = True) -> Self:
         """Switch the motion modules; everything else stays in evaluation mode."""
@@ -40,5 +52,28 @@ class MotionMethod(DenoisingMethod):
         return self
 
     def without(self) -> AbstractContextManager[None]:
-        """While it is entered, the backbone runs without what the motion modules add."""
-        return overridden(self.backbone, motion_strength=0.0)
+        """While it is entered, the motion modules are as they were before training; fresh ones add nothing."""
+        adapter = self.backbone.motion_adapter
+        if self._first is None or adapter is None:
+            return overridden(self.backbone, motion_strength=0.0)
+        return _holding(adapter, self._first)
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in module.named_parameters()}
+
+
+@contextmanager
+def _holding(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    own = _copied(module)
+    _fill(module, weights)
+    try:
+        yield
+    finally:
+        _fill(module, own)
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in module.named_parameters():
+        parameter.copy_(weights[name])

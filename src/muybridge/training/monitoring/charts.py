@@ -47,10 +47,10 @@ class Chart:
 
 _EXPLAINED = {
     "loss": "Of the steps themselves, each at a noise level drawn at random: it hardly falls, and that is as it should "
-    "be. What tells is the held-out loss.",
+    "be.",
     "gap": "By how much the loss is higher on held-out clips than on those trained on; what grows is learned by heart.",
-    "adapter_gap": "By how much the held-out loss rises with what is trained switched off; 0 is nothing learned.",
-    "shuffled_gap": "By how much the held-out loss rises when frames are shuffled; 0 is no look at other frames.",
+    "adapter_gap": "By how much the loss at fixed noise is higher without what was learned; 0 is nothing learned.",
+    "shuffled_gap": "By how much the loss at fixed noise rises when frames are shuffled; 0 is no look at other frames.",
     "update_ratio": "Size of an update as a share of the weights' size; shaded is what is usual.",
     "clipped_share": "Share of the steps whose gradient was scaled down; above a half the rate or the limit is wrong.",
 }
@@ -60,11 +60,15 @@ _TITLES = {
     "update_ratio": "Sizes of updates",
     "clipped_share": "Steps that were clipped",
     "gap": "Held-out against training",
-    "adapter_gap": "What is trained switched off",
+    "adapter_gap": "Without what was learned",
     "shuffled_gap": "Frames shuffled",
     "learning_rate": "Learning rates",
 }
 _FIRST = "loss", "held_out_loss", "gap", "adapter_gap", "shuffled_gap", "samples"
+_TELLING = {
+    "held_out_loss": "the held-out loss",
+    "training_loss": "the loss of the training clips at fixed noise",
+}
 _LAST = "learning_rate", "gradient_norm", "update_ratio", "clipped_share"
 _TOGETHER = "training_loss", "samples_without", "clips"  # shown in the charts of others
 
@@ -75,13 +79,18 @@ def charts_of(record: StageRecord) -> list[Chart]:
     others = [name for name in groups if name not in (*_FIRST, *_LAST, *_TOGETHER)]
     charts: list[Chart] = []
     for name in (*_FIRST, *others, *_LAST):
-        if name == "held_out_loss" and name in groups:
-            charts.append(_held_out(groups))
+        if name == "held_out_loss" and not groups.keys().isdisjoint(_TELLING):
+            charts.append(_fixed_noise(groups))
         elif name == "samples" and name in groups:
             charts += _samples(groups)
         elif name in groups:
-            charts.append(_plain(name, groups[name]))
+            charts.append(_plain(name, groups[name], _what_tells(groups) if name == "loss" else ""))
     return charts
+
+
+def _what_tells(groups: Mapping[str, object]) -> str:
+    found = next((words for name, words in _TELLING.items() if name in groups), None)
+    return "" if found is None else f" What tells is {found}."
 
 
 def _groups(record: StageRecord) -> dict[str, dict[str, Curve]]:
@@ -99,7 +108,7 @@ def _kind(name: str) -> str:
     return "clipped_share" if name == "clipped" else name
 
 
-def _plain(name: str, curves: Mapping[str, Curve]) -> Chart:
+def _plain(name: str, curves: Mapping[str, Curve], more: str = "") -> Chart:
     if name == "clipped_share":  # of all groups together, mostly
         first = {curve.values[-3:]: own for own, curve in reversed(list(curves.items()))}
         curves = {own: curve for own, curve in curves.items() if own in first.values()}
@@ -109,15 +118,18 @@ def _plain(name: str, curves: Mapping[str, Curve]) -> Chart:
     return Chart(
         _TITLES.get(name, name),
         tuple(lines_of(shown, smoothed)),
-        _EXPLAINED.get(name, ""),
+        _EXPLAINED.get(name, "") + more,
         USUAL_RATIOS if name == "update_ratio" else None,
         len(curves) - len(shown),
         name.endswith("loss") or name in ("gradient_norm", "update_ratio"),
     )
 
 
-def _held_out(groups: Mapping[str, Mapping[str, Curve]]) -> Chart:
-    held_out, training = groups["held_out_loss"], groups.get("training_loss", {})
+def _fixed_noise(groups: Mapping[str, Mapping[str, Curve]]) -> Chart:
+    held_out, training = groups.get("held_out_loss", {}), groups.get("training_loss", {})
+    if not held_out:
+        explanation = "At fixed noise, by noise level. No clips are held out to compare with."
+        return Chart("Loss of the training clips", tuple(lines_of(training)), explanation, by_log=True)
     lines = lines_of(held_out)
     dashed = [
         Line(f"{line.name} training", training[line.name], line.colour, dashed=True)
@@ -130,6 +142,6 @@ def _held_out(groups: Mapping[str, Mapping[str, Curve]]) -> Chart:
 
 def _samples(groups: Mapping[str, Mapping[str, Curve]]) -> Iterator[Chart]:
     for figure in groups["samples"]:
-        named = {"samples": "samples", "without what is trained": "samples_without", "training clips": "clips"}
+        named = {"samples": "samples", "before training": "samples_without", "training clips": "clips"}
         curves = {title: groups[key][figure] for title, key in named.items() if figure in groups.get(key, {})}
         yield Chart(f"Samples: {figure}", tuple(lines_of(curves)))

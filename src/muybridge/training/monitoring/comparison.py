@@ -12,7 +12,7 @@ from muybridge.training.monitoring.record import StageRecord, read_run
 from muybridge.types import SettingsView
 
 _SHARES = 0.1, 0.25, 0.5, 0.75, 1.0
-_COMPARED = "held_out_loss", "adapter_gap", "shuffled_gap"
+_COMPARED = "held_out_loss", "training_loss", "adapter_gap", "shuffled_gap"
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def _about_adapter(record: StageRecord) -> Iterator[Finding]:
     if _is_nothing(record.group("adapter_gap")):
         yield Finding(
             "adapter",
-            "With what is trained switched off the held-out loss is as low as with it: nothing of use is learned yet.",
+            "Without what was learned the loss at fixed noise is as low as with it: nothing of use is learned yet.",
         )
     if _is_nothing(record.group("shuffled_gap")):
         yield Finding(

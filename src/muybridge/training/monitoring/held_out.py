@@ -27,13 +27,15 @@ MIDDLE = 350, 550, 750
 """Where motion is decided: below them the frames show it already, above them hardly anything shows."""
 NOISES = 4
 
+_HELD_OUT, _TRAINING = "held_out_loss", "training_loss"
+
 Losses = Mapping[int, float]
 """By timestep of 1000."""
 
 
 @runtime_checkable
 class HasAdapter(Protocol):
-    """A method whose trained part can be switched off."""
+    """A method that can go back to before its training."""
 
     def without(self) -> AbstractContextManager[None]:
         """While it is entered, the network runs as it was before training."""
@@ -44,17 +46,18 @@ class HeldOutLoss:
     """An observer that measures the loss at fixed noise, one value a noise level, as `held_out_loss/t350` and so on.
 
     Beside it `training_loss/...` on clips that are trained on, `gap/...`, by how much the first is higher, as a share,
-    and at the middle noise levels `adapter_gap/...` and `shuffled_gap/...`, by how much the held-out loss rises when
-    what is trained is switched off, and when the frames stand in another order. What is no denoising network has one
-    value of each loss, named `all`.
+    and at the middle noise levels `adapter_gap/...` and `shuffled_gap/...`, by how much the held-out loss is higher as
+    it was before training, and when the frames stand in another order. What is no denoising network has one value of
+    each loss, named `all`. Where no clips are held out, all of it is of those that are trained on.
     """
 
     def __init__(
-        self, held_out: BatchSource, training: BatchSource, every: int, count: int = 4, noises: int = NOISES
+        self, held_out: BatchSource | None, training: BatchSource, every: int, count: int = 4, noises: int = NOISES
     ) -> None:
         """Measure every so many steps on the first `count` batches of both sources, at `noises` noises each.
 
-        A look runs the network about 18 times a batch and noise. Captions should not be dropped in either source.
+        A look runs the network 15 times a batch and noise, the first one 18 times. Captions should not be dropped in
+        either source.
 
         Raises:
             ConfigError: `every`, `count` or `noises` is below 1.
@@ -62,7 +65,8 @@ class HeldOutLoss:
         if min(count, noises) < 1:
             raise ConfigError(f"The held-out loss needs one batch and one noise at least; given {count} and {noises}.")
         self.every = checked_interval(every)
-        self._sources = {"held_out_loss": held_out, "training_loss": training}
+        self._sources = {_TRAINING: training} if held_out is None else {_HELD_OUT: held_out, _TRAINING: training}
+        self._main = _TRAINING if held_out is None else _HELD_OUT
         self._count = count
         self._noises = noises
         self._without: Losses | None = None
@@ -82,16 +86,18 @@ class HeldOutLoss:
         if not is_denoising(method):
             values = {name: _plain_loss(method, self._batches(method, name)) for name in self._sources}
             return {f"{name}/all": value for name, value in values.items()}
-        held_out, training = (self._losses(method, name) for name in self._sources)
-        values = _named("held_out_loss", held_out) | _named("training_loss", training)
-        values |= _named("gap", rise(training, held_out))
+        losses = {name: self._losses(method, name) for name in self._sources}
+        values = {key: value for name, found in losses.items() for key, value in _named(name, found).items()}
+        main = losses[self._main]
+        if self._main == _HELD_OUT:
+            values |= _named("gap", rise(losses[_TRAINING], main))
         if isinstance(method, HasAdapter):
             if self._without is None:  # what it is without stays as it is
                 with method.without():
-                    self._without = self._losses(method, "held_out_loss", MIDDLE)
-            values |= _named("adapter_gap", rise(held_out, self._without))
-        shuffled = self._losses(method, "held_out_loss", MIDDLE, shuffled=True)
-        return values | _named("shuffled_gap", rise(held_out, shuffled))
+                    self._without = self._losses(method, self._main, MIDDLE)
+            values |= _named("adapter_gap", rise(main, self._without))
+        shuffled = self._losses(method, self._main, MIDDLE, shuffled=True)
+        return values | _named("shuffled_gap", rise(main, shuffled))
 
     def _batches(self, method: nn.Module, name: str) -> list[Batch]:
         device = next(method.parameters()).device

@@ -71,7 +71,7 @@ class OverfitRecord:
     Attributes:
         before: the loss at the middle noise levels before training.
         after: likewise after it.
-        without: likewise with what is trained switched off; None where it cannot be.
+        without: likewise after it, without what was learned; None where that cannot be taken out.
         weights: what each trained tensor got at each look, by name.
         together: likewise all of them.
         clips: how much happens in the clips.
@@ -95,7 +95,8 @@ class OverfitVerdict:
         passed: so far as they must be.
         fall: share of the loss that is gone, the mean over the middle noise levels.
         least_fall: share that must be gone.
-        adapter_gap: by how much the loss rises when what is trained is switched off, as a share; None where it cannot.
+        adapter_gap: by how much the loss is higher without what was learned, as a share; None where that cannot be
+            taken out.
         reasons: what is wrong, what to look at first in front; of a passed one only what got no gradient or did not
             move.
     """
@@ -110,7 +111,7 @@ class OverfitVerdict:
         went = f"fell by {self.fall:.0%}" if self.fall >= 0 else f"rose by {-self.fall:.0%}"
         if not math.isfinite(self.fall):
             went = "became NaN or infinite"
-        gap = "" if self.adapter_gap is None else f"; without what is trained it is {self.adapter_gap:+.0%}"
+        gap = "" if self.adapter_gap is None else f"; without what was learned it is {self.adapter_gap:+.0%}"
         word = "passed" if self.passed else "failed"
         lines = [f"overfit: {word}: the loss on the clips {went} (more than {self.least_fall:.0%} is asked for){gap}"]
         return "\n".join([*lines, *(f"  - {reason.text}" for reason in self.reasons)])
@@ -175,7 +176,7 @@ def _about_clips(record: OverfitRecord) -> list[Finding]:
 
 def _otherwise(record: OverfitRecord, fall: float, fell: bool) -> Finding:
     if fell:
-        text = "The loss fell, but not because of the adapter: switched off it is no higher. Look at what is trained."
+        text = "The loss fell, but not because of the adapter: without it it is no higher. Look at what is trained."
         return Finding("no-difference", text)
     if fall > _SLOW:
         text = f"It learns, but slowly, and nothing is wrong with it: give it more than {record.steps} steps."

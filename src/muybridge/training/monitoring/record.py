@@ -20,6 +20,8 @@ RUN_FILE = "run.yaml"
 """In the folder of a run on a folder of clips: what does the same."""
 DATA_REPORT_FILE = "data.txt"
 SHEETS_FOLDER = "sheets"
+NEWEST_FILE = "newest.safetensors"
+"""In the folder of sheets: latents of the first sample of the newest."""
 REPORT_FILE = "report.html"
 _SHEET = re.compile(r"step-(\d+)\.png")
 _NUMBERED = re.compile(r"t(\d+)")

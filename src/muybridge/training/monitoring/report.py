@@ -84,7 +84,7 @@ def _stage(number: int, record: StageRecord) -> str:
         '<div class="charts">',
         *(_chart(f"{number}-{place}", chart) for place, chart in enumerate(charts_of(record))),
         "</div>",
-        _held_out_table(record),
+        _table_of_losses(record),
         *_sheets(record),
         _settings(record),
         _data_report(record),
@@ -127,21 +127,26 @@ def _chart(key: str, chart: Chart) -> str:
     return f"<figure><figcaption>{escape(chart.title)}</figcaption>{shown}{legend(chart.lines)}{more}{said}</figure>"
 
 
-def _held_out_table(record: StageRecord) -> str:
+def _table_of_losses(record: StageRecord) -> str:
+    """At fixed noise: of held-out clips beside the training clips, or of these alone."""
     held_out, training, gap = (record.group(name) for name in ("held_out_loss", "training_loss", "gap"))
+    title, losses, columns = "Held-out loss", held_out, ("training", "gap")
     if not held_out:
+        title, losses, columns, training = "Loss of the training clips", training, (), {}
+    if not losses:
         return ""
     rows = []
-    for name, curve in held_out.items():
+    for name, curve in losses.items():
         first, last = curve.values[0], curve.last
         change = f"{last / first - 1:+.1%}" if first else ""
         cells = [name, short(first), short(last), change]
-        cells.append(short(training[name].last) if name in training else "")
-        cells.append(f"{gap[name].last:+.1%}" if name in gap else "")
+        if columns:
+            cells.append(short(training[name].last) if name in training else "")
+            cells.append(f"{gap[name].last:+.1%}" if name in gap else "")
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{each}</th>" for each in ("noise level", "at first", "now", "change", "training", "gap"))
+    head = "".join(f"<th>{each}</th>" for each in ("noise level", "at first", "now", "change", *columns))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<h3>Held-out loss</h3><div class="wide">{table}</div>'
+    return f'<h3>{title}</h3><div class="wide">{table}</div>'
 
 
 def _sheets(record: StageRecord) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import save_file
+from torch import Tensor
 
 from muybridge.errors import ConfigError
 from muybridge.files.atomic import new_file, output_error
@@ -18,7 +20,7 @@ from muybridge.training.data import BatchSource
 from muybridge.training.monitoring.clip_figures import ClipFigures, clip_figures, figures_of_batch, mean_figures
 from muybridge.training.monitoring.held_out import HasAdapter
 from muybridge.training.monitoring.observing import ObservedTrainer, checked_interval
-from muybridge.training.monitoring.record import SHEETS_FOLDER
+from muybridge.training.monitoring.record import NEWEST_FILE, SHEETS_FOLDER
 
 if TYPE_CHECKING:
     from muybridge.training.monitoring.clip_figures import Clip
@@ -42,16 +44,32 @@ class Sample:
     seed: int = 0
 
 
-MakeClip = Callable[[str, int], "Clip"]
-"""A pipeline of the networks that are trained: from a prompt and a seed to the frames of a clip."""
+@dataclass(frozen=True)
+class MadeClip:
+    """What a pipeline made.
+
+    Attributes:
+        frames: of the clip.
+        latents: that they were decoded from, `[c, n, h, w]`, where they are known.
+    """
+
+    frames: Clip
+    latents: Tensor | None = None
+
+
+MakeClip = Callable[[str, int], MadeClip]
+"""A pipeline of the networks that are trained: from a prompt and a seed to a clip."""
 
 
 class SampleSheets:
     """An observer that makes the samples and writes them to `sheets/step-000200.png`, a row each.
 
-    Where what is trained can be switched off, a row without it follows each. Values are the figures of the samples as
-    `samples/motion`, `samples/flicker`, `samples/identical`, likewise `samples_without/...`, and `clips/...` of a batch
-    of training clips.
+    The latents of the newest sheet's first sample are kept in `sheets/newest.safetensors`, which also says its prompt,
+    seed and step: what comes of the training can be held against them.
+
+    Where a method can go back to before its training, a row of then follows each. Values are the figures of the samples
+    as `samples/motion`, `samples/flicker`, `samples/identical`, likewise `samples_without/...`, and `clips/...` of a
+    batch of training clips.
     """
 
     def __init__(self, make: MakeClip, samples: Sequence[Sample], every: int, clips: BatchSource | None = None) -> None:
@@ -66,7 +84,7 @@ class SampleSheets:
         self._make = make
         self._samples = tuple(samples)
         self._clips = clips
-        self._without: list[Clip] | None = None
+        self._without: list[MadeClip] | None = None
         self._figures_of_clips: ClipFigures | None = None
 
     def observe(self, trainer: ObservedTrainer, step: int) -> dict[str, float]:
@@ -87,21 +105,23 @@ class SampleSheets:
         finally:
             method.train(was_training)
         write_sheet(trainer.folder / SHEETS_FOLDER, step, self._rows(made))
-        values = _named("samples", mean_figures([clip_figures(clip) for clip in made]))
+        if made[0].latents is not None:
+            _keep(trainer.folder / SHEETS_FOLDER / NEWEST_FILE, self._samples[0], made[0].latents, step)
+        values = _named("samples", mean_figures([clip_figures(clip.frames) for clip in made]))
         if self._without is not None:
-            values |= _named("samples_without", mean_figures([clip_figures(clip) for clip in self._without]))
+            values |= _named("samples_without", mean_figures([clip_figures(clip.frames) for clip in self._without]))
         return values | self._values_of_clips()
 
-    def _made(self) -> list[Clip]:
+    def _made(self) -> list[MadeClip]:
         return [self._make(sample.prompt, sample.seed) for sample in self._samples]
 
-    def _rows(self, made: Sequence[Clip]) -> list[tuple[str, Clip]]:
+    def _rows(self, made: Sequence[MadeClip]) -> list[tuple[str, Clip]]:
         rows: list[tuple[str, Clip]] = []
         for place, (sample, clip) in enumerate(zip(self._samples, made, strict=True)):
             name = f"{sample.prompt or '(no prompt)'} (seed {sample.seed})"
-            rows.append((name, clip))
+            rows.append((name, clip.frames))
             if self._without is not None:
-                rows.append((f"untrained: {name}", self._without[place]))
+                rows.append((f"untrained: {name}", self._without[place].frames))
         return rows
 
     def _values_of_clips(self) -> dict[str, float]:
@@ -110,6 +130,12 @@ class SampleSheets:
         if self._figures_of_clips is None:
             self._figures_of_clips = figures_of_batch(self._clips(0)["pixels"])
         return _named("clips", self._figures_of_clips)
+
+
+def _keep(path: Path, sample: Sample, latents: Tensor, step: int) -> None:
+    said = {"prompt": sample.prompt, "seed": str(sample.seed), "step": str(step)}
+    with new_file(path) as temporary:
+        save_file({"latents": latents.contiguous().cpu()}, temporary, said)
 
 
 def write_sheet(folder: Path, step: int, rows: Sequence[tuple[str, Clip]]) -> Path:

@@ -115,7 +115,8 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
             raise ConfigError(f"{self.base} has no motion modules to begin with; leave start out for fresh ones.")
         if self.domain_adapter is not None:
             base.load_lora_weights(self._domain_adapter(output))
-        method = MotionMethod(networks_of(base), self.make_objective(training_scheduler(base)), how)
+        objective = self.make_objective(training_scheduler(base))
+        method = MotionMethod(networks_of(base), objective, how, keeps_first=self.start != "fresh")
         wanted = wanted_clips(base, self, self.caption_dropout, self.num_frames, cached_by=how)
         batches = clips_for(data, wanted, how, self.base, self.whole_clip_share)
         return StageWork(method, batches, lambda: {"motion_adapter": adapter}, pipeline=base)
@@ -133,7 +134,7 @@ class MotionAdapterStage(DenoisingStage, PipelineStage):
         return base
 
     def publish(self, run: RunSettings, output: Path) -> Path:
-        """Write the pipeline in half precision to `output/model`, and what else is asked for beside it."""
+        """Write the pipeline to `output/model`, and what else is asked for beside it."""
         from muybridge.checkpoints.motion_export import write_motion
         from muybridge.files.atomic import new_file
         from muybridge.motion import MotionAdapter

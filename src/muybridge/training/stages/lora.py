@@ -12,7 +12,13 @@ from muybridge.errors import ConfigError
 from muybridge.training.data import TrainingData
 from muybridge.training.settings import Settings
 from muybridge.training.stages.denoising import DenoisingStage
-from muybridge.training.stages.lora_metadata import AboutSettings, network_metadata, publish_lora, run_metadata
+from muybridge.training.stages.lora_metadata import (
+    AboutSettings,
+    hashes_of_base,
+    network_metadata,
+    publish_lora,
+    run_metadata,
+)
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import BaseChoice, LastStage, RunSettings, StageWork, exported_part
 
@@ -72,7 +78,7 @@ class LoraOutput(DenoisingStage, LastStage):
     def publish(self, run: RunSettings, output: Path) -> Path:
         """Write the LoRA and what is known of it to `output/NAME.safetensors`; a file that is there is replaced."""
         found = exported_part(output, self.method, "lora") / LORA_FILE
-        known = run_metadata(self, self.about, run, output)
+        known = {**run_metadata(self, self.about, run, output), **hashes_of_base(self.base)}
         return publish_lora(found, output / f"{run.name}.safetensors", known)
 
     def shape(self) -> LoraShape:

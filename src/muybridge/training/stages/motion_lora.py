@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from muybridge.errors import ConfigError
 from muybridge.training.camera_moves import CameraMove
-from muybridge.training.data import BatchSource, TrainingData
+from muybridge.training.data import Batch, BatchSource, TrainingData
 from muybridge.training.stages.lora import LoraOutput, denoising_method
 from muybridge.training.stages.registry import register_stage
 from muybridge.training.stages.stage import BaseChoice, StageWork
@@ -114,4 +114,16 @@ class DomainAdapterStage(LoraOutput):
         method = LoraMethod(denoising_method(self, base, how), "spatial", self.shape(), base.family.lora)
         wanted = wanted_clips(base, self, self.caption_dropout, cached_by=how)
         folder = self.folder_of(method, base, "spatial")
-        return StageWork(method, data.clips(replace(wanted, num_frames=1)), lambda: {"lora": folder})
+        frames = data.clips(replace(wanted, num_frames=1))
+        return StageWork(method, frames, lambda: {"lora": folder}, seen=_first_frames)
+
+
+def _first_frames(clips: BatchSource) -> BatchSource:
+    """As single frames, which is what is trained on, and looked at no more slowly."""
+
+    def batch(index: int) -> Batch:
+        found = clips(index)
+        first = {name: found[name][:, :1] for name in ("pixels", "unknown")}
+        return {**found, **first, "frame_positions": found["frame_positions"][:1]}
+
+    return batch

@@ -12,15 +12,15 @@ from muybridge.files.new_folder import replaced_folder
 from muybridge.pipelines import VideoPipeline
 
 
-def publish_pipeline(pipeline: VideoPipeline, folder: Path) -> Path:
-    """Write a pipeline in half precision; a folder that is there is replaced.
+def publish_pipeline(pipeline: VideoPipeline, folder: Path, dtype: torch.dtype) -> Path:
+    """Write a pipeline in a precision; a folder that is there is replaced.
 
     Raises:
         OutputError: it cannot be written.
     """
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
-            nn.Module.to(part, torch.float16)
+            nn.Module.to(part, dtype)
         if isinstance(part, ConfigMixin):
             part.register_to_config(_name_or_path="")  # the run's folder means nothing to others and may name a user
     with replaced_folder(folder) as temporary:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from muybridge.pipelines import VideoPipeline
     from muybridge.training.data import BatchSource, TrainingData
 
+_LOOKS, _APART, _FEWEST = 10, 200, 100
+"""Where nobody says: how many looks there are, how many steps apart at least, and in runs of how many."""
 DebugTool = Literal["anomaly", "attention", "gradients", "memory", "probe", "profile"]
 
 
@@ -47,6 +49,9 @@ class RunSettings(Settings):
     name: str = Field(pattern=r"^[\w-]+$")
     default_steps: int = Field(default=20, ge=1)
     default_guidance: float = Field(default=4.0, ge=0)
+    model_dtype: Literal["float16", "float32"] = "float16"
+    """Of the weights in the folder of the model. float16 takes half the room, and videos differ by a shade or two of
+    256 from those that the training made; float32 makes the same."""
 
     @property
     def given_defaults(self) -> dict[str, float]:
@@ -65,16 +70,23 @@ class MotionSettings(Settings):
 class EvaluationSettings(Settings):
     """What is measured while a stage is trained; it changes nothing of that."""
 
-    every: int | None = Field(default=None, ge=1)
-    """Steps between two looks; there are none if not given."""
+    every: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Steps between two looks; null for none. auto is a tenth of the steps and 200 at least, so that looks take a small
+    part of the time; a run of fewer than 100 has none."""
     prompts: tuple[str, ...] = ()
     """Of samples: each look makes a sheet of them."""
     seed: int = Field(default=0, ge=0)
     """Of the samples' noise."""
-    batches: int = Field(default=2, ge=1)
+    batches: int = Field(default=1, ge=1)
     """Of held-out clips (`data.held_out`), and as many of others, on which the loss at fixed noise is measured."""
-    noises: int = Field(default=2, ge=1)
+    noises: int = Field(default=1, ge=1)
     """For each of them."""
+
+    def interval(self, steps: int) -> int | None:
+        """Steps between two looks in a run of so many; None where there are none."""
+        if self.every != "auto":
+            return self.every
+        return max(_APART, steps // _LOOKS) if steps >= _FEWEST else None
 
 
 class _Twice(dict[str, str]):
@@ -275,10 +287,12 @@ class PipelineStage(LastStage):
     """A last stage of which a pipeline comes."""
 
     def publish(self, run: RunSettings, output: Path) -> Path:
-        """Write the pipeline in half precision to `output/model`."""
+        """Write the pipeline to `output/model`, in the precision that the run asks for."""
+        import torch
+
         from muybridge.training.stages.publishing import publish_pipeline
 
-        return publish_pipeline(self.pipeline(run, output), output / "model")
+        return publish_pipeline(self.pipeline(run, output), output / "model", getattr(torch, run.model_dtype))
 
     @abstractmethod
     def pipeline(self, run: RunSettings, output: Path) -> VideoPipeline:

@@ -98,7 +98,7 @@ class TransformerStage(DenoisingStage, PipelineStage):
         return base
 
     def publish(self, run: RunSettings, output: Path) -> Path:
-        """Write the pipeline in half precision to `output/model`, and what else is asked for beside it."""
+        """Write the pipeline to `output/model`, and what else is asked for beside it."""
         from muybridge.backbones.dit import Transformer3DModel
         from muybridge.backbones.dit.publishing import write_published
 

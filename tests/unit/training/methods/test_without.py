@@ -1,7 +1,8 @@
-"""What is trained can be switched off, and then the network is bit for bit what it was without."""
+"""What was learned can be taken out, and then the network is bit for bit what it was before."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -62,3 +63,26 @@ def test_off_is_what_it_was_before(make_pipeline: Any, kind: str):
     assert not torch.equal(on, off)
     expected = without(kind, make_pipeline(), drawn.noisy, drawn.timesteps, told)
     assert torch.equal(off, expected)
+
+
+@torch.no_grad()
+def test_modules_that_do_something_already_go_back_to_that(make_pipeline: Any):
+    pipeline = make_pipeline()
+    networks = TrainedNetworks(pipeline.unet, pipeline.text_encoder, pipeline.vae)
+    objective = DiffusionObjective(DDIMScheduler(clip_sample=False))
+    method = MotionMethod(networks, objective, TRAINING, keeps_first=True).eval()
+    latents, told = method.encode(BATCH)
+    drawn = method.objective.show(latents, torch.ones_like(latents), torch.tensor([500, 500]))
+    before = method.predict(drawn, told)
+    for parameter in pipeline.unet.motion_adapter.parameters():
+        parameter.mul_(1.7)
+    after, learned = method.predict(drawn, told), copy.deepcopy(pipeline.unet.motion_adapter.state_dict())
+    assert not torch.equal(after, before)
+
+    with method.without():
+        assert torch.equal(method.predict(drawn, told), before)
+    with pytest.raises(KeyboardInterrupt), method.without():
+        raise KeyboardInterrupt
+
+    assert all(torch.equal(value, learned[name]) for name, value in pipeline.unet.motion_adapter.state_dict().items())
+    assert torch.equal(method.predict(drawn, told), after)

@@ -59,6 +59,13 @@ def test_what_has_no_adapter_has_no_gap_of_it(tmp_path: Path):
     assert levels(values, "shuffled_gap") == MIDDLE_LEVELS
 
 
+def test_where_nothing_is_held_out_the_training_clips_are_measured(tmp_path: Path):
+    both = HeldOutLoss(batches(2), batches(2), every=10, count=1).observe(Trainer(Adapted(), tmp_path), 0)
+    alone = HeldOutLoss(None, batches(2), every=10, count=1).observe(Trainer(Adapted(), tmp_path), 0)
+    assert {name.partition("/")[0] for name in alone} == {"training_loss", "adapter_gap", "shuffled_gap"}
+    assert alone.items() <= both.items()
+
+
 def test_it_is_the_loss_that_is_trained():
     method, batch = Whole(), batches(1)(0)
     with torch.no_grad():

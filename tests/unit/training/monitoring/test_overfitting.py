@@ -41,7 +41,7 @@ def test_what_learned_passes():
     assert verdict.fall == pytest.approx(0.5)
     assert verdict.adapter_gap == pytest.approx(1.0)
     assert str(verdict) == (
-        "overfit: passed: the loss on the clips fell by 50% (more than 30% is asked for); without what is trained "
+        "overfit: passed: the loss on the clips fell by 50% (more than 30% is asked for); without what was learned "
         "it is +100%"
     )
     assert not judge(LEARNED, 0.5).passed

@@ -115,6 +115,25 @@ def test_it_holds_curves_sheets_settings_data_and_warnings(text: str):
     assert 'name="viewport"' in text
 
 
+@pytest.mark.parametrize(
+    ("losses", "said", "unsaid"),
+    [
+        (("held_out_loss", "training_loss"), ("What tells is the held-out loss", "<h3>Held-out loss"), "No clips are"),
+        (("training_loss",), ("What tells is the loss of the training clips", "No clips are held out"), "the held-out"),
+        ((), ("that is as it should be.",), "What tells"),
+    ],
+)
+def test_it_speaks_of_the_losses_that_there_are(
+    tmp_path: Path, losses: tuple[str, ...], said: tuple[str, ...], unsaid: str
+):
+    lines = [{"step": step, "loss": 1.0} | {f"{name}/t350": 0.5 - step / 100 for name in losses} for step in (0, 20)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = write_report(tmp_path).read_text()
+    assert all(words in text for words in said)
+    assert unsaid not in text
+    assert ("-40.0%" in text) == bool(losses)  # the table
+
+
 def test_a_stage_alone_and_a_run_without_anything_but_a_log(tmp_path: Path):
     (tmp_path / "log.jsonl").write_text('{"step": 5, "seconds": 1, "loss": NaN}\n{"step": 6, "loss": NaN}\n')
     page = Page(write_report(tmp_path).read_text())

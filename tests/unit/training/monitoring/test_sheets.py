@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from tests.unit.training.monitoring.small import FRAMES, Adapted, Trainer, batches
 
 from muybridge.errors import ConfigError, OutputError, ShapeError
 from muybridge.training.monitoring.clip_figures import ClipFigures, clip_figures, figures_of_batch
-from muybridge.training.monitoring.sheets import Sample, SampleSheets, draw_sheet, write_sheet
+from muybridge.training.monitoring.sheets import MadeClip, Sample, SampleSheets, draw_sheet, write_sheet
 
 
 def moving(step: int, frames: int = 8) -> np.ndarray:
@@ -60,10 +61,10 @@ def test_samples_with_and_without_what_is_trained(tmp_path: Path):
     method = Adapted()
     made: list[tuple[str, int]] = []
 
-    def make(prompt: str, seed: int) -> np.ndarray:
+    def make(prompt: str, seed: int) -> MadeClip:
         made.append((prompt, seed))
         assert not method.training
-        return moving(2 if method.is_on else 0, FRAMES)
+        return MadeClip(moving(2 if method.is_on else 0, FRAMES), torch.full((4, 2, 1, 1), len(made)))
 
     sheets = SampleSheets(make, [Sample("a cat"), Sample("", 3)], every=5, clips=batches(1))
     values = sheets.observe(Trainer(method, tmp_path), 5)
@@ -76,6 +77,9 @@ def test_samples_with_and_without_what_is_trained(tmp_path: Path):
     assert made == [("a cat", 0), ("", 3)] * 2
     assert sheets.observe(Trainer(method, tmp_path), 10) == values
     assert made == [("a cat", 0), ("", 3)] * 3  # what it was before training does not change
+    with safe_open(tmp_path / "sheets" / "newest.safetensors", "pt") as kept:
+        assert kept.metadata() == {"prompt": "a cat", "seed": "0", "step": "10"}
+        assert (kept.get_tensor("latents") == 5).all()
     with Image.open(tmp_path / "sheets" / "step-000010.png") as sheet:
         assert sheet.height > 4 * 16
     words = (tmp_path / "sheets" / "step-000010.txt").read_text()
@@ -91,4 +95,4 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path):
 
 def test_a_sheet_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="prompt"):
-        SampleSheets(lambda *_: moving(1), [], every=1)
+        SampleSheets(lambda *_: MadeClip(moving(1)), [], every=1)
