@@ -24,8 +24,8 @@ TINY = {
 }
 """Of every stage that has the setting."""
 OTHERS = {"autoencoder": ["loss.adversarial.start=1", "num_frames=1"]}
-SLOW = {"demo-easyanimate"}
-"""With so many stages that it takes the better part of a minute."""
+SLOW = {"animatediff", "demo-animatediff", "demo-easyanimate", "distil"}
+"""With several stages, or several networks."""
 CASES = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
     for path in sorted(RUNS.iterdir())

@@ -112,6 +112,7 @@ def test_a_look_at_the_clips_trains_nothing(clips: Path, tmp_path: Path, capsys:
     assert {path.name for path in tmp_path.iterdir()} == {"run.yaml", "data.txt", "data.json", "data.png"}
 
 
+@pytest.mark.slow
 def test_a_look_at_the_clips_is_of_all_stages(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     usual = {"steps": 3, "batch_size": 1}
     stages = [

@@ -151,6 +151,7 @@ def test_an_interrupted_run_continues_where_it_was(trained: Path, tmp_path: Path
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_looks_change_nothing_of_what_is_learned(trained: Path, tmp_path: Path) -> None:
     looked_at = [*TINY, "num_frames=2", "evaluation.every=1", "evaluation.prompts=[]"]
     assert run_training(RUN_FILE, looked_at, tmp_path / "run", None, until=2) is None

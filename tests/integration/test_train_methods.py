@@ -103,6 +103,7 @@ def test_modules_go_on_from_a_file_or_from_the_models_own(animatediff: Path, tmp
         torch.testing.assert_close(after[name], before.state_dict()[name].float(), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_before_training_is_what_the_modules_began_as_and_still_is_after_a_pause(tmp_path: Path) -> None:
     text = (RUNS / "custom-motion.yaml").read_text()
     own = tmp_path / "own.yaml"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from anyio import to_thread
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -153,8 +153,8 @@ async def fields_of(request: Request, kept: Kept) -> SettingsDict:
     if kind in _FORMS:
         async with _form(request, kept.service) as form:
             if any(isinstance(value, UploadFile) for _, value in form.multi_items()):
-                return await to_thread.run_sync(_of_form, form, kept, limiter=kept.service.decoding)
-            return _of_form(form, kept)
+                return await kept.service.decode(_of_form, form, kept)
+            return await run_in_threadpool(_of_form, form, kept)
     if kind == "application/json":
         found = parse_json(await request.body(), "the body")
         if not isinstance(found, dict):
@@ -215,6 +215,15 @@ def _of_data_url(url: str, name: str) -> bytes:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ApiError(400, f"{name}: its base64 cannot be read", param=name) from error
+
+
+def brings_files(value: object) -> bool:
+    """Whether plain values hold any `data:` URL."""
+    if isinstance(value, str):
+        return value.startswith("data:")
+    if isinstance(value, dict):
+        return any(map(brings_files, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(brings_files, value))
 
 
 def uploads_in(value: object) -> list[str]:

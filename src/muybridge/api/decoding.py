@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import warnings
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from muybridge.api.errors import ApiError
 from muybridge.api.media import Media, examine, known_kind
 from muybridge.api.settings import Limits
 from muybridge.errors import MuybridgeError, OutputError
+from muybridge.files.atomic import output_error
 from muybridge.jobs.line_process import LineProcess
 from muybridge.types import SettingsDict
 
+_log = logging.getLogger(__name__)
 _START_S, _ANSWER_S = 60.0, 120.0
 _MODULE = "muybridge.api.decoding_process"
 _FASTEST = 50.0
@@ -123,7 +126,10 @@ class DecodingProcess:
             line = self._asked.ask(question)
         if line is None:
             raise ApiError(400, "The file could not be read: it takes too long, or too much.", "input_unreadable")
-        answer = json.loads(line)
+        try:
+            answer = json.loads(line)
+        except ValueError as error:
+            raise ApiError(500, "The service could not read the file. Try again.") from error
         if "full" in answer:
             raise OutputError(answer["full"])
         if "refused" in answer:
@@ -141,12 +147,18 @@ def answer(question: str, decoder: Decoder) -> str:
         "first_frame": lambda source, target: decoder.first_frame(Path(source), Path(target)),
     }
     try:
-        return json.dumps({"value": calls[what](*given)})
+        found: SettingsDict = {"value": calls[what](*given)}
     except ApiError as error:
-        return json.dumps({"refused": [error.status, str(error), error.code, error.param]})
+        found = {"refused": [error.status, str(error), error.code, error.param]}
     except OutputError as error:
-        return json.dumps({"full": str(error)})
+        found = {"full": str(error)}
     except MuybridgeError as error:
-        return json.dumps({"refused": [400, str(error), "input_unreadable", None]})
+        found = {"refused": [400, str(error), "input_unreadable", None]}
     except MemoryError:
-        return json.dumps({"refused": [413, "The file takes more memory than there is.", "too_large", None]})
+        found = {"refused": [413, "The file takes more memory than there is.", "too_large", None]}
+    except OSError as error:
+        found = {"full": str(output_error(Path(given[-1 if len(given) == 2 else 0]), error))}
+    except Exception:  # a decoder may raise anything; the next file is another one
+        _log.exception("A file could not be read")
+        found = {"refused": [400, "The file cannot be read: it is damaged.", "input_unreadable", None]}
+    return json.dumps(found)

@@ -7,6 +7,7 @@ import signal
 import sys
 
 from muybridge.api.decoding import DecoderHere, answer
+from muybridge.jobs.line_process import answers
 
 _FILES = 50
 """After which it ends, and another is started: what decoders do not give back of memory goes with it."""
@@ -16,10 +17,10 @@ def main() -> None:
     """Answer until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to all of a terminal; the server ends this one
     logging.basicConfig(level=logging.WARNING)
-    decoder = DecoderHere()
+    decoder, stream = DecoderHere(), answers()
     for count, line in enumerate(sys.stdin, 1):
-        sys.stdout.write(answer(line, decoder) + "\n")
-        sys.stdout.flush()
+        stream.write(answer(line, decoder) + "\n")
+        stream.flush()
         if count == _FILES:
             return
 

@@ -160,7 +160,7 @@ async def infer_forward(request: Request, service: Shared, owner: Owner) -> dict
         wanted = _forward(await _body(request))
 
         async def fields(kept: Kept) -> SettingsDict:
-            return await run_in_threadpool(wanted.fields, model, kept)
+            return await service.decode(wanted.fields, model, kept)
 
         job = await submit(service, owner, fields)
         over = await finished(service, job, service.settings.sync_seconds)
@@ -169,7 +169,7 @@ async def infer_forward(request: Request, service: Shared, owner: Owner) -> dict
             return _failure(f"it was not made within {service.settings.sync_seconds:g} seconds")
         if over.status == "failed":
             return _failure(over.error_message or "it was not made")
-        encoded = await run_in_threadpool(_encoded, service, over, wanted.is_picture)
+        encoded = await service.decode(_encoded, service, over, wanted.is_picture)
     except MuybridgeError as error:
         if isinstance(error, ApiError) and error.status in (401, 403, 413):
             raise

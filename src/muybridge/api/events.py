@@ -60,14 +60,14 @@ def _event(kind: str, data: dict[str, Any], revision: int) -> ServerSentEvent:
     return ServerSentEvent(event=kind, data=data, id=str(revision), retry=_RETRY_MS)
 
 
-_Revision = Annotated[str | None, Query(max_length=20, description="the id of the last event that you were told")]
+_Revision = Annotated[str | None, Query(max_length=18, description="the id of the last event that you were told")]
 
 
 @router.get("/events", response_class=EventSourceResponse)
 async def all_events(
     service: Shared,
     owner: Owner,
-    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+    last_event_id: Annotated[str | None, Header(max_length=18)] = None,
     after: _Revision = None,
 ) -> AsyncIterable[ServerSentEvent]:
     """All your videos: `snapshot` of the newest, then `job`, `progress`, `preview`, `done` and `removed`.

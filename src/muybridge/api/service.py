@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, TypeVarTuple
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
 from muybridge.api.access import Access
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from muybridge.jobs.catalog import Catalog
     from muybridge.jobs.files import FileStore
     from muybridge.jobs.store import JobStore
+
+
+T = TypeVar("T")
+P = TypeVarTuple("P")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class Service:
     making: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     decoder: Decoder = field(default_factory=DecoderHere)
     decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+
+    async def decode(self, work: Callable[[*P], T], *given: *P) -> T:
+        """Carry out what asks the decoder in a thread, of which it takes few, however many calls wait for it."""
+        return await to_thread.run_sync(work, *given, limiter=self.decoding)
 
 
 def service_of(request: Request) -> Service:

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -32,7 +31,7 @@ class Settings(BaseModel):
 async def settings_of(request: Request, service: Shared, owner: Owner) -> Settings:
     """The settings in an mp4, webp, gif or png that this program made."""
     async with single_file(request, service) as file:
-        return await to_thread.run_sync(_read, file.file, service, owner, limiter=service.decoding)
+        return await service.decode(_read, file.file, service, owner)
 
 
 def _read(source: Any, service: Service, owner: str) -> Settings:

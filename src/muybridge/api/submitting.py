@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from muybridge.api.bodies import Kept, fields_of, usual_of
+from muybridge.api.bodies import Kept, brings_files, fields_of, usual_of
 from muybridge.api.documents import asked
 from muybridge.api.errors import ApiError, not_found
 from muybridge.api.service import Service
@@ -58,7 +58,8 @@ async def submit(
     used: tuple[str, ...] = ()
     try:
         found = await fields(kept)
-        job = await run_in_threadpool(_queued, service, found, kept, key, origin)
+        carry_out = service.decode if brings_files(found) else run_in_threadpool
+        job = await carry_out(_queued, service, found, kept, key, origin)
         used = job.uploads
     finally:
         await run_in_threadpool(kept.drop, used)

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path as FilePath
 from typing import IO, Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from muybridge.api.bodies import FILE_BODY, keep_upload, single_file
 from muybridge.api.errors import not_found
@@ -27,7 +27,7 @@ _PICTURES: dict[int | str, dict[str, Any]] = {
 async def upload(request: Request, service: Shared, owner: Owner) -> UploadObject:
     """Keep a picture or a video; its `id` stands for it in requests."""
     async with single_file(request, service) as file:
-        return _shown(await to_thread.run_sync(_kept, service, owner, file.file, limiter=service.decoding))
+        return _shown(await service.decode(_kept, service, owner, file.file))
 
 
 def _shown(found: Upload) -> UploadObject:
@@ -58,14 +58,19 @@ def _found(service: Service, owner: str, upload_id: str) -> Upload:
 
 
 @router.get("/{upload_id}", response_class=Response, responses=_PICTURES)
-def picture(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_length=80)]) -> Response:
+async def picture(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_length=80)]) -> Response:
     """A picture of yours, or the first frame of a video."""
-    found = _found(service, owner, upload_id)
-    path = service.files.local_upload(upload_id)
-    headers = {"cache-control": "private, max-age=86400, immutable"}
+    found = await run_in_threadpool(_found, service, owner, upload_id)
     if found.kind == "picture" and found.suffix in _TYPES:
-        return Response(path.read_bytes(), media_type=_TYPES[found.suffix], headers=headers)
+        data = await run_in_threadpool(lambda: service.files.local_upload(upload_id).read_bytes())
+    else:
+        data = await service.decode(_first_frame, service, upload_id)
+    headers = {"cache-control": "private, max-age=86400, immutable"}
+    return Response(data, media_type=_TYPES.get(found.suffix, "image/png"), headers=headers)
+
+
+def _first_frame(service: Service, upload_id: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="muybridge-") as folder:
         frame = FilePath(folder, "frame.png")
-        service.decoder.first_frame(path, frame)
-        return Response(frame.read_bytes(), media_type="image/png", headers=headers)
+        service.decoder.first_frame(service.files.local_upload(upload_id), frame)
+        return frame.read_bytes()

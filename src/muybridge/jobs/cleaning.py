@@ -28,9 +28,13 @@ def tidy(store: JobStore, files: FileStore) -> None:
     files.remove_copies()
     for job_id in files.jobs_with_work():
         job = store.get(job_id)
-        if job is not None and job.status == "completed":
-            files.keep_only(job)
-            files.remove_work(job_id)
+        try:
+            if job is not None and job.status == "completed":
+                files.keep_only(job)
+            if job is None or job.status == "completed":
+                files.remove_work(job_id)
+        except OSError as error:  # of files that lie elsewhere; there is another time
+            _log.warning("What was left of %s could not be removed: %s", job_id, error)
 
 
 @dataclass(frozen=True)

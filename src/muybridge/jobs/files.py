@@ -238,7 +238,7 @@ class FileStore:
                 file.write(data)
             return
         # It waits where an attempt that is killed leaves nothing for good.
-        unfinished = self._attempt_folder(job) / "preview.part"
+        unfinished = self._attempt_folder(job) / f".{secrets.token_hex(8)}.part"
         try:
             unfinished.write_bytes(data)
         except OSError as error:

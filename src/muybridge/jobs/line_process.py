@@ -9,7 +9,9 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from typing import TextIO
 
 _log = logging.getLogger(__name__)
 _LEAVING_S = 2.0
@@ -18,7 +20,7 @@ _LEAVING_S = 2.0
 class LineProcess:
     """Runs a module of this package; started with the first question, and again where it died.
 
-    It ends with its standard input, and so with its parent, however that ends. One asks at a time: callers hold a lock.
+    Its module calls `answers`. It ends with its parent, however that ends. One asks at a time: callers hold a lock.
     """
 
     def __init__(self, arguments: Sequence[str], first: str, start_seconds: float, answer_seconds: float) -> None:
@@ -27,12 +29,12 @@ class LineProcess:
         Args:
             arguments: name of the module, and what it is called with.
             first: a line that it reads before any question; empty for none.
-            start_seconds: in which the first question must be answered.
-            answer_seconds: likewise the others. A process that takes longer is ended.
+            start_seconds: that starting may take.
+            answer_seconds: that answering may take. A process that takes longer is ended.
         """
         self._arguments = tuple(arguments)
         self._first = first
-        self._seconds = (start_seconds, answer_seconds)
+        self._seconds = (start_seconds + answer_seconds, answer_seconds)
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._is_closed = False
         self.process: subprocess.Popen[str] | None = None
@@ -107,6 +109,23 @@ class LineProcess:
                 process.stdin.write(self._first)
                 process.stdin.flush()
         threading.Thread(target=_read, args=(process, self._answers), daemon=True).start()
+
+
+def answers() -> TextIO:
+    """Where a process of this kind writes its answers, a line each; what is printed otherwise is kept out of them.
+
+    From now on it also ends soon after its parent, whatever it is doing then.
+    """
+    stream = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    return stream
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LEAVING_S)
+    os._exit(1)
 
 
 def _read(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> None:

@@ -14,6 +14,7 @@ from muybridge.errors import MuybridgeError
 from muybridge.jobs.catalog import Catalog
 from muybridge.jobs.failures import failure_of
 from muybridge.jobs.files import FileStore
+from muybridge.jobs.line_process import answers
 from muybridge.jobs.process_settings import ServiceSettings
 from muybridge.jobs.resolving import resolved
 from muybridge.types import SettingsDict, SettingsView
@@ -45,9 +46,10 @@ def main() -> None:
     settings = ServiceSettings.from_line(sys.stdin.readline())
     catalog, files = settings.open_catalog(), settings.open_files()
     engine = Engine(sys.argv[1] or None)
+    stream = answers()
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(json.loads(line), catalog, files, engine)) + "\n")
-        sys.stdout.flush()
+        stream.write(json.dumps(answer(json.loads(line), catalog, files, engine)) + "\n")
+        stream.flush()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from muybridge.longvideo.plan import Segment, plan_segments
 from muybridge.pipelines.base import OutputType
 from muybridge.pipelines.progress import OnProgress, Progress
 from muybridge.request import Condition, Inputs, Request, Segments
-from muybridge.request.condition import conditions_of_call
+from muybridge.request.condition import Shown, conditions_of_call
 from muybridge.request.sizes import fit_size
 
 if TYPE_CHECKING:
@@ -76,11 +76,12 @@ class PipelineSegments:
                 "'crossfade'."
             )
         _check_request(request)
-        keyframes, self._first, self._last = _ends(request)
+        keyframes, first, last = _ends(request)
         self._pipeline = pipeline
         self._request = request.model_copy(update={"segments": None})
         self._keyframes = keyframes
         self._inputs = inputs or Inputs()
+        self._first, self._last = self._as_fitted(first, 0), self._as_fitted(last, -1)
         self._batched_guidance = batched_guidance
         self._on_progress = on_progress
         self.strategy: Strategy = strategy
@@ -169,6 +170,17 @@ class PipelineSegments:
         height, width = fit_size(*found, fit, self._pipeline.size_multiple)
         return {"fit": None, "height": height, "width": width}
 
+    def _as_fitted(self, picture: Shown | None, index: int) -> Shown | None:
+        """Where no network stretches it, the middle of a picture that the size follows; see `cropped_as_fitted`."""
+        size = self._size()
+        found = self._request.size_to_fit(self._inputs) if size else None
+        if picture is None or found is None or "picture channels" in self._pipeline.can.takes:
+            return picture
+        from muybridge.conditioning.sparse import cropped_as_fitted
+
+        opened = self._inputs.picture(picture, f"The picture of frame {index}")
+        return cropped_as_fitted(opened, found, (size["height"] or 0, size["width"] or 0))
+
     def _pinned(self, pictures: Mapping[int, object]) -> list[Condition]:
         if not pictures:
             return []
@@ -232,7 +244,7 @@ def check_long(request: Request, at_once: int, piece_frames: int) -> None:
     )
 
 
-def _ends(request: Request) -> tuple[Condition | None, object, object]:
+def _ends(request: Request) -> tuple[Condition | None, Shown | None, Shown | None]:
     """The condition that pins pictures, and those for the first and the last frame."""
     keyframes = next((each for each in request.conditions if each.kind == "keyframes"), None)
     pictures = dict(getattr(keyframes, "pictures", {}))

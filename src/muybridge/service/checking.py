@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from muybridge.errors import ConfigError, ShapeError
 from muybridge.longvideo import check_long
@@ -36,13 +37,15 @@ def check_request(request: GenerateRequest, inputs: Inputs, facts: ModelFacts) -
     """
     check_scheduler(request)
     usual, count = facts.usual, request.shape.num_frames
+    if request.sampling.windows is not None:
+        usual = replace(usual, is_bounded=False)  # as pipelines have it
     for name in ("width", "height"):
         _check_multiple(f"shape.{name}", getattr(request.shape, name), usual.multiple)
     if is_long(request, facts.can.is_continued, usual.num_frames):
         _check_long(request, usual.num_frames, facts.frame_multiple)
     elif count is not None and count > 1 and (most := usual.largest(count)) != count:
         raise ShapeError(f"shape.num_frames: this model cannot make {count} frames; it can make {most}.")
-    if usual.size is None and None in (request.shape.height, request.shape.width, request.shape.fit):
+    if usual.size is None and request.shape.fit is None and None in (request.shape.height, request.shape.width):
         return  # loading says at which size it was made
     with warnings.catch_warnings(action="ignore"):  # making the video gives them
         shape, _ = asked_shape(request, inputs, usual)

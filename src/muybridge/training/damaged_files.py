@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 
 from muybridge.data.record import Refusal
-from muybridge.errors import OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +25,7 @@ class DamagedFiles:
         self._lock = threading.Lock()
 
     def __call__(self, found: Refusal) -> None:
-        """Warn of a file that was not known before, and add a line for it to the list.
-
-        Raises:
-            OutputError: the list cannot be written.
-        """
+        """Warn of a file that was not known before, and add a line for it to the list."""
         with self._lock:
             if found.where in self._known:
                 return
@@ -44,14 +39,12 @@ class DamagedFiles:
 def _add_line(path: Path, found: Refusal) -> None:
     line = json.dumps({"file": found.where, "reason": found.reason, "rule": found.rule})
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # One short write at the end of the file, so that lines of several processes do not mix.
         with path.open("a", encoding="utf-8") as lines:
             lines.write(f"{line}\n")
-    except OSError as error:
-        raise OutputError(
-            f"The list of damaged files {path} cannot be written ({error.strerror}). The newest checkpoint is kept; "
-            "free some space, and the same call continues."
-        ) from error
+    except OSError as error:  # a list for people: no reason to train no further
+        logger.warning("the list of damaged files %s cannot be written: %s", path, error.strerror)
 
 
 def damaged_files(folder: Path) -> dict[str, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from muybridge.api.decoding import DecoderHere, DecodingProcess, answer
 from muybridge.api.errors import ApiError
 from muybridge.api.settings import Limits
 from muybridge.errors import OutputError
+from muybridge.jobs.line_process import LineProcess
 from muybridge.video import Video, read_request, read_video
 
 LIMITS = Limits()
@@ -86,9 +90,32 @@ def test_a_process_that_is_done_is_followed_by_another(process: DecodingProcess,
     assert 2 <= len(seen) <= 4
 
 
-def test_too_little_memory_is_a_refusal(video: Path) -> None:
-    class Full(DecoderHere):
-        def settings_in(self, path: Path) -> None:
-            raise MemoryError
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (MemoryError(), "refused", "more memory than there is"),
+        (KeyError("x"), "refused", "it is damaged"),
+        (OSError(errno.ENOSPC, "No space left on device"), "full", "No space left"),
+    ],
+)
+def test_whatever_goes_wrong_with_a_file_ends_nothing(error: Exception, kind: str, says: str, video: Path) -> None:
+    class Failing(DecoderHere):
+        def first_frame(self, source: Path, target: Path) -> None:
+            raise error
 
-    assert "memory" in answer(f'["settings_in", "{video}"]', Full())
+    found = json.loads(answer(json.dumps(["first_frame", str(video), "frame.png"]), Failing()))
+    assert says in str(found[kind])
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path: Path) -> None:
+    program = tmp_path / "chatty.py"
+    program.write_text(
+        "import sys\nfrom muybridge.jobs.line_process import answers\nstream = answers()\n"
+        "for line in sys.stdin:\n    print('something', flush=True)\n    stream.write(line)\n    stream.flush()\n"
+    )
+    process = LineProcess(("chatty",), "", 60.0, 60.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+        assert [process.ask(each) for each in "ab"] == ["a\n", "b\n"]
+    process.stop()
+    process.end()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from muybridge.errors import ConfigError, MuybridgeError, ShapeError
 from muybridge.request import GenerateRequest
 from muybridge.service.engine import Engine
+from muybridge.video import Video
 
 ANIMATEDIFF, EASYANIMATE = "demo/animatediff", "demo/easyanimate"
 
@@ -95,3 +97,26 @@ def test_a_model_of_segments_takes_pictures_at_the_ends_only(engine: Engine, tmp
     Image.new("RGB", (64, 64)).save(square)
     with pytest.raises(ConfigError, match="keyframes 0 and -1; given 20"):
         engine.cost(asked(EASYANIMATE, shape={"num_frames": 48}, conditions=keyframes(square, 0, 20)))
+
+
+def test_windows_make_as_much_as_a_source_has(engine: Engine, tmp_path: Path) -> None:
+    square = tmp_path / "square.png"
+    Image.new("RGB", (64, 64)).save(square)
+    source = Video(np.zeros((24, 64, 64, 3), np.uint8), 8.0).save(tmp_path / "source.mp4")
+    conditions = [{"kind": "source", "video": str(source)}, *keyframes(square, 20)]
+    with pytest.raises(ShapeError, match="Frame 20 is outside"):
+        engine.cost(asked(ANIMATEDIFF, conditions=conditions))
+    assert engine.cost(asked(ANIMATEDIFF, conditions=conditions, sampling={"windows": {"size": 16}})).fits
+
+
+def test_a_long_video_crops_the_picture_that_its_size_follows(engine: Engine, photograph: Path, tmp_path: Path) -> None:
+    request = asked(
+        ANIMATEDIFF,
+        shape={"fit": 64, "num_frames": 6},
+        segments={"frames": 4, "overlap": 2},
+        sampling={"num_inference_steps": 1, "seed": 1},
+        conditions=keyframes(photograph, 0),
+    )
+    assert engine.cost(request).fits
+    made = engine.run(request, tmp_path / "made.mp4")
+    assert (made.num_frames, made.width, made.height) == (6, 76, 52)

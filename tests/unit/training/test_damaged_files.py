@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from muybridge.data.record import Refusal
-from muybridge.errors import OutputError
 from muybridge.training.damaged_files import DAMAGED_FILE, DamagedFiles, damaged_files
 
 
@@ -23,10 +22,14 @@ def test_each_is_said_once_and_processes_share_the_list(tmp_path: Path, caplog: 
     assert damaged_files(tmp_path) == {"a.mp4": "packets are damaged", "b.mp4": "packets are damaged"}
 
 
-def test_nothing_is_written_without_a_folder_and_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_a_list_that_cannot_be_written_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = DamagedFiles()
     found(Refusal("a.mp4", "packets are damaged", "damaged"))
     assert damaged_files(tmp_path) == {}
-    found.folder = tmp_path / "nowhere"
-    with pytest.raises(OutputError, match="cannot be written"):
-        found(Refusal("b.mp4", "packets are damaged", "damaged"))
+    (tmp_path / "file").touch()
+    found.folder = tmp_path / "file" / "below"
+    found(Refusal("b.mp4", "packets are damaged", "damaged"))
+    assert "cannot be written: Not a directory" in caplog.text
+    found.folder = tmp_path / "new"
+    found(Refusal("c.mp4", "packets are damaged", "damaged"))
+    assert list(damaged_files(tmp_path / "new")) == ["c.mp4"]

@@ -3,12 +3,14 @@
 import * as api from "./api.js";
 
 export const jobs = new Map(); // id -> video, as the service shows it, and `preview`, the address of its last preview
+const forgotten = new Set(); // ids never come again
 const changed = new EventTarget();
 const link = { isUp: null };
 const REFRESH_MS = 300;
 const STALE_MS = 10_000;
 let isScheduled = false;
 let refreshing = null;
+let watching = null;
 let numWaiting = 0;
 let lastEvent = "";
 
@@ -36,6 +38,7 @@ const isOver = (job) => job.status === "completed" || job.status === "failed";
 /** Take in what the service says of videos; what is older than what is known is passed over. */
 export function learn(list) {
   for (const job of list) {
+    if (forgotten.has(job.id)) continue;
     const known = jobs.get(job.id);
     if (known && (job.revision ?? 0) < (known.revision ?? 0)) continue;
     if (job.status === "queued" || known?.status === "queued") refreshQueue();
@@ -51,23 +54,23 @@ const previewOf = ({ id, status, preview_step: step }) => (status === "in_progre
 export function forget(id) {
   if (jobs.get(id)?.status === "queued") refreshQueue();
   jobs.delete(id);
+  forgotten.add(id);
   tell();
 }
 
 /** Ask soon how many wait and which are next: who leaves the queue moves all behind. */
 function refreshQueue(delay = REFRESH_MS) {
   refreshing ??= setTimeout(async () => {
+    refreshing = null; // what changes from now on is asked for anew
     try {
       const { waiting, videos } = await api.queue();
       numWaiting = waiting;
       const places = new Map(videos.map((job) => [job.id, job.queue_position]));
       for (const job of queued()) jobs.set(job.id, { ...job, queue_position: places.get(job.id) ?? null });
-      for (const job of videos) if ((jobs.get(job.id)?.revision ?? -1) < job.revision) jobs.set(job.id, { ...job, preview: null });
+      for (const job of videos) if (!forgotten.has(job.id) && (jobs.get(job.id)?.revision ?? -1) < job.revision) jobs.set(job.id, { ...job, preview: null });
       tell();
     } catch (error) {
       if (!(error instanceof api.Refusal)) throw error;
-    } finally {
-      refreshing = null;
     }
   }, delay);
 }
@@ -132,7 +135,7 @@ const HANDLERS = {
 /** Follow the service; the browser connects again by itself, and the first thing told is how everything stands. */
 export function follow() {
   // Of other people's videos nothing is told, but they go before ours.
-  if (!lastEvent) setInterval(() => !document.hidden && queued().length && refreshQueue(0), STALE_MS);
+  watching ??= setInterval(() => !document.hidden && queued().length && refreshQueue(0), STALE_MS);
   // A browser that connects again by itself says what it was told last; one that gave up does not.
   const source = new EventSource(lastEvent ? `${api.eventsUrl}?after=${lastEvent}` : api.eventsUrl);
   for (const [name, handle] of Object.entries(HANDLERS)) {
