@@ -124,12 +124,13 @@ class DecodingProcess:
         question = json.dumps([what, *(str(each) if isinstance(each, Path) else each for each in arguments)])
         with self._lock:
             line = self._asked.ask(question)
-        if line is None:
+            try:
+                answer = None if line is None else json.loads(line)
+            except ValueError as error:
+                self._asked.end()  # what comes after it might be of another question
+                raise ApiError(500, "The service could not read the file. Try again.") from error
+        if answer is None:
             raise ApiError(400, "The file could not be read: it takes too long, or too much.", "input_unreadable")
-        try:
-            answer = json.loads(line)
-        except ValueError as error:
-            raise ApiError(500, "The service could not read the file. Try again.") from error
         if "full" in answer:
             raise OutputError(answer["full"])
         if "refused" in answer:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from muybridge.api.errors import ApiError
+from muybridge.files.utf8 import is_utf8
 from muybridge.types import SettingsDict
 
 TEXTS = ("prompt", "negative_prompt", "user")
@@ -54,7 +55,7 @@ def parse_json(text: str | bytes, name: str) -> Any:
 def _check_texts(value: Any, name: str) -> None:
     """Raises ApiError where a text has a character that no store keeps: NUL, or half of one."""
     if isinstance(value, str):
-        if "\0" in value or not _is_whole(value):
+        if "\0" in value or not is_utf8(value):
             raise ApiError(400, f"{name}: a text has a character that is none.", param=None if " " in name else name)
     elif isinstance(value, dict):
         for key, each in value.items():
@@ -63,14 +64,6 @@ def _check_texts(value: Any, name: str) -> None:
     elif isinstance(value, list):
         for each in value:
             _check_texts(each, name)
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refuse(constant: str) -> None:

@@ -61,12 +61,13 @@ def _found(service: Service, owner: str, upload_id: str) -> Upload:
 async def picture(service: Shared, owner: Owner, upload_id: Annotated[str, Path(max_length=80)]) -> Response:
     """A picture of yours, or the first frame of a video."""
     found = await run_in_threadpool(_found, service, owner, upload_id)
-    if found.kind == "picture" and found.suffix in _TYPES:
+    kind = _TYPES.get(found.suffix) if found.kind == "picture" else None
+    if kind is not None:
         data = await run_in_threadpool(lambda: service.files.local_upload(upload_id).read_bytes())
     else:
         data = await service.decode(_first_frame, service, upload_id)
     headers = {"cache-control": "private, max-age=86400, immutable"}
-    return Response(data, media_type=_TYPES.get(found.suffix, "image/png"), headers=headers)
+    return Response(data, media_type=kind or "image/png", headers=headers)
 
 
 def _first_frame(service: Service, upload_id: str) -> bytes:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from muybridge.data.crop import CROP, check_box
 from muybridge.data.packed import PackedFile
 from muybridge.errors import InputFileError
+from muybridge.files.utf8 import is_utf8
 from muybridge.types import SettingsDict, SettingsView
 from muybridge.video.media import MediaFile
 
@@ -181,15 +182,6 @@ def kind_by_name(name: str) -> Kind | None:
     """What a file is by its suffix; None where that says nothing."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # names inside archives are no paths of this system
     return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else None
-
-
-def is_utf8(text: str) -> bool:
-    """Whether it can be written as UTF-8; what JSON escapes as half of a letter cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def shown(text: str) -> str:

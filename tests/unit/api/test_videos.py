@@ -200,6 +200,18 @@ def test_a_full_queue(make_service):
     assert int(answer.headers["retry-after"]) > 0
 
 
+@pytest.mark.parametrize("suffix", ["webp", "gif", "mp4"])
+def test_of_a_video_the_first_frame_is_shown_as_what_it_is(service, tmp_path, suffix):
+    path = Video(np.arange(2, dtype=np.uint8)[:, None, None, None] * np.full((2, 32, 32, 3), 90, np.uint8)).save(
+        tmp_path / f"a.{suffix}"
+    )
+    found = service.client.post("/v1/uploads", files={"file": path.read_bytes()}).json()
+    assert found["kind"] == "video"
+    answer = service.client.get(f"/v1/uploads/{found['id']}")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content.startswith(b"\x89PNG")
+
+
 def test_the_queue_has_its_own_order(service):
     client = service.client
     ids = [client.post("/v1/videos", json={"prompt": str(number)}).json()["id"] for number in range(5)]

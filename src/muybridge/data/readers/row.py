@@ -11,8 +11,9 @@ from typing import Any
 
 from muybridge.data.crop import CROP
 from muybridge.data.packed import PackedFile
-from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, is_utf8, kind_by_name, packed_extra
+from muybridge.data.record import PACKED, Kind, Record, Refusal, check_number, kind_by_name, packed_extra
 from muybridge.errors import InputFileError
+from muybridge.files.utf8 import is_utf8
 from muybridge.types import SettingsDict
 
 CAPTION_NAMES = ("text", "caption", "prompt")

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from muybridge.data.record import is_utf8
 from muybridge.files.atomic import new_file, output_error
+from muybridge.files.utf8 import is_utf8
 
 _PAUSE_S = 0.05
 

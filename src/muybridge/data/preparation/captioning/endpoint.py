@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from muybridge.data.preparation.captioning.conversation import Answer, Turn, plain
-from muybridge.data.record import is_utf8, shown
+from muybridge.data.record import shown
 from muybridge.errors import ConfigError, NoAnswerError
+from muybridge.files.utf8 import is_utf8
 
 _PATH = "/chat/completions"
 _MOST_BYTES = 4 * 2**20

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from muybridge.data.record import is_utf8
+from muybridge.files.utf8 import is_utf8
 
 _OPENING = re.compile(
     r"(?:in\s+)?(?:the|this|these|a|an|here\s+is\s+(?:the|a))\s+(?:\w+\s+){0,2}?"

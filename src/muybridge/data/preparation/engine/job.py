@@ -14,8 +14,9 @@ from typing import Self
 from muybridge.data.preparation.engine.changes import apply_result, result_of
 from muybridge.data.preparation.stage import Refused, Stage
 from muybridge.data.preparation.status import Status
-from muybridge.data.record import Record, is_utf8
+from muybridge.data.record import Record
 from muybridge.errors import MuybridgeError, OutputError, PreparationError
+from muybridge.files.utf8 import is_utf8
 
 CHANGED = "changed"
 """Rule of records whose file was written to while it was read."""
